@@ -1,0 +1,324 @@
+//! The one reconcile that every trigger runs: look, plan, act, look again.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::core::cluster::Cluster;
+use crate::core::model::{NodeName, SessionName, Vmid};
+use crate::core::plan::{Action, Change, Plan, plan};
+use crate::core::ports::PortMap;
+use crate::core::resolve::resolve;
+use crate::core::state::{Assumptions, Desired, MirrorKey, Observed, OvsState};
+use crate::inforce::{self, InForce};
+use crate::lock::{Lock, Moment};
+use crate::ovs::{self, Applied, Client};
+use crate::pve::{Pve, Questions, Whose};
+use crate::{linux, lock};
+
+/// How often a plan is made anew because Open vSwitch's configuration changed meanwhile.
+const TRIES: usize = 8;
+
+/// What is said when a commit has not been acted on in time.
+pub const NOT_YET: &str = "committed to Open vSwitch's database, but ovs-vswitchd has not acted on it yet; \
+    is it running? (systemctl status openvswitch-switch)";
+
+/// Where and until when.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// The prefix of every path.
+    pub root: PathBuf,
+    /// When everything has to be over.
+    pub deadline: Instant,
+    /// How long to wait for ovs-vswitchd after a commit.
+    pub patience: Duration,
+    /// What is written into Open vSwitch's database log.
+    pub comment: String,
+    /// Where an incoming guest's config may still be filed.
+    pub migrated_from: Option<NodeName>,
+}
+
+/// What makes a reconcile impossible or unfinished.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The lock.
+    #[error(transparent)]
+    Lock(#[from] lock::Error),
+    /// The kernel's devices.
+    #[error(transparent)]
+    Links(#[from] linux::Error),
+    /// Nobody can tell what is wanted.
+    #[error("{0}")]
+    NotInForce(String),
+    /// Open vSwitch cannot be asked, and something has to be done there.
+    #[error("Open vSwitch cannot be asked, its mirrors stay as they are: {0}")]
+    Ovs(String),
+    /// The transaction was refused; nothing was done.
+    #[error("nothing was changed")]
+    Refused(#[source] ovs::Error),
+    /// It kept changing.
+    #[error(
+        "Open vSwitch's configuration kept changing, and nothing was changed after {TRIES} tries"
+    )]
+    Conflicts,
+    /// The transaction is in the database, but what is there now is not what was wanted.
+    #[error("committed, but not in force: {0}")]
+    NotVerified(String),
+}
+
+/// One look at the node.
+#[derive(Debug)]
+pub struct Look {
+    /// Which annotations it goes by.
+    pub in_force: InForce,
+    /// What /etc/pve tells.
+    pub cluster: Cluster,
+    /// What is there.
+    pub observed: Observed,
+    /// What shall be there.
+    pub desired: Desired,
+    /// What has to change.
+    pub plan: Plan,
+    client: Option<Client>,
+}
+
+/// Whose configs a look reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// Only what decides about mirrors.
+    Mirrors,
+    /// Everything that is worth telling.
+    All,
+}
+
+/// Looks and plans; changes nothing.
+///
+/// # Errors
+/// The kernel cannot be asked. A failing Open vSwitch or an unknown file is part of the look.
+pub fn look(context: &Context, detail: Detail, gone: &BTreeSet<Vmid>) -> Result<Look, Error> {
+    let in_force = inforce::load(&context.root);
+    let (ovs, client) = ovs::observe(&context.root, context.deadline);
+    let observed = Observed {
+        links: linux::links()?,
+        ovs,
+    };
+    let nobody = Default::default();
+    let annotations = in_force.annotations().unwrap_or(&nobody);
+    let questions = Questions::of(annotations);
+    let (questions, whose) = match detail {
+        Detail::All => (
+            Questions {
+                tags: true,
+                pools: true,
+            },
+            Whose::All,
+        ),
+        Detail::Mirrors if questions.tags => (
+            questions,
+            Whose::Of(
+                PortMap::new(&observed)
+                    .nics()
+                    .map(|(_, nic)| nic.id.vmid)
+                    .collect(),
+            ),
+        ),
+        Detail::Mirrors => (questions, Whose::Of(BTreeSet::new())),
+    };
+    let cluster =
+        Pve::new(&context.root).cluster(questions, &whose, context.migrated_from.as_ref());
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs();
+    let assume = Assumptions {
+        gone: gone.clone(),
+        now: i64::try_from(now).unwrap_or(i64::MAX),
+    };
+    let (desired, plan) = if in_force.annotations().is_some() {
+        let desired = resolve(annotations, &cluster, &observed, &assume);
+        let plan = plan(&desired, &observed);
+        (desired, plan)
+    } else {
+        (Desired::default(), Plan::default())
+    };
+    Ok(Look {
+        in_force,
+        cluster,
+        observed,
+        desired,
+        plan,
+        client,
+    })
+}
+
+/// What a reconcile did.
+#[derive(Debug)]
+pub struct Done {
+    /// The last look: what is there now, and why not more.
+    pub look: Look,
+    /// What was changed.
+    pub actions: Vec<Action>,
+    /// Has ovs-vswitchd acted on it?
+    pub applied: Applied,
+}
+
+/// Who asks for a reconcile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trigger {
+    /// An administrator: what is, is.
+    Command,
+    /// A guest has started or stopped.
+    Settled(Vmid),
+    /// A guest is about to stop.
+    Stopping(Vmid),
+}
+
+/// Brings the node into its desired state. Nothing comes back if another reconcile has just done so.
+///
+/// # Errors
+/// See [`Error`]; what was there is still there, except for [`Error::NotVerified`].
+pub fn reconcile(
+    context: &Context,
+    trigger: &Trigger,
+    arrival: Moment,
+) -> Result<Option<Done>, Error> {
+    let mut lock = Lock::acquire(&context.root, context.deadline)?;
+    let began = Moment::now();
+    match trigger {
+        Trigger::Command => lock.memory.forget(),
+        Trigger::Settled(vmid) => lock.memory.settled(*vmid),
+        Trigger::Stopping(vmid) => lock.memory.stops(*vmid, began),
+    }
+    let gone = lock.memory.stopping(began);
+    if *trigger != Trigger::Command && lock.memory.covers(arrival, &gone) {
+        return Ok(None);
+    }
+    // Written before the work: who dies in the middle leaves the announcement and no claim of success.
+    lock.memory.failed();
+    lock.store();
+    let vmids = gone.iter().copied().filter_map(Vmid::new).collect();
+    let done = act(context, &vmids, None)?;
+    if let Err(error) = inforce::keep(&context.root, &done.look.in_force) {
+        log::warn!(
+            "{}; mirroring goes on, without a last good copy",
+            ovs::chain(&error)
+        );
+    }
+    if done.applied == Applied::Yes {
+        lock.memory.succeeded(began, gone);
+        lock.store();
+    }
+    Ok(Some(done))
+}
+
+/// Removes mirrors of ours: those of some sessions, or all of them.
+///
+/// # Errors
+/// See [`Error`].
+pub fn clear(context: &Context, sessions: Option<&BTreeSet<SessionName>>) -> Result<Done, Error> {
+    let mut lock = Lock::acquire(&context.root, context.deadline)?;
+    lock.memory.failed();
+    lock.store();
+    act(context, &BTreeSet::new(), Some(sessions))
+}
+
+/// The plan that removes mirrors of ours, whatever the annotations say.
+fn clearing(observed: &Observed, sessions: Option<&BTreeSet<SessionName>>) -> Plan {
+    let mut plan = Plan::default();
+    let OvsState::Present(ovs) = &observed.ovs else {
+        return plan;
+    };
+    for (name, bridge) in &ovs.bridges {
+        for (row, mirror) in &bridge.mirrors {
+            let Some(mark) = &mirror.mark else { continue };
+            if sessions.is_some_and(|sessions| !sessions.contains(&mark.session)) {
+                continue;
+            }
+            let mirror = MirrorKey {
+                bridge: name.clone(),
+                session: mark.session.clone(),
+                output: mark.output.clone(),
+            };
+            plan.actions.push(Action {
+                mirror,
+                row: Some(row.clone()),
+                change: Change::Remove { why: "cleared" },
+            });
+        }
+    }
+    plan
+}
+
+/// Looks, acts and looks again, until there is nothing left to do.
+fn act(
+    context: &Context,
+    gone: &BTreeSet<Vmid>,
+    clear: Option<Option<&BTreeSet<SessionName>>>,
+) -> Result<Done, Error> {
+    let mut actions: Vec<Action> = Vec::new();
+    let mut applied = Applied::Yes;
+    for _ in 0..TRIES {
+        let mut look = look(context, Detail::Mirrors, gone)?;
+        if let Some(sessions) = clear {
+            look.plan = clearing(&look.observed, sessions);
+        } else if let InForce::Unknown { why } = &look.in_force {
+            return Err(Error::NotInForce(why.clone()));
+        }
+        let (ovs, mut client) = match (&look.observed.ovs, look.client.take()) {
+            (OvsState::Present(ovs), Some(client)) => (ovs, client),
+            (OvsState::Failed(why), _) => return Err(Error::Ovs(why.clone())),
+            _ => {
+                return Ok(Done {
+                    look,
+                    actions,
+                    applied,
+                });
+            }
+        };
+        if look.plan.is_done() {
+            return Ok(Done {
+                look,
+                actions,
+                applied,
+            });
+        }
+        let patience = context.deadline.min(Instant::now() + context.patience);
+        applied = match ovs::apply(&mut client, &look.plan, ovs, &context.comment, patience) {
+            Ok(applied) => applied,
+            Err(ovs::Error::Conflict) => continue,
+            Err(error) => return Err(Error::Refused(error)),
+        };
+        client.set_deadline(context.deadline);
+        actions.append(&mut look.plan.actions);
+        let now = ovs::observe_again(&mut client)
+            .map_err(|error| Error::NotVerified(ovs::chain(&error)))?;
+        let observed = Observed {
+            ovs: OvsState::Present(now),
+            ..std::mem::take(&mut look.observed)
+        };
+        let rest = match clear {
+            Some(sessions) => clearing(&observed, sessions),
+            None => plan(&look.desired, &observed),
+        };
+        // A port that went meanwhile leaves something to do: that is another round, not a failure.
+        if !rest.is_done() {
+            log::debug!("not as planned after the commit, looking again:\n{rest}");
+            continue;
+        }
+        return Ok(Done {
+            look: Look {
+                observed,
+                plan: rest,
+                client: None,
+                ..look
+            },
+            actions,
+            applied,
+        });
+    }
+    Err(if actions.is_empty() {
+        Error::Conflicts
+    } else {
+        Error::NotVerified("it changes again and again".into())
+    })
+}

@@ -1,0 +1,153 @@
+//! The command line, as clap reads it. What the words mean is decided elsewhere.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+/// Port mirroring (SPAN, RSPAN) for Proxmox VE that follows its guests.
+///
+/// As a hookscript it is called as `pve-span VMID PHASE`, which is the same as
+/// `pve-span hook VMID PHASE`.
+#[derive(Debug, Parser)]
+#[command(name = "pve-span", version, disable_help_subcommand = true)]
+pub struct Cli {
+    /// Prefix of every path that is used (etc/pve, run/openvswitch/db.sock, …), for tests.
+    #[arg(long, global = true, value_name = "DIR", default_value = "/")]
+    pub root: PathBuf,
+
+    /// Tell more on stderr; twice for everything.
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// React to a guest's phase, as Proxmox VE's hookscript; always exits with 0.
+    Hook(HookArgs),
+    /// Check span.cfg: 0 valid, 1 faults, 2 cannot be read.
+    Check(CheckArgs),
+    /// Show what `apply` would change: 0 nothing, 1 failed, 2 changes pending.
+    Plan(PrintArgs),
+    /// Bring this node's mirrors into the state that span.cfg asks for: 0 done and verified, 1 not.
+    Apply(PrintArgs),
+    /// Remove this node's mirrors of some sessions, or all of ours: 0 done and verified, 1 not.
+    Clear(ClearArgs),
+    /// Show every session: 0 all healthy, 1 one is degraded, 2 cannot tell.
+    Status(PrintArgs),
+    /// Show every guest NIC of this node: its device, port and bridge, and what it is part of.
+    Ports(PrintArgs),
+}
+
+/// Arguments of `hook`.
+#[derive(Debug, Args)]
+pub struct HookArgs {
+    /// The guest, as Proxmox VE gives it.
+    pub vmid: String,
+    /// pre-start, post-start, pre-stop or post-stop.
+    pub phase: String,
+    /// Anything more that a later Proxmox VE may give; not looked at.
+    #[arg(hide = true)]
+    pub more: Vec<String>,
+    /// When the hook is over, whatever hangs, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
+    pub deadline: f64,
+}
+
+/// Arguments of `check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// The file; /etc/pve/span.cfg by default.
+    pub file: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of commands that only print.
+#[derive(Debug, Args)]
+pub struct PrintArgs {
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `clear`.
+#[derive(Debug, Args)]
+pub struct ClearArgs {
+    /// The sessions.
+    #[arg(
+        value_name = "SESSION",
+        required_unless_present = "all",
+        conflicts_with = "all"
+    )]
+    pub sessions: Vec<String>,
+    /// All of them, and whatever else carries our mark.
+    #[arg(long)]
+    pub all: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `pve-span [OPTIONS] VMID PHASE`, as Proxmox VE calls it, is `pve-span hook VMID PHASE`: whatever has a
+/// number where the command should be.
+pub fn with_hook(mut args: Vec<OsString>) -> Vec<OsString> {
+    let mut at = 1;
+    while let Some(arg) = args.get(at).and_then(|arg| arg.to_str()) {
+        match arg {
+            "--root" => at += 2,
+            _ if arg.starts_with('-') => at += 1,
+            _ => break,
+        }
+    }
+    let is_number = |arg: &OsString| {
+        arg.to_str()
+            .is_some_and(|arg| arg.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    if args.get(at).is_some_and(is_number) {
+        args.insert(at, "hook".into());
+    }
+    args
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(args: &str) -> Vec<String> {
+        let args = with_hook(args.split(' ').map(OsString::from).collect());
+        args.into_iter()
+            .map(|arg| arg.into_string().unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn a_number_in_place_of_a_command_is_a_hook() {
+        assert_eq!(
+            read("pve-span 101 post-start"),
+            ["pve-span", "hook", "101", "post-start"]
+        );
+        assert_eq!(
+            read("pve-span --root /x -v 101 pre-stop")[3..],
+            ["-v", "hook", "101", "pre-stop"]
+        );
+        assert_eq!(
+            read("pve-span --root=/x 101 pre-stop")[2..],
+            ["hook", "101", "pre-stop"]
+        );
+        assert_eq!(read("pve-span status"), ["pve-span", "status"]);
+        assert_eq!(read("pve-span clear 101"), ["pve-span", "clear", "101"]);
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,91 @@
+//! `pve-span apply`: one reconcile of this node, told in words.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::{Format, context, faults, notice};
+use crate::apply::{Done, Error, NOT_YET, Trigger, reconcile};
+use crate::core::plan::{Action, Problem};
+use crate::core::state::{Fault, SessionPhase, SessionState};
+use crate::inforce::InForce;
+use crate::lock::Moment;
+use crate::ovs::Applied;
+use crate::report::{self, Out};
+
+#[derive(Serialize)]
+struct Report<'a> {
+    notice: Option<&'a str>,
+    actions: &'a [Action],
+    applied: bool,
+    problems: &'a [Problem],
+    remarks: &'a [Problem],
+    sessions: &'a [SessionState],
+}
+
+/// Exit codes: 0 done and verified, 1 not.
+///
+/// # Errors
+/// Nothing was done, or it is not certain that what was done is in force.
+pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
+    let Some(done) = reconcile(&context(root, "apply"), &Trigger::Command, Moment::now())? else {
+        return Ok(0);
+    };
+    notice(&done.look);
+    print(&done, format);
+    Ok(u8::from(!is_whole(&done)))
+}
+
+pub(super) fn print(done: &Done, format: Format) {
+    let (mut out, look) = (Out::new(), &done.look);
+    if format == Format::Json {
+        out.json(&Report {
+            notice: look.in_force.notice(),
+            actions: &done.actions,
+            applied: done.applied == Applied::Yes,
+            problems: &look.plan.problems,
+            remarks: &look.plan.remarks,
+            sessions: &look.desired.sessions,
+        });
+    } else {
+        report::changes(&done.actions)
+            .iter()
+            .for_each(|line| out.line(line));
+        for remark in &look.plan.remarks {
+            out.line(&format!("{}: note: {}", remark.session, remark.text));
+        }
+        match &look.in_force {
+            InForce::NotConfigured { path } => {
+                out.line(&format!("nothing to do: there is no {}", path.display()))
+            }
+            _ if done.actions.is_empty() => out.line("nothing to do"),
+            _ => {}
+        }
+    }
+    if done.applied == Applied::NotYet {
+        log::warn!("{NOT_YET}");
+    }
+    for problem in &look.plan.problems {
+        log::error!("{}: {}", problem.session, problem.text);
+    }
+    for state in &look.desired.sessions {
+        for fault in faults(state) {
+            log::warn!("{}: {fault}", state.name);
+        }
+    }
+}
+
+/// Is everything that span.cfg asks for done, as far as guests are running?
+fn is_whole(done: &Done) -> bool {
+    let refused = |state: &SessionState| {
+        matches!(state.phase, SessionPhase::Refused(_))
+            || state
+                .outputs
+                .iter()
+                .any(|output| matches!(output.fault, Some(Fault::Refused(_))))
+            || state.present.iter().any(|source| source.refused.is_some())
+    };
+    done.applied == Applied::Yes
+        && done.look.plan.problems.is_empty()
+        && !done.look.desired.sessions.iter().any(refused)
+}

@@ -1,0 +1,145 @@
+//! `pve-span check`: every fault of span.cfg at once, each where it stands.
+
+use std::io::Write;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::Format;
+use crate::core::annotations;
+use crate::core::diagnostic::{Diagnostic, Severity};
+use crate::core::resolve::references;
+use crate::files;
+use crate::inforce::{self, InForce};
+use crate::ovs::chain;
+use crate::pve::{Pve, Questions, SPAN_CFG, Whose};
+use crate::report::Out;
+
+#[derive(Serialize)]
+struct Report<'a> {
+    file: String,
+    valid: bool,
+    sessions: usize,
+    diagnostics: &'a [Diagnostic],
+    notice: Option<&'a str>,
+}
+
+/// Exit codes: 0 the file is valid, 1 it has faults, 2 it cannot be read.
+pub fn run(root: &Path, file: Option<&Path>, format: Format) -> u8 {
+    let pve = Pve::new(root);
+    let default = pve.path(SPAN_CFG);
+    let path = file.unwrap_or(&default);
+    let text = match files::read_text(path) {
+        Ok(text) => text,
+        Err(error @ files::Error::NotText { .. }) => {
+            log::error!("{}", chain(&error));
+            return 1;
+        }
+        Err(error) => {
+            let missing = error.is_missing();
+            log::error!("{}", chain(&error));
+            if missing && file.is_none() && !pve.is_mounted() {
+                log::error!(
+                    "{} is not mounted; see systemctl status pve-cluster",
+                    pve.path("").display()
+                );
+            }
+            say_in_force(root);
+            return 2;
+        }
+    };
+    let name = path.display().to_string();
+    let mut annotations = annotations::parse(&name, &text);
+    if pve.is_mounted() {
+        let cluster = pve.cluster(
+            Questions {
+                tags: true,
+                pools: true,
+            },
+            &Whose::All,
+            None,
+        );
+        annotations
+            .diagnostics
+            .extend(references::check(&name, &annotations, &cluster));
+        annotations.diagnostics.sort();
+        annotations
+            .diagnostics
+            .sort_by(|a, b| a.place.cmp(&b.place));
+    }
+    let in_force = if file.is_none() {
+        Some(inforce::load(root))
+    } else {
+        None
+    };
+    let notice = in_force.as_ref().and_then(InForce::notice);
+    let diagnostics = &annotations.diagnostics;
+    let worst = diagnostics
+        .iter()
+        .map(|diagnostic| diagnostic.severity)
+        .min();
+    let mut out = Out::new();
+    if format == Format::Json {
+        let (valid, sessions) = (annotations.is_valid(), annotations.sessions.len());
+        out.json(&Report {
+            file: name,
+            valid,
+            sessions,
+            diagnostics,
+            notice,
+        });
+    } else {
+        diagnostics
+            .iter()
+            .for_each(|diagnostic| out.line(&format!("{diagnostic}\n")));
+        out.line(&summary(&name, annotations.sessions.len(), diagnostics));
+        if let Some(notice) = notice {
+            let _ = std::io::stdout().flush();
+            log::warn!("{notice}");
+        }
+    }
+    u8::from(worst.is_some_and(|worst| worst < Severity::Warning))
+}
+
+fn say_in_force(root: &Path) {
+    if let Some(notice) = inforce::load(root).notice() {
+        log::warn!("{notice}");
+    }
+}
+
+fn summary(name: &str, sessions: usize, diagnostics: &[Diagnostic]) -> String {
+    let count = |severity| {
+        diagnostics
+            .iter()
+            .filter(|diagnostic| diagnostic.severity == severity)
+            .count()
+    };
+    let plural =
+        |count: usize, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
+    let (errors, unsupported, warnings) = (
+        count(Severity::Error),
+        count(Severity::Unsupported),
+        count(Severity::Warning),
+    );
+    let mut parts = Vec::new();
+    if errors > 0 {
+        parts.push(plural(errors, "error"));
+    }
+    if unsupported > 0 {
+        parts.push(format!("{unsupported} not supported"));
+    }
+    if warnings > 0 {
+        parts.push(plural(warnings, "warning"));
+    }
+    if errors > 0 {
+        format!("{name} is not valid: {}", parts.join(", "))
+    } else if parts.is_empty() {
+        format!("{name} is valid: {}", plural(sessions, "session"))
+    } else {
+        format!(
+            "{name} is valid: {}; {}",
+            plural(sessions, "session"),
+            parts.join(", ")
+        )
+    }
+}

@@ -1,0 +1,110 @@
+//! `pve-span clear`: removes mirrors of ours from this node, whatever span.cfg says.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::{Format, context};
+use crate::apply::{self, Error, NOT_YET};
+use crate::core::diagnostic::did_you_mean;
+use crate::core::model::{SessionName, printable};
+use crate::core::plan::Action;
+use crate::core::state::OvsState;
+use crate::ovs::Applied;
+use crate::report::{self, Out};
+
+#[derive(Serialize)]
+struct Report<'a> {
+    actions: &'a [Action],
+    applied: bool,
+}
+
+/// Exit codes: 0 done and verified, 1 not, 2 there is no such session.
+///
+/// # Errors
+/// Nothing was done, or it is not certain that what was done is in force.
+pub fn run(root: &Path, sessions: &[String], format: Format) -> Result<u8, Error> {
+    let chosen: BTreeSet<SessionName> = sessions
+        .iter()
+        .map(|name| SessionName::from_mark(name))
+        .collect();
+    let wanted = (!chosen.is_empty()).then_some(&chosen);
+    let context = context(root, "clear");
+    if wanted.is_some() && !all_known(&context, &chosen)? {
+        return Ok(2);
+    }
+    let done = apply::clear(&context, wanted)?;
+    let mut out = Out::new();
+    if format == Format::Json {
+        out.json(&Report {
+            actions: &done.actions,
+            applied: done.applied == Applied::Yes,
+        });
+    } else if done.actions.is_empty() {
+        out.line("nothing to clear");
+    } else {
+        report::changes(&done.actions)
+            .iter()
+            .for_each(|line| out.line(line));
+    }
+    let listed = done
+        .look
+        .in_force
+        .annotations()
+        .map(|annotations| &annotations.sessions);
+    let returning = done
+        .actions
+        .iter()
+        .any(|action| listed.is_some_and(|listed| listed.contains_key(&action.mirror.session)));
+    if returning {
+        log::warn!(
+            "span.cfg still lists it: the next reconcile brings it back; write `enabled = no` to keep it off"
+        );
+    }
+    if done.applied == Applied::NotYet {
+        log::warn!("{NOT_YET}");
+        return Ok(1);
+    }
+    Ok(0)
+}
+
+/// Does span.cfg or a mirror of ours know each of the names?
+fn all_known(context: &apply::Context, chosen: &BTreeSet<SessionName>) -> Result<bool, Error> {
+    let look = apply::look(context, apply::Detail::Mirrors, &BTreeSet::new())?;
+    let mut known: BTreeSet<String> = BTreeSet::new();
+    if let Some(annotations) = look.in_force.annotations() {
+        known.extend(
+            annotations
+                .sessions
+                .keys()
+                .map(|name| name.as_str().to_owned()),
+        );
+    }
+    match &look.observed.ovs {
+        OvsState::Present(ovs) => {
+            let mirrors = ovs
+                .bridges
+                .values()
+                .flat_map(|bridge| bridge.mirrors.values());
+            known.extend(
+                mirrors
+                    .filter_map(|mirror| Some(mirror.mark.as_ref()?.session.as_str().to_owned())),
+            );
+        }
+        OvsState::Failed(why) => return Err(Error::Ovs(why.clone())),
+        OvsState::Absent(_) => {}
+    }
+    let mut all = true;
+    for name in chosen.iter().filter(|name| !known.contains(name.as_str())) {
+        let hint = did_you_mean(name.as_str(), known.iter().map(String::as_str))
+            .map(|hint| format!(", {hint}"));
+        log::error!(
+            "there is no session `{}`{}",
+            printable(name.as_str()),
+            hint.unwrap_or_default()
+        );
+        all = false;
+    }
+    Ok(all)
+}

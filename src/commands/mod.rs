@@ -1,0 +1,91 @@
+//! The commands that administrators type: each looks at the node, or changes it, and tells.
+
+mod apply;
+mod check;
+mod clear;
+mod plan;
+mod ports;
+mod status;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+pub use apply::run as apply;
+pub use check::run as check;
+pub use clear::run as clear;
+pub use plan::run as plan;
+pub use ports::run as ports;
+pub use status::run as status;
+
+use crate::apply::{Context, Look};
+use crate::core::state::{SessionPhase, SessionState};
+use crate::report::Out;
+
+/// How a command prints what it has to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+impl From<bool> for Format {
+    fn from(json: bool) -> Self {
+        if json { Self::Json } else { Self::Text }
+    }
+}
+
+/// How long a command waits for whatever hangs, and of that for ovs-vswitchd.
+const DEADLINE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(5);
+
+fn context(root: &Path, comment: &str) -> Context {
+    Context {
+        root: root.to_owned(),
+        deadline: Instant::now() + DEADLINE,
+        patience: PATIENCE,
+        comment: format!("pve-span: {comment}"),
+        migrated_from: None,
+    }
+}
+
+/// Says on stderr which annotations are in force, if not the file's.
+fn notice(look: &Look) {
+    if let Some(notice) = look.in_force.notice() {
+        log::warn!("{notice}");
+    }
+}
+
+/// Says below the rest what keeps a session from being whole.
+fn faults(state: &SessionState) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let SessionPhase::Refused(why) = &state.phase {
+        lines.push(format!(
+            "refused: {why}; what is mirrored now stays as it is"
+        ));
+    }
+    for output in &state.outputs {
+        if let Some(fault) = &output.fault {
+            lines.push(format!("{}: {fault}", output.output));
+        }
+    }
+    for source in &state.present {
+        if let Some(why) = &source.refused {
+            let name = source
+                .nic
+                .map_or_else(|| source.port.to_string(), |nic| nic.to_string());
+            lines.push(format!("{name} is not mirrored: {why}"));
+        }
+    }
+    lines.extend(state.notes.iter().map(|note| format!("note: {note}")));
+    lines
+}
+
+fn line_per_session(out: &mut Out, states: &[SessionState]) {
+    for state in states {
+        for fault in faults(state) {
+            out.line(&format!("{}: {fault}", state.name));
+        }
+    }
+}

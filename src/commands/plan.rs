@@ -1,0 +1,72 @@
+//! `pve-span plan`: what `apply` would change, and which engine serves what.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::{Format, context, line_per_session, notice};
+use crate::apply::{Detail, Error, look};
+use crate::core::plan::Plan;
+use crate::core::state::{OvsState, SessionState};
+use crate::inforce::InForce;
+use crate::report::Out;
+
+#[derive(Serialize)]
+struct Report<'a> {
+    notice: Option<&'a str>,
+    #[serde(flatten)]
+    plan: &'a Plan,
+    sessions: &'a [SessionState],
+}
+
+/// Exit codes: 0 nothing to do, 1 failed, 2 changes pending.
+///
+/// # Errors
+/// It cannot be told what has to change.
+pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
+    let look = look(&context(root, "plan"), Detail::All, &BTreeSet::new())?;
+    let mut out = Out::new();
+    if let InForce::Unknown { why } = &look.in_force {
+        return Err(Error::NotInForce(why.clone()));
+    }
+    notice(&look);
+    if format == Format::Json {
+        let (notice, sessions) = (look.in_force.notice(), look.desired.sessions.as_slice());
+        out.json(&Report {
+            notice,
+            plan: &look.plan,
+            sessions,
+        });
+    }
+    if let OvsState::Failed(why) = &look.observed.ovs {
+        return Err(Error::Ovs(why.clone()));
+    }
+    if format == Format::Text {
+        for state in &look.desired.sessions {
+            for output in state.outputs.iter().filter(|output| output.fault.is_none()) {
+                out.line(&format!(
+                    "{} → {}: engine {}",
+                    state.name,
+                    output.output,
+                    output.engine.as_deref().unwrap_or("ovs")
+                ));
+            }
+        }
+        line_per_session(&mut out, &look.desired.sessions);
+        let text = look.plan.to_string();
+        text.lines().for_each(|line| out.line(line));
+        match &look.in_force {
+            InForce::NotConfigured { path } => {
+                out.line(&format!("nothing to do: there is no {}", path.display()))
+            }
+            _ if look.plan.is_done() => out.line("nothing to do"),
+            _ => {}
+        }
+    }
+    Ok(match (look.plan.is_done(), look.plan.problems.is_empty()) {
+        (false, _) => 2,
+        (true, true) => 0,
+        (true, false) => 1,
+    })
+}

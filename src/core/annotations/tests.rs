@@ -1,0 +1,199 @@
+use super::*;
+
+const FILE: &str = "/etc/pve/span.cfg";
+
+fn messages(text: &str) -> Vec<String> {
+    parse(FILE, text)
+        .diagnostics
+        .iter()
+        .map(ToString::to_string)
+        .collect()
+}
+
+/// The faults of one key in an otherwise good session, without file and place.
+fn fault(line: &str) -> Vec<String> {
+    let text = format!("[a]\nsource = 101\noutput = 200/net1\n{line}\n");
+    parse(FILE, &text)
+        .diagnostics
+        .into_iter()
+        .map(|d| format!("{}: {}", d.severity, d.message))
+        .collect()
+}
+
+#[test]
+fn every_key_is_read() {
+    let text = "; comment\n[defaults]   ; c\ndirection = to\nsnaplen=128\n\n[dmz-ids]\n\
+        source    = 101/net0, 102, 300-399, tag:web, pool:prod, bridge:vmbr1, port:eno1, node:pve2, all\n\
+        exclude   = 305, tag:noisy\ndirection = both   ; both | from | to\npoint = guest\nvlan = 10, 20-29\n\
+        sample = 1/100\noutput = 200/net1, port:eno2, vlan:999\nengine = auto\nenabled = no\n\
+        expires = 2027-01-31T18:00Z\ncomment = ticket 4711\n";
+    let annotations = parse(FILE, text);
+    assert!(annotations.is_valid(), "{:?}", annotations.diagnostics);
+    let session = &annotations.sessions["dmz-ids"];
+    assert_eq!(session.sources.len(), 9);
+    assert_eq!(session.exclude.len(), 2);
+    assert_eq!(session.outputs.len(), 3);
+    assert_eq!(
+        session.direction,
+        Direction::Both,
+        "the session's own key wins over [defaults]"
+    );
+    assert_eq!(session.snaplen, Some(128), "[defaults] fills in");
+    assert_eq!(
+        (session.point, session.sample, session.enabled),
+        (Point::Guest, 100, Switch::No)
+    );
+    assert_eq!(session.vlans.to_string(), "10,20-29");
+    assert_eq!(
+        session.expires.map(|end| end.to_string()).as_deref(),
+        Some("2027-01-31T18:00:00Z")
+    );
+    assert_eq!(session.comment.as_deref(), Some("ticket 4711"));
+}
+
+#[test]
+fn all_faults_are_reported_at_once_with_their_places() {
+    let text = "[dmz]\nsouce = 101\noutput = 200/net1\nvlan = 10,\t4095, 30-20\n\n[DMZ 2]\nsource = 101\n\n[b]\n\
+        source = 101, , tga:web\noutput = 200\ndirection = form\n";
+    assert_eq!(
+        messages(text),
+        [
+            "/etc/pve/span.cfg:1:2: error: session dmz has no `source`\n 1 | [dmz]\n   |  ^^^\n   = add a line, `source = 101` for example",
+            "/etc/pve/span.cfg:2:1: error: unknown key `souce`\n 2 | souce = 101\n   | ^^^^^\n   = did you mean `source`?",
+            "/etc/pve/span.cfg:4:12: error: `4095` is not a VLAN (1 to 4094, or 0 for untagged)\n 4 | vlan = 10,\t4095, 30-20\n   |           \t^^^^",
+            "/etc/pve/span.cfg:4:18: error: the range `30-20` runs backwards\n 4 | vlan = 10,\t4095, 30-20\n   |           \t      ^^^^^",
+            "/etc/pve/span.cfg:6:2: error: `DMZ 2` is not a session name: 1 to 32 of a-z, 0-9 and `-`\n 6 | [DMZ 2]\n   |  ^^^^^\n   = write [dmz-2]",
+            "/etc/pve/span.cfg:10:15: error: there is nothing between the commas\n 10 | source = 101, , tga:web\n    |               ^",
+            "/etc/pve/span.cfg:10:17: error: `tga:web` is not a selector, did you mean `tag`?\n 10 | source = 101, , tga:web\n    |                 ^^^^^^^",
+            "/etc/pve/span.cfg:11:10: error: which NIC of guest 200? write 200/net1, for example\n 11 | output = 200\n    |          ^^^",
+            "/etc/pve/span.cfg:12:13: error: expected both, from or to, not `form`\n 12 | direction = form\n    |             ^^^^\n    = did you mean `from`?",
+        ]
+    );
+}
+
+#[test]
+fn each_value_has_its_own_fault() {
+    assert_eq!(
+        fault("snaplen = 13"),
+        ["error: `13` is not a length in bytes (14 to 65535)"]
+    );
+    assert_eq!(
+        fault("snaplen = 65536"),
+        ["error: `65536` is not a length in bytes (14 to 65535)"]
+    );
+    assert_eq!(fault("sample = 100"), ["error: `100` is not a rate"]);
+    assert_eq!(
+        fault("expires = 2027-01-31"),
+        ["error: `2027-01-31` is not a time with its zone"]
+    );
+    assert_eq!(
+        fault("enabled = maybe"),
+        ["error: expected yes or no, not `maybe`"]
+    );
+    assert_eq!(
+        fault("engine = tc"),
+        ["error: expected auto, ovs or nft, not `tc`"]
+    );
+    assert_eq!(fault("vlan ="), ["error: `vlan` has no value"]);
+    assert_eq!(
+        fault("source = 102"),
+        ["error: `source` stands twice in this section, first on line 2"]
+    );
+    assert_eq!(
+        fault("nonsense"),
+        ["error: expected `key = value` or [section]"]
+    );
+    assert_eq!(fault("[a]"), ["error: [a] stands twice, first on line 1"]);
+    assert_eq!(
+        fault("[defaults]\noutput = 1/net0"),
+        ["error: `output` belongs to a session, not to [defaults]"]
+    );
+    assert_eq!(
+        fault("point = guest\nvlan = 0\nsample = 1/1\ncomment ="),
+        Vec::<String>::new()
+    );
+}
+
+#[test]
+fn a_key_before_any_section_and_an_empty_file_are_faults() {
+    assert_eq!(
+        messages("source = 101\n"),
+        [
+            "/etc/pve/span.cfg:1:1: error: `source` stands before any section\n 1 | source = 101\n   | ^^^^^^\n   = begin a session with its name in brackets: [dmz-ids]"
+        ]
+    );
+    assert_eq!(
+        messages(" \n"),
+        [
+            "/etc/pve/span.cfg: error: the file is empty\n  = a file with nothing but a comment line ends every session"
+        ]
+    );
+    assert!(parse(FILE, "# no sessions\n").is_valid());
+}
+
+#[test]
+fn what_this_version_lacks_is_refused_session_by_session() {
+    let text = "[a]\nsource = 101\noutput = 200/net1, gre:10.0.0.9\nsample = 1/10\n[b]\nsource = 102\noutput = 200/net1\nengine = nft\n";
+    let annotations = parse(FILE, text);
+    assert!(annotations.is_valid());
+    assert_eq!(
+        messages(text),
+        [
+            "/etc/pve/span.cfg:3:20: unsupported: output gre:10.0.0.9 is refused: tunnels are not available in this version\n 3 | output = 200/net1, gre:10.0.0.9\n   |                    ^^^^^^^^^^^^",
+            "/etc/pve/span.cfg:4:10: unsupported: session a is refused: `sample` needs the nft engine, which this version does not have\n 4 | sample = 1/10\n   |          ^^^^\n   = what it mirrors now stays as it is",
+            "/etc/pve/span.cfg:8:10: unsupported: session b is refused: `engine = nft` needs the nft engine, which this version does not have\n 8 | engine = nft\n   |          ^^^\n   = what it mirrors now stays as it is",
+        ]
+    );
+    assert_eq!(
+        fault("engine = ovs\nsample = 1/2"),
+        ["error: the ovs engine has no `sample`"]
+    );
+}
+
+#[test]
+fn sensors_that_feed_themselves_are_refused() {
+    let refused = |text: &str| {
+        parse(FILE, text)
+            .diagnostics
+            .into_iter()
+            .map(|d| d.message)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        refused("[a]\nsource = 200/net0\noutput = 200/net1\n"),
+        ["guest 200 is the sensor of [a] and cannot be its source"]
+    );
+    assert_eq!(
+        refused("[a]\nsource = 101\noutput = 200/net1\n[b]\nsource = 200\noutput = 101/net1\n"),
+        [
+            "a loop: [a] feeds guest 200 from guest 101, and other sessions feed 101 from 200",
+            "a loop: [b] feeds guest 101 from guest 200, and other sessions feed 200 from 101",
+        ]
+    );
+    assert_eq!(
+        refused("[a]\nsource = 101, 200\nexclude = 200\noutput = 200/net1\n"),
+        Vec::<String>::new()
+    );
+    assert_eq!(
+        refused("[a]\nsource = tag:web\noutput = 200/net1\n"),
+        Vec::<String>::new(),
+        "tags cannot invalidate the file"
+    );
+    assert_eq!(
+        refused("[a]\nsource = port:eno2, bridge:vmbr2\noutput = port:eno2, port:vmbr2\n"),
+        [
+            "port:eno2 is a source of the session that it is an output of",
+            "vmbr2 is a bridge: it cannot be an output"
+        ]
+    );
+    assert_eq!(
+        refused(
+            "[a]\nsource = 101\noutput = 200/net1\nengine = ovs\n[b]\nsource = 102\noutput = 200/net1\nengine = nft\n"
+        )[0],
+        "200/net1 is an output of two engines: ovs in [a], nft in [b]"
+    );
+    assert_eq!(
+        refused("[a]\nsource = 101\nvlan = 990-999\noutput = vlan:999\n"),
+        ["VLAN 999 is both mirrored and the output: it would feed itself"]
+    );
+}

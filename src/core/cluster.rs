@@ -1,0 +1,251 @@
+//! `.vmlist`, `.members` and `user.cfg` → who is where and in which pool.
+//!
+//! Each of the three may be missing or unreadable on its own; that is "unknown" and is the caller's
+//! to express. This module only says what a text means, or why it means nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+
+use super::guest::Guest;
+use super::model::{GuestKind, Invalid, NodeName, Vmid};
+
+/// Why something is not known. Unknown is never the same as empty.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unknown(pub String);
+
+/// Something read from /etc/pve, or why it could not be.
+pub type Known<T> = Result<T, Unknown>;
+
+/// What /etc/pve tells about nodes and guests, as far as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cluster {
+    /// This node.
+    pub this: Known<NodeName>,
+    /// All nodes of the cluster, as far as known; none on a node alone.
+    pub nodes: Vec<NodeName>,
+    /// Where the guests are filed.
+    pub placements: Known<Placements>,
+    /// The pools.
+    pub pools: Known<Pools>,
+    /// The guests whose config was looked at.
+    pub guests: BTreeMap<Vmid, Known<Guest>>,
+}
+
+impl Cluster {
+    /// Nothing is known, for the same reason.
+    pub fn unknown(reason: &str) -> Self {
+        let unknown = || Unknown(reason.to_owned());
+        Self {
+            this: Err(unknown()),
+            nodes: Vec::new(),
+            placements: Err(unknown()),
+            pools: Err(unknown()),
+            guests: BTreeMap::new(),
+        }
+    }
+
+    /// A guest whose config was read.
+    pub fn guest(&self, vmid: Vmid) -> Option<&Guest> {
+        self.guests.get(&vmid).and_then(|guest| guest.as_ref().ok())
+    }
+
+    /// Is the guest's config filed under this node? Nothing if that is unknown.
+    pub fn is_here(&self, vmid: Vmid) -> Option<bool> {
+        let (this, placements) = (self.this.as_ref().ok()?, self.placements.as_ref().ok()?);
+        Some(
+            placements
+                .get(&vmid)
+                .is_some_and(|placement| placement.node == *this),
+        )
+    }
+}
+
+/// Where a guest's config is filed (`.vmlist`). The guest itself may be elsewhere for a moment:
+/// during a live migration its port is already on the target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placement {
+    /// The node whose folder holds the config.
+    pub node: NodeName,
+    /// VM or container.
+    pub kind: GuestKind,
+    /// Grows with each write of the config.
+    pub version: u64,
+}
+
+/// Every guest of the cluster.
+pub type Placements = BTreeMap<Vmid, Placement>;
+
+#[derive(Deserialize)]
+struct VmList {
+    #[serde(default)]
+    ids: BTreeMap<String, VmListEntry>,
+}
+
+#[derive(Deserialize)]
+struct VmListEntry {
+    node: String,
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    version: u64,
+}
+
+/// Reads `.vmlist`. Entries of a guest type that does not exist today are skipped.
+///
+/// # Errors
+/// The text is not the JSON that pmxcfs writes.
+pub fn parse_vmlist(text: &str) -> Result<Placements, Invalid> {
+    let list: VmList = serde_json::from_str(text).map_err(|error| Invalid(error.to_string()))?;
+    let mut placements = Placements::new();
+    for (vmid, entry) in list.ids {
+        let kind = match entry.kind.as_str() {
+            "qemu" => GuestKind::Qemu,
+            "lxc" => GuestKind::Lxc,
+            _ => continue,
+        };
+        placements.insert(
+            vmid.parse()?,
+            Placement {
+                node: entry.node.parse()?,
+                kind,
+                version: entry.version,
+            },
+        );
+    }
+    Ok(placements)
+}
+
+/// The cluster's nodes (`.members`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Members {
+    /// This node.
+    pub this: NodeName,
+    /// All nodes; none on a node without a cluster.
+    pub nodes: Vec<NodeName>,
+}
+
+#[derive(Deserialize)]
+struct MembersFile {
+    nodename: String,
+    #[serde(default)]
+    nodelist: BTreeMap<String, serde::de::IgnoredAny>,
+}
+
+/// Reads `.members`.
+///
+/// # Errors
+/// The text is not the JSON that pmxcfs writes.
+pub fn parse_members(text: &str) -> Result<Members, Invalid> {
+    let file: MembersFile =
+        serde_json::from_str(text).map_err(|error| Invalid(error.to_string()))?;
+    let nodes = file
+        .nodelist
+        .keys()
+        .map(|name| name.parse())
+        .collect::<Result<_, Invalid>>()?;
+    Ok(Members {
+        this: file.nodename.parse()?,
+        nodes,
+    })
+}
+
+/// The cluster's pools. They nest by `/`: a guest in `prod/dmz` is also within `prod`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Pools(BTreeMap<String, BTreeSet<Vmid>>);
+
+impl Pools {
+    /// Is there such a pool?
+    pub fn exists(&self, pool: &str) -> bool {
+        self.0.contains_key(pool)
+    }
+
+    /// Is the guest in the pool or in one below it?
+    pub fn contains(&self, pool: &str, vmid: Vmid) -> bool {
+        self.0.iter().any(|(name, guests)| {
+            let within = name
+                .strip_prefix(pool)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+            within && guests.contains(&vmid)
+        })
+    }
+
+    /// The names of all pools.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+}
+
+/// Reads the pools of `user.cfg` (`pool:<name>:<comment>:<vmid,…>:<storages>:`); other lines are
+/// users, groups and permissions and are not looked at.
+pub fn parse_pools(text: &str) -> Pools {
+    let mut pools = Pools::default();
+    for line in text.lines() {
+        let mut fields = line.trim().split(':');
+        if fields.next() != Some("pool") {
+            continue;
+        }
+        let (Some(name), _comment) = (fields.next(), fields.next()) else {
+            continue;
+        };
+        let guests = fields.next().unwrap_or("");
+        let guests = guests
+            .split([',', ';', ' '])
+            .filter_map(|vmid| vmid.parse::<Vmid>().ok());
+        pools.0.entry(name.to_owned()).or_default().extend(guests);
+    }
+    pools
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vmid(number: u32) -> Vmid {
+        Vmid::new(number).unwrap()
+    }
+
+    #[test]
+    fn vmlist_of_a_cluster_and_of_a_node_without_guests() {
+        let placements =
+            parse_vmlist(include_str!("../../tests/samples/three-nodes-vmlist")).unwrap();
+        assert_eq!(placements.len(), 1);
+        assert_eq!(placements[&vmid(101)].node.as_str(), "pve1");
+        assert_eq!(placements[&vmid(101)].version, 3);
+        assert_eq!(
+            parse_vmlist(include_str!("../../tests/samples/vmlist"))
+                .unwrap()
+                .len(),
+            0
+        );
+    }
+
+    #[test]
+    fn members_of_a_cluster_and_of_a_node_alone() {
+        let members =
+            parse_members(include_str!("../../tests/samples/three-nodes-members")).unwrap();
+        assert_eq!(members.this.as_str(), "pve1");
+        assert_eq!(members.nodes.len(), 3);
+        let alone = parse_members(include_str!("../../tests/samples/members")).unwrap();
+        assert_eq!((alone.this.as_str(), alone.nodes.len()), ("pve1", 0));
+    }
+
+    #[test]
+    fn truncated_files_are_errors_not_empty() {
+        assert!(parse_vmlist("{\n\"version\": 4,\n\"ids\": {\n\"101\": {").is_err());
+        assert!(parse_vmlist("").is_err());
+        assert!(parse_members("{ \"nodename\": \"../x\" }").is_err());
+    }
+
+    #[test]
+    fn pools_nest_and_do_not_leak_by_prefix() {
+        let pools = parse_pools(include_str!("../../tests/samples/user.cfg"));
+        assert!(pools.contains("prod", vmid(101)));
+        assert!(pools.contains("prod", vmid(103)), "prod/dmz is within prod");
+        assert!(pools.contains("prod/dmz", vmid(103)));
+        assert!(!pools.contains("prod/dmz", vmid(101)));
+        assert!(!pools.contains("pro", vmid(101)));
+        assert!(pools.exists("lab") && !pools.exists("la"));
+    }
+}

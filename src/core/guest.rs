@@ -1,0 +1,395 @@
+//! Guest config text → [`Guest`]: what a mirror has to know of a VM or container.
+//!
+//! The grammar is Proxmox VE's own (`PVE::QemuServer::parse_vm_config`, `PVE::LXC::Config`): only
+//! what stands before the first section is the current config, and a line that cannot be read is a
+//! warning, never a failure. Everything else in the file stays opaque.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use super::model::{GuestKind, IfName, NicIndex, VlanSet, Vmid, decimal, printable};
+
+/// A guest as its current config describes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Guest {
+    /// Its number.
+    pub vmid: Vmid,
+    /// VM or container.
+    pub kind: GuestKind,
+    /// `name:` of a VM, `hostname:` of a container.
+    pub name: Option<String>,
+    /// Its tags, in lower case as Proxmox VE compares them.
+    pub tags: BTreeSet<String>,
+    /// A template never runs.
+    pub template: bool,
+    /// Its NICs.
+    pub nics: BTreeMap<NicIndex, Nic>,
+}
+
+/// A NIC as the config describes it; what it is plugged into right now is `ports`' to say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Nic {
+    /// The model's word (`virtio`, `e1000e`, …), or `veth`; opaque.
+    pub model: String,
+    /// The MAC address as written, if one is.
+    pub mac: Option<String>,
+    /// The bridge; without one a VM's NIC is user-mode NAT and has no port.
+    pub bridge: Option<String>,
+    /// The firewall checkbox. It does not say that there is a firewall bridge.
+    pub firewall: bool,
+    /// The access VLAN.
+    pub tag: Option<u16>,
+    /// The VLANs of a trunk.
+    pub trunks: VlanSet,
+}
+
+/// A line that was kept opaque, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Warning {
+    /// The line, counted from 1.
+    pub line: usize,
+    /// What could not be read.
+    pub message: String,
+}
+
+/// The models that Proxmox VE knows (`PVE::QemuServer`, `$nic_model_list`).
+const MODELS: [&str; 14] = [
+    "e1000",
+    "e1000-82540em",
+    "e1000-82544gc",
+    "e1000-82545em",
+    "e1000e",
+    "i82551",
+    "i82557b",
+    "i82559er",
+    "ne2k_isa",
+    "ne2k_pci",
+    "pcnet",
+    "rtl8139",
+    "virtio",
+    "vmxnet3",
+];
+
+/// Reads a guest's config. It cannot fail: what is not understood comes back as warnings.
+pub fn parse(vmid: Vmid, kind: GuestKind, text: &str) -> (Guest, Vec<Warning>) {
+    let mut guest = Guest {
+        vmid,
+        kind,
+        name: None,
+        tags: BTreeSet::new(),
+        template: false,
+        nics: BTreeMap::new(),
+    };
+    let mut warnings = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim_end();
+        if is_section(line) {
+            break;
+        }
+        if line.trim_start().is_empty() || line.starts_with('#') {
+            continue;
+        }
+        if let Err(message) = read_line(&mut guest, line) {
+            warnings.push(Warning {
+                line: number + 1,
+                message,
+            });
+        }
+    }
+    (guest, warnings)
+}
+
+/// `[PENDING]`, `[pve:pending]`, `[special:…]`, `[<snapshot>]`: the current config ends here.
+fn is_section(line: &str) -> bool {
+    line.len() > 2 && line.starts_with('[') && line.ends_with(']')
+}
+
+fn read_line(guest: &mut Guest, line: &str) -> Result<(), String> {
+    if guest.kind == GuestKind::Lxc && is_raw_lxc(line) {
+        return Ok(());
+    }
+    let (key, value) = line
+        .split_once(':')
+        .filter(|(key, _)| is_key(key))
+        .ok_or_else(|| format!("not a `key: value` line: `{}`", excerpt(line)))?;
+    let value = value.trim();
+    match (key, guest.kind) {
+        ("name", GuestKind::Qemu) | ("hostname", GuestKind::Lxc) => {
+            guest.name = Some(value.to_owned())
+        }
+        ("tags", _) => guest.tags = tags(value),
+        ("template", _) => {
+            guest.template = boolean(value).ok_or_else(|| not_boolean(key, value))?
+        }
+        _ if key
+            .strip_prefix("net")
+            .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit())) =>
+        {
+            let index = NicIndex::from_key(key)
+                .ok_or_else(|| format!("`{key}` is not a NIC: net0 to net{}", NicIndex::MAX))?;
+            let (nic, doubt) = match guest.kind {
+                GuestKind::Qemu => vm_nic(value),
+                GuestKind::Lxc => ct_nic(value),
+            };
+            let twice = guest.nics.insert(index, nic).is_some();
+            let doubt =
+                doubt.or_else(|| twice.then(|| "stands twice, the last one counts".to_owned()));
+            return doubt.map_or(Ok(()), |doubt| Err(format!("`{key}`: {doubt}")));
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// `lxc.cgroup2.devices.allow: …` or `lxc.mount.entry = …`.
+fn is_raw_lxc(line: &str) -> bool {
+    line.trim_start().starts_with("lxc.") && line.contains(['=', ':'])
+}
+
+fn is_key(key: &str) -> bool {
+    key.starts_with(|c: char| c.is_ascii_alphabetic())
+        && key
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+}
+
+fn excerpt(line: &str) -> String {
+    let short: String = line.chars().take(60).collect();
+    let dots = if short.len() < line.len() { "…" } else { "" };
+    format!("{}{dots}", printable(&short))
+}
+
+fn boolean(value: &str) -> Option<bool> {
+    match value.to_ascii_lowercase().as_str() {
+        "1" | "on" | "yes" | "true" => Some(true),
+        "0" | "off" | "no" | "false" => Some(false),
+        _ => None,
+    }
+}
+
+fn not_boolean(key: &str, value: &str) -> String {
+    format!("`{key}` is neither yes nor no: `{}`", excerpt(value))
+}
+
+fn tags(value: &str) -> BTreeSet<String> {
+    value
+        .split(|c: char| matches!(c, ';' | ',' | '\0') || c.is_whitespace())
+        .filter(|tag| !tag.is_empty())
+        .map(str::to_lowercase)
+        .collect()
+}
+
+/// `virtio=MAC,…`, `model=virtio,macaddr=MAC,…` or bare `virtio,…`.
+fn vm_nic(value: &str) -> (Nic, Option<String>) {
+    let (mut nic, rest, mut doubt) = common(value);
+    for (key, value) in rest {
+        match (key, value) {
+            ("model", Some(model)) => nic.model = model.to_owned(),
+            (model, value)
+                if nic.model.is_empty()
+                    && (MODELS.contains(&model) || value.is_none() || is_mac(value)) =>
+            {
+                nic.model = model.to_owned();
+                nic.mac = value.map(str::to_owned);
+            }
+            _ => {}
+        }
+    }
+    if nic.model.is_empty() {
+        doubt = doubt.or_else(|| Some("names no NIC model".to_owned()));
+    } else if !MODELS.contains(&nic.model.as_str()) {
+        doubt = doubt.or_else(|| Some(format!("unknown NIC model `{}`", excerpt(&nic.model))));
+    }
+    (nic, doubt)
+}
+
+/// `name=eth0,bridge=vmbr0,hwaddr=MAC,…`.
+fn ct_nic(value: &str) -> (Nic, Option<String>) {
+    let (mut nic, rest, doubt) = common(value);
+    nic.model = "veth".to_owned();
+    if let Some((_, Some(kind))) = rest.iter().find(|(key, _)| *key == "type") {
+        nic.model = (*kind).to_owned();
+    }
+    (nic, doubt)
+}
+
+type Properties<'a> = Vec<(&'a str, Option<&'a str>)>;
+
+/// The keys that VMs and containers share; the others come back in their order.
+fn common(value: &str) -> (Nic, Properties<'_>, Option<String>) {
+    let mut nic = Nic {
+        model: String::new(),
+        mac: None,
+        bridge: None,
+        firewall: false,
+        tag: None,
+        trunks: VlanSet::default(),
+    };
+    let mut rest = Vec::new();
+    let mut doubt = None;
+    for part in value
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+    {
+        let Some((key, value)) = part.split_once('=') else {
+            rest.push((part, None));
+            continue;
+        };
+        let fault = match key {
+            "bridge" => {
+                nic.bridge = Some(value.to_owned());
+                value.parse::<IfName>().err().map(|error| error.to_string())
+            }
+            "macaddr" | "hwaddr" => {
+                nic.mac = Some(value.to_owned());
+                None
+            }
+            "firewall" => {
+                nic.firewall = boolean(value).unwrap_or(false);
+                boolean(value).is_none().then(|| not_boolean(key, value))
+            }
+            "tag" => {
+                nic.tag = decimal(value).filter(|tag| *tag <= VlanSet::MAX);
+                nic.tag
+                    .is_none()
+                    .then(|| format!("`tag` is not a VLAN: `{}`", excerpt(value)))
+            }
+            "trunks" => {
+                nic.trunks = trunks(value).unwrap_or_default();
+                trunks(value)
+                    .is_none()
+                    .then(|| format!("`trunks` is not a list of VLANs: `{}`", excerpt(value)))
+            }
+            _ => {
+                rest.push((key, Some(value)));
+                None
+            }
+        };
+        doubt = doubt.or(fault);
+    }
+    (nic, rest, doubt)
+}
+
+fn is_mac(value: Option<&str>) -> bool {
+    value.is_some_and(|mac| {
+        mac.split(':').count() == 6
+            && mac
+                .split(':')
+                .all(|byte| byte.len() == 2 && byte.bytes().all(|b| b.is_ascii_hexdigit()))
+    })
+}
+
+/// `20;30-40`.
+fn trunks(value: &str) -> Option<VlanSet> {
+    let mut vlans = Vec::new();
+    for part in value
+        .split(';')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+    {
+        let (low, high) = part.split_once('-').unwrap_or((part, part));
+        let (low, high): (u16, u16) = (decimal(low.trim())?, decimal(high.trim())?);
+        if low > high || high > VlanSet::MAX {
+            return None;
+        }
+        vlans.extend(low..=high);
+    }
+    Some(vlans.into_iter().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vm(text: &str) -> (Guest, Vec<String>) {
+        let (guest, warnings) = parse(Vmid::new(101).unwrap(), GuestKind::Qemu, text);
+        (
+            guest,
+            warnings
+                .into_iter()
+                .map(|w| format!("{}: {}", w.line, w.message))
+                .collect(),
+        )
+    }
+
+    fn nic(guest: &Guest, index: u8) -> &Nic {
+        &guest.nics[&NicIndex::new(index).unwrap()]
+    }
+
+    #[test]
+    fn a_vm_with_every_trap_is_read_up_to_its_first_section() {
+        let (guest, warnings) = vm(include_str!("../../tests/samples/qemu-101.conf"));
+        assert_eq!(warnings, Vec::<String>::new());
+        assert_eq!(guest.name.as_deref(), Some("web1"));
+        assert_eq!(guest.tags, ["prod".to_owned(), "web".to_owned()].into());
+        assert_eq!(guest.nics.len(), 3);
+        assert_eq!(nic(&guest, 0).bridge.as_deref(), Some("vmbr2"));
+        assert_eq!(nic(&guest, 0).tag, Some(10));
+        assert!(nic(&guest, 0).firewall);
+        assert_eq!(nic(&guest, 0).mac.as_deref(), Some("BC:24:11:2A:00:01"));
+        assert_eq!(nic(&guest, 1).model, "e1000e");
+        assert_eq!(nic(&guest, 1).mac.as_deref(), Some("BC:24:11:2A:00:02"));
+        assert_eq!(
+            nic(&guest, 1).bridge.as_deref(),
+            Some("vmbr0"),
+            "a pending change is not in force"
+        );
+        assert_eq!(nic(&guest, 2).bridge, None, "user-mode NAT has no port");
+    }
+
+    #[test]
+    fn a_container_with_raw_lxc_lines_is_read() {
+        let vmid = Vmid::new(300).unwrap();
+        let (guest, warnings) = parse(
+            vmid,
+            GuestKind::Lxc,
+            include_str!("../../tests/samples/lxc-300.conf"),
+        );
+        assert_eq!(warnings, []);
+        assert_eq!(guest.name.as_deref(), Some("mon"));
+        assert_eq!(nic(&guest, 0).bridge.as_deref(), Some("vmbr0"));
+        assert_eq!(nic(&guest, 0).tag, Some(20));
+        assert_eq!(nic(&guest, 1).trunks.to_string(), "10,20-29");
+    }
+
+    #[test]
+    fn what_is_not_understood_is_a_warning_and_the_rest_counts() {
+        let (guest, warnings) = vm(
+            "garbage\nnet0: superfast=BC:24:11:2A:00:01,bridge=vmbr2\nnet32: virtio\n\
+             net1: virtio,bridge=vmbr0,tag=5000,firewall=maybe\n[broken\nnet2: virtio,bridge=vmbr9\ntemplate: on\n",
+        );
+        assert_eq!(
+            warnings,
+            [
+                "1: not a `key: value` line: `garbage`",
+                "2: `net0`: unknown NIC model `superfast`",
+                "3: `net32` is not a NIC: net0 to net31",
+                "4: `net1`: `tag` is not a VLAN: `5000`",
+                "5: not a `key: value` line: `[broken`",
+            ]
+        );
+        assert_eq!(nic(&guest, 0).bridge.as_deref(), Some("vmbr2"));
+        assert_eq!(nic(&guest, 1).model, "virtio");
+        assert_eq!(nic(&guest, 2).bridge.as_deref(), Some("vmbr9"));
+        assert!(guest.template);
+    }
+
+    #[test]
+    fn tags_separate_at_semicolon_comma_and_blank() {
+        let (guest, _) = vm("tags: Web;prod,a b\n");
+        assert_eq!(
+            guest.tags.iter().map(String::as_str).collect::<Vec<_>>(),
+            ["a", "b", "prod", "web"]
+        );
+    }
+
+    #[test]
+    fn crlf_and_an_empty_file_do_no_harm() {
+        let (guest, warnings) =
+            vm("name: web1\r\nnet0: virtio,bridge=vmbr2\r\n[PENDING]\r\nname: other\r\n");
+        assert_eq!((guest.name.as_deref(), warnings.len()), (Some("web1"), 0));
+        assert_eq!(vm("").1.len(), 0);
+    }
+}

@@ -1,0 +1,17 @@
+//! The pure core: text and observed state in, a plan out.
+//!
+//! The promise: no I/O below this line. Nothing here opens a file, a socket or a process, asks for
+//! the time or reads the environment; clock, node name and paths arrive as arguments. That is what
+//! makes a dry run free and the laws of `docs/architecture.md` testable; `tests/purity.rs` enforces it.
+
+pub mod annotations;
+pub mod cluster;
+pub mod diagnostic;
+pub mod filter;
+pub mod guest;
+pub mod model;
+pub mod plan;
+pub mod ports;
+pub mod resolve;
+pub mod selector;
+pub mod state;

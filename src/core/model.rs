@@ -1,0 +1,477 @@
+//! The words everything else is built from: guests, NICs, interface names, VLANs, directions, and
+//! how Proxmox VE names a guest's ports.
+//!
+//! Only types with an invariant live here; what they mean together is `state`'s and `resolve`'s.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Serialize, Serializer};
+
+/// A word that is not what it should be; the text says what it should have been.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Invalid(pub String);
+
+/// A guest's number, 1 to 999999999 (Proxmox VE's `pve-vmid` format; it hands out 100 and up).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Vmid(u32);
+
+impl Vmid {
+    /// The largest number that Proxmox VE accepts.
+    pub const MAX: u32 = 999_999_999;
+
+    /// A guest number, if it is within Proxmox VE's bounds.
+    pub fn new(number: u32) -> Option<Self> {
+        (1..=Self::MAX).contains(&number).then_some(Self(number))
+    }
+
+    /// The bare number.
+    pub fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl fmt::Display for Vmid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for Vmid {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        decimal(text).and_then(Self::new).ok_or_else(|| {
+            Invalid(format!(
+                "`{text}` is not a guest number (1 to {})",
+                Self::MAX
+            ))
+        })
+    }
+}
+
+/// A decimal number in its one spelling: digits only, no sign, no leading zero.
+pub(crate) fn decimal<T: FromStr>(text: &str) -> Option<T> {
+    let canonical = !text.is_empty()
+        && text.bytes().all(|byte| byte.is_ascii_digit())
+        && (text == "0" || !text.starts_with('0'));
+    if canonical { text.parse().ok() } else { None }
+}
+
+/// The number of a NIC within its guest: the `0` of `net0` (0 to 31, as in Proxmox VE).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct NicIndex(u8);
+
+impl NicIndex {
+    /// The largest index: Proxmox VE allows 32 NICs a guest.
+    pub const MAX: u8 = 31;
+
+    /// An index, if it is within Proxmox VE's bounds.
+    pub fn new(index: u8) -> Option<Self> {
+        (index <= Self::MAX).then_some(Self(index))
+    }
+
+    /// Reads `net0`.
+    pub fn from_key(key: &str) -> Option<Self> {
+        key.strip_prefix("net")
+            .and_then(decimal)
+            .and_then(Self::new)
+    }
+}
+
+impl fmt::Display for NicIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One NIC of one guest, written `101/net0`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NicId {
+    /// The guest.
+    pub vmid: Vmid,
+    /// Which of its NICs.
+    pub index: NicIndex,
+}
+
+impl fmt::Display for NicId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/net{}", self.vmid, self.index)
+    }
+}
+
+impl Serialize for NicId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// VM or container: they differ in the device's prefix and the config's folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GuestKind {
+    /// A virtual machine (`qemu-server/`, `tap…`).
+    Qemu,
+    /// A container (`lxc/`, `veth…`).
+    Lxc,
+}
+
+/// What a port of Proxmox VE's naming is to its NIC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PortRole {
+    /// `tap101i0` or `veth101i0`: the guest's own device.
+    Device(GuestKind),
+    /// `fwln101o0`: the firewall bridge's internal port on an Open vSwitch bridge.
+    OvsFirewall,
+    /// `fwpr101p0`: the firewall bridge's end on a Linux bridge.
+    LinuxFirewall,
+}
+
+impl NicId {
+    /// `tap101i0` or `veth101i0`.
+    pub fn device(self, kind: GuestKind) -> String {
+        let prefix = match kind {
+            GuestKind::Qemu => "tap",
+            GuestKind::Lxc => "veth",
+        };
+        format!("{prefix}{}i{}", self.vmid, self.index)
+    }
+
+    /// `fwbr101i0`, the firewall bridge.
+    pub fn firewall_bridge(self) -> String {
+        format!("fwbr{}i{}", self.vmid, self.index)
+    }
+
+    /// `fwln101o0`, where the firewall bridge meets an Open vSwitch bridge.
+    pub fn ovs_firewall_port(self) -> String {
+        format!("fwln{}o{}", self.vmid, self.index)
+    }
+
+    /// `fwpr101p0`, where the firewall bridge meets a Linux bridge.
+    pub fn linux_firewall_port(self) -> String {
+        format!("fwpr{}p{}", self.vmid, self.index)
+    }
+}
+
+/// Whose port a name is, by Proxmox VE's naming; nothing for any other name.
+///
+/// Exact: `tap10i1` is guest 10's and never guest 101's, `tap0101i0` is nobody's.
+pub fn port_owner(name: &str) -> Option<(NicId, PortRole)> {
+    const PREFIXES: [(&str, char, PortRole); 4] = [
+        ("tap", 'i', PortRole::Device(GuestKind::Qemu)),
+        ("veth", 'i', PortRole::Device(GuestKind::Lxc)),
+        ("fwln", 'o', PortRole::OvsFirewall),
+        ("fwpr", 'p', PortRole::LinuxFirewall),
+    ];
+    PREFIXES.iter().find_map(|(prefix, separator, role)| {
+        let (vmid, index) = name.strip_prefix(prefix)?.split_once(*separator)?;
+        let vmid = decimal(vmid).and_then(Vmid::new)?;
+        let index = decimal(index).and_then(NicIndex::new)?;
+        Some((NicId { vmid, index }, *role))
+    })
+}
+
+/// The name of a network interface, port or bridge: no blank, `/`, `:` or control character, as in
+/// Linux's `dev_valid_name`. A device's has at most 15 bytes; an Open vSwitch patch port's may have more.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct IfName(String);
+
+impl IfName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for IfName {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let reason = if text.is_empty() {
+            "is empty"
+        } else if text.len() > 255 {
+            "is longer than 255 bytes"
+        } else if text == "." || text == ".." {
+            "is reserved"
+        } else if text
+            .chars()
+            .any(|c| c.is_whitespace() || c.is_control() || matches!(c, '/' | ':' | ','))
+        {
+            "has a blank, `/`, `:`, `,` or control character"
+        } else {
+            return Ok(Self(text.to_owned()));
+        };
+        Err(Invalid(format!(
+            "`{}` is not an interface name: it {reason}",
+            printable(text)
+        )))
+    }
+}
+
+impl fmt::Display for IfName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl std::borrow::Borrow<str> for IfName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Text fit for a terminal: control characters are written as escapes.
+pub fn printable(text: &str) -> String {
+    text.chars()
+        .flat_map(|c| {
+            let escape =
+                c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+            if escape {
+                c.escape_default().collect::<Vec<_>>()
+            } else {
+                vec![c]
+            }
+        })
+        .collect()
+}
+
+/// The name of a session: `[a-z0-9-]`, 1 to 32 of them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct SessionName(String);
+
+impl SessionName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The name found in a mark, whatever it is: what carries our mark is ours.
+    pub fn from_mark(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl FromStr for SessionName {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let fits = (1..=32).contains(&text.len())
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        if fits {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(Invalid(format!(
+                "`{}` is not a session name: 1 to 32 of a-z, 0-9 and `-`",
+                printable(text)
+            )))
+        }
+    }
+}
+
+impl fmt::Display for SessionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&printable(&self.0))
+    }
+}
+
+impl std::borrow::Borrow<str> for SessionName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The name of a cluster node: a host name label (RFC 1123 §2.1).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct NodeName(String);
+
+impl NodeName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for NodeName {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let fits = (1..=63).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !text.starts_with('-')
+            && !text.ends_with('-');
+        if fits {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(Invalid(format!("`{}` is not a node name", printable(text))))
+        }
+    }
+}
+
+impl fmt::Display for NodeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// Which of a source's frames, seen from the source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// What it sends and what is delivered to it.
+    Both,
+    /// What it sends.
+    From,
+    /// What is delivered to it.
+    To,
+}
+
+impl Direction {
+    /// Does it take what the source sends?
+    pub fn takes_sent(self) -> bool {
+        self != Self::To
+    }
+
+    /// Does it take what is delivered to the source?
+    pub fn takes_delivered(self) -> bool {
+        self != Self::From
+    }
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Both => "both",
+            Self::From => "from",
+            Self::To => "to",
+        })
+    }
+}
+
+/// A set of VLAN identifiers, 0 to 4095; 0 stands for untagged frames (IEEE 802.1Q's null VLAN).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct VlanSet(BTreeSet<u16>);
+
+impl VlanSet {
+    /// The largest number that fits a tag's 12 bits.
+    pub const MAX: u16 = 4095;
+
+    /// The identifiers in ascending order.
+    pub fn iter(&self) -> impl Iterator<Item = u16> + '_ {
+        self.0.iter().copied()
+    }
+
+    /// Is there none?
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl FromIterator<u16> for VlanSet {
+    fn from_iter<I: IntoIterator<Item = u16>>(vlans: I) -> Self {
+        Self(
+            vlans
+                .into_iter()
+                .filter(|vlan| *vlan <= Self::MAX)
+                .collect(),
+        )
+    }
+}
+
+impl fmt::Display for VlanSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut first = true;
+        let mut vlans = self.iter().peekable();
+        while let Some(low) = vlans.next() {
+            let mut high = low;
+            while let Some(next) = vlans.next_if(|next| *next == high + 1) {
+                high = next;
+            }
+            let comma = if std::mem::take(&mut first) { "" } else { "," };
+            if low == high {
+                write!(f, "{comma}{low}")?;
+            } else {
+                write!(f, "{comma}{low}-{high}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Serialize for VlanSet {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn port_names_belong_to_exactly_one_nic() {
+        let owner = |name: &str| port_owner(name).map(|(nic, role)| (nic.to_string(), role));
+        assert_eq!(
+            owner("tap101i0"),
+            Some(("101/net0".into(), PortRole::Device(GuestKind::Qemu)))
+        );
+        assert_eq!(
+            owner("tap10i1"),
+            Some(("10/net1".into(), PortRole::Device(GuestKind::Qemu)))
+        );
+        assert_eq!(
+            owner("veth300i1"),
+            Some(("300/net1".into(), PortRole::Device(GuestKind::Lxc)))
+        );
+        assert_eq!(
+            owner("fwln101o0"),
+            Some(("101/net0".into(), PortRole::OvsFirewall))
+        );
+        assert_eq!(
+            owner("fwpr101p0"),
+            Some(("101/net0".into(), PortRole::LinuxFirewall))
+        );
+        for stranger in [
+            "tap0101i0",
+            "tap101i",
+            "tapi0",
+            "tap101i032",
+            "fwln101i0",
+            "vethAB12",
+            "eno1",
+            "tap+1i0",
+        ] {
+            assert_eq!(owner(stranger), None, "{stranger}");
+        }
+    }
+
+    #[test]
+    fn names_are_what_proxmox_ve_calls_them() {
+        let nic = NicId {
+            vmid: Vmid(101),
+            index: NicIndex(0),
+        };
+        assert_eq!(nic.device(GuestKind::Qemu), "tap101i0");
+        assert_eq!(nic.device(GuestKind::Lxc), "veth101i0");
+        assert_eq!(nic.firewall_bridge(), "fwbr101i0");
+        assert_eq!(nic.ovs_firewall_port(), "fwln101o0");
+        assert_eq!(nic.linux_firewall_port(), "fwpr101p0");
+    }
+
+    #[test]
+    fn vlan_sets_print_as_ranges() {
+        let set: VlanSet = [10, 20, 21, 22, 4095, 0].into_iter().collect();
+        assert_eq!(set.to_string(), "0,10,20-22,4095");
+    }
+
+    #[test]
+    fn hostile_names_are_escaped() {
+        assert_eq!(printable("a\u{1b}[31mb\u{202e}"), "a\\u{1b}[31mb\\u{202e}");
+        assert!("a b".parse::<IfName>().is_err());
+        assert!("x".repeat(256).parse::<IfName>().is_err());
+        assert!("../../etc".parse::<NodeName>().is_err());
+    }
+}

@@ -1,0 +1,237 @@
+//! Which port of which bridge is whose: read off what exists, never guessed from a config.
+//!
+//! Proxmox VE plugs a NIC in four ways (a device on an Open vSwitch or Linux bridge, with or
+//! without a firewall bridge between), and the firewall checkbox does not tell which: only the
+//! ports that exist do.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::model::{GuestKind, IfName, NicId, PortRole, VlanSet, port_owner};
+use super::state::{Observed, OvsPort, OvsState};
+
+/// What switches a bridge's frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BridgeKind {
+    /// Open vSwitch.
+    Ovs,
+    /// The kernel's bridge.
+    Linux,
+}
+
+/// A port: what is plugged into a bridge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    /// Its name on the bridge.
+    pub name: IfName,
+    /// The bridge.
+    pub bridge: IfName,
+    /// The bridge's kind.
+    pub bridge_kind: BridgeKind,
+    /// The guest's NIC behind it, if it is one's.
+    pub nic: Option<PluggedNic>,
+    /// Access VLAN.
+    pub tag: Option<u16>,
+    /// Trunk VLANs.
+    pub trunks: VlanSet,
+    /// `internal`, `patch`, `veth` …; empty for hardware.
+    pub kind: String,
+}
+
+/// The NIC behind a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PluggedNic {
+    /// Which one.
+    pub id: NicId,
+    /// VM or container, if the device shows it.
+    pub kind: Option<GuestKind>,
+    /// The guest's own device.
+    pub device: Option<IfName>,
+    /// The firewall bridge between device and port, if there is one.
+    pub firewall_bridge: Option<IfName>,
+}
+
+/// All ports of this node.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PortMap {
+    /// By name.
+    pub ports: BTreeMap<IfName, Port>,
+    /// NICs whose device exists, but is not plugged into any bridge.
+    pub unplugged: BTreeMap<NicId, IfName>,
+    /// All bridges but the firewall bridges.
+    pub bridges: BTreeMap<IfName, BridgeKind>,
+}
+
+impl PortMap {
+    /// Reads the map off what was observed.
+    pub fn new(observed: &Observed) -> Self {
+        let mut map = Self::default();
+        let devices = devices(observed);
+        map.add_ovs(observed, &devices);
+        map.add_linux(observed, &devices);
+        let plugged: Vec<NicId> = map.nics().map(|(_, nic)| nic.id).collect();
+        for (nic, (device, _)) in devices {
+            if !plugged.contains(&nic) {
+                map.unplugged.insert(nic, device);
+            }
+        }
+        map
+    }
+
+    /// The ports that belong to guests.
+    pub fn nics(&self) -> impl Iterator<Item = (&Port, &PluggedNic)> {
+        self.ports
+            .values()
+            .filter_map(|port| port.nic.as_ref().map(|nic| (port, nic)))
+    }
+
+    /// The port of a guest's NIC.
+    pub fn of_nic(&self, nic: NicId) -> Option<&Port> {
+        self.nics()
+            .find(|(_, plugged)| plugged.id == nic)
+            .map(|(port, _)| port)
+    }
+
+    fn add_ovs(&mut self, observed: &Observed, devices: &Devices) {
+        let OvsState::Present(ovs) = &observed.ovs else {
+            return;
+        };
+        for (bridge, row) in &ovs.bridges {
+            self.bridges.insert(bridge.clone(), BridgeKind::Ovs);
+            for (name, port) in &row.ports {
+                if !is_alive(observed, bridge, name, port) {
+                    continue;
+                }
+                let nic = owner(name, PortRole::OvsFirewall, devices, observed);
+                let port = Port {
+                    name: name.clone(),
+                    bridge: bridge.clone(),
+                    bridge_kind: BridgeKind::Ovs,
+                    nic,
+                    tag: port.tag,
+                    trunks: port.trunks.clone(),
+                    kind: port.kind.clone(),
+                };
+                self.ports.insert(name.clone(), port);
+            }
+        }
+    }
+
+    fn add_linux(&mut self, observed: &Observed, devices: &Devices) {
+        let is_bridge = |name: &IfName| {
+            observed
+                .links
+                .get(name)
+                .is_some_and(|link| link.kind.as_deref() == Some("bridge"))
+        };
+        for name in observed
+            .links
+            .keys()
+            .filter(|name| is_bridge(name) && !is_firewall_bridge(name))
+        {
+            self.bridges.insert(name.clone(), BridgeKind::Linux);
+        }
+        for (name, link) in &observed.links {
+            let Some(bridge) = link.master.as_ref().filter(|master| is_bridge(master)) else {
+                continue;
+            };
+            if is_firewall_bridge(bridge) || self.ports.contains_key(name) {
+                continue;
+            }
+            let port = Port {
+                name: name.clone(),
+                bridge: bridge.clone(),
+                bridge_kind: BridgeKind::Linux,
+                nic: owner(name, PortRole::LinuxFirewall, devices, observed),
+                tag: vlan_suffix(bridge, observed),
+                trunks: VlanSet::default(),
+                kind: link.kind.clone().unwrap_or_default(),
+            };
+            self.ports.insert(name.clone(), port);
+        }
+    }
+}
+
+/// A crashed guest leaves its port in the database, without a device.
+///
+/// Where the kernel shows the bridge's own device, it shows the ports' devices too. Where it does not
+/// (Open vSwitch in another network namespace), ovs-vswitchd is believed.
+fn is_alive(observed: &Observed, bridge: &IfName, name: &IfName, port: &OvsPort) -> bool {
+    let has_device = matches!(port.kind.as_str(), "" | "system" | "internal");
+    if has_device && observed.links.contains_key(bridge) {
+        observed.links.contains_key(name) || port.interfaces > 1
+    } else {
+        !port.failed || observed.links.contains_key(name)
+    }
+}
+
+type Devices = BTreeMap<NicId, (IfName, GuestKind)>;
+
+/// The guests' own devices.
+fn devices(observed: &Observed) -> Devices {
+    let names = observed.links.keys();
+    names
+        .filter_map(|name| match port_owner(name.as_str())? {
+            (nic, PortRole::Device(kind)) => Some((nic, (name.clone(), kind))),
+            _ => None,
+        })
+        .collect()
+}
+
+/// The NIC behind a port on a bridge where firewall bridges meet it as `firewall`; nothing for
+/// other ports, and for what a crash or a re-plugging left behind.
+fn owner(
+    name: &IfName,
+    firewall: PortRole,
+    devices: &Devices,
+    observed: &Observed,
+) -> Option<PluggedNic> {
+    let (id, role) = port_owner(name.as_str())?;
+    let firewall_bridge = id.firewall_bridge().parse::<IfName>().ok()?;
+    let behind_firewall = |device: &IfName| {
+        observed
+            .links
+            .get(device)
+            .and_then(|link| link.master.as_ref())
+            == Some(&firewall_bridge)
+    };
+    match role {
+        PortRole::Device(kind) => (!behind_firewall(name)).then(|| PluggedNic {
+            id,
+            kind: Some(kind),
+            device: Some(name.clone()),
+            firewall_bridge: None,
+        }),
+        _ if role == firewall => {
+            let device = devices.get(&id);
+            // Where the kernel shows the port, it also shows the guest's device behind it, if the guest runs.
+            let shown = observed.links.contains_key(name);
+            let live = device.map_or(!shown, |(device, _)| behind_firewall(device));
+            live.then(|| PluggedNic {
+                id,
+                kind: device.map(|(_, kind)| *kind),
+                device: device.map(|(device, _)| device.clone()),
+                firewall_bridge: Some(firewall_bridge.clone()),
+            })
+        }
+        _ => None,
+    }
+}
+
+fn is_firewall_bridge(name: &IfName) -> bool {
+    name.as_str()
+        .strip_prefix("fwbr")
+        .is_some_and(|rest| port_owner(&format!("tap{rest}")).is_some())
+}
+
+/// The 20 of `vmbr0v20`, the bridge that Proxmox VE makes for `tag=20` on a VLAN-unaware bridge.
+fn vlan_suffix(bridge: &IfName, observed: &Observed) -> Option<u16> {
+    let (base, tag) = bridge.as_str().rsplit_once('v')?;
+    let tag = super::model::decimal(tag)?;
+    observed.links.contains_key(base).then_some(tag)
+}
+
+#[cfg(test)]
+mod tests;

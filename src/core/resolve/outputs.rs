@@ -1,0 +1,169 @@
+//! Where an output is on this node, or why frames cannot be delivered there.
+
+use crate::core::cluster::Cluster;
+use crate::core::model::{IfName, NicId};
+use crate::core::ports::{BridgeKind, Port, PortMap};
+use crate::core::selector::Output;
+use crate::core::state::{Fault, Observed, OvsState};
+
+use Fault::{Absent, Refused};
+
+/// An output that can be served here.
+pub enum Place<'a> {
+    /// A port of an Open vSwitch bridge.
+    Port(&'a Port),
+    /// A VLAN of whichever bridge the sources are on.
+    Vlan(u16),
+}
+
+/// What is looked at to place an output.
+pub struct Outputs<'a> {
+    /// The ports that exist.
+    pub map: &'a PortMap,
+    /// What else was observed.
+    pub observed: &'a Observed,
+    /// Where guests are filed.
+    pub cluster: &'a Cluster,
+}
+
+impl<'a> Outputs<'a> {
+    /// Finds the output, or says why it cannot be served, and what to do.
+    pub fn place(&self, output: &Output) -> Result<Place<'a>, Fault> {
+        match output {
+            Output::Nic(nic) => self.sensor(*nic).map(Place::Port),
+            Output::Port(port) => self.port(port).map(Place::Port),
+            Output::Vlan(vlan) => Ok(Place::Vlan(*vlan)),
+            Output::Vxlan(..) | Output::Gre(..) | Output::Erspan(..) => {
+                Err(Refused("tunnels are not available in this version".into()))
+            }
+        }
+    }
+
+    fn sensor(&self, nic: NicId) -> Result<&'a Port, Fault> {
+        let Some(port) = self.map.of_nic(nic) else {
+            return Err(self.why_no_port(nic));
+        };
+        if port.bridge_kind == BridgeKind::Linux {
+            return Err(Refused(format!(
+                "{nic} is on the Linux bridge {}, which needs the nft engine, and this version does not have it",
+                port.bridge
+            )));
+        }
+        if let Some(bridge) = port
+            .nic
+            .as_ref()
+            .and_then(|nic| nic.firewall_bridge.as_ref())
+        {
+            return Err(Refused(format!(
+                "{nic} is behind its firewall bridge {bridge}, which learns both ends of a conversation on one port \
+                 and then drops the frames between them: switch the firewall off on this NIC (firewall=0)"
+            )));
+        }
+        Ok(port)
+    }
+
+    fn why_no_port(&self, nic: NicId) -> Fault {
+        let guest = nic.vmid;
+        if let OvsState::Failed(why) = &self.observed.ovs {
+            return Refused(format!(
+                "Open vSwitch cannot be asked where {nic} is: {why}"
+            ));
+        }
+        if let Some(device) = self.map.unplugged.get(&nic) {
+            return match &self.observed.ovs {
+                OvsState::Absent(why) => {
+                    Refused(format!("{device} is in no Linux bridge, and {why}"))
+                }
+                _ => Absent(format!("{device} is not plugged into any bridge")),
+            };
+        }
+        if let (Ok(placements), Ok(this)) = (&self.cluster.placements, &self.cluster.this) {
+            match placements.get(&guest) {
+                None => return Absent(format!("there is no guest {guest}")),
+                Some(placement) if placement.node != *this => {
+                    return Absent(format!(
+                        "guest {guest} is on node {}, and outputs on another node are not available in this version",
+                        placement.node
+                    ));
+                }
+                Some(_) => {}
+            }
+        }
+        if let Some(config) = self.cluster.guest(guest) {
+            match config.nics.get(&nic.index) {
+                None => return Absent(format!("guest {guest} has no net{}", nic.index)),
+                Some(config) if config.bridge.is_none() => {
+                    return Absent(format!("{nic} has no bridge (user-mode NAT)"));
+                }
+                Some(_) => {}
+            }
+        }
+        if self.map.nics().any(|(_, plugged)| plugged.id.vmid == guest) {
+            return Absent(format!(
+                "guest {guest} is running, but its net{} has no port",
+                nic.index
+            ));
+        }
+        Absent(format!("guest {guest} is not running"))
+    }
+
+    fn port(&self, name: &IfName) -> Result<&'a Port, Fault> {
+        if self.map.bridges.contains_key(name) {
+            return Err(Refused(format!(
+                "{name} is a bridge, and frames can only go out of a port"
+            )));
+        }
+        let link = self.observed.links.get(name);
+        if let Some(address) = link.and_then(|link| link.addresses.first()) {
+            return Err(Refused(format!(
+                "{name} carries this node's address {address}: a mirror into it would cut the node off"
+            )));
+        }
+        let Some(port) = self.map.ports.get(name) else {
+            return Err(match (link, &self.observed.ovs) {
+                (_, OvsState::Failed(why)) => Refused(format!(
+                    "Open vSwitch cannot be asked where {name} is: {why}"
+                )),
+                (None, _) => Absent(format!("there is no port {name} on this node")),
+                (Some(_), _) => Refused(format!(
+                    "{name} is not a port of an Open vSwitch bridge; that needs the nft engine, which this version does not have"
+                )),
+            });
+        };
+        if port.bridge_kind == BridgeKind::Linux {
+            return Err(Refused(format!(
+                "{name} is on the Linux bridge {}, which needs the nft engine, and this version does not have it",
+                port.bridge
+            )));
+        }
+        self.only_uplink(port)?;
+        Ok(port)
+    }
+
+    /// An output port is reserved: taking the only uplink of a bridge with the node's address on it
+    /// would cut the node off.
+    fn only_uplink(&self, port: &Port) -> Result<(), Fault> {
+        let on_bridge = || {
+            self.map
+                .ports
+                .values()
+                .filter(|other| other.bridge == port.bridge)
+        };
+        let address = on_bridge()
+            .filter_map(|other| self.observed.links.get(&other.name))
+            .chain(self.observed.links.get(&port.bridge))
+            .find_map(|link| link.addresses.first());
+        let is_uplink =
+            |port: &Port| port.nic.is_none() && !matches!(port.kind.as_str(), "internal" | "patch");
+        let others = on_bridge()
+            .filter(|other| is_uplink(other) && other.name != port.name)
+            .count();
+        match address {
+            Some(address) if is_uplink(port) && others == 0 => Err(Refused(format!(
+                "{} is the only uplink of {}, which carries this node's address {address}: a mirror into it would cut the node off",
+                port.name, port.bridge
+            ))),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Words of span.cfg that name nothing in this cluster: guests, NICs, pools and nodes that are not there.
+//!
+//! Warnings only: a guest may be created tomorrow. What is unknown is not reported as missing.
+
+use crate::core::annotations::{Annotations, At};
+use crate::core::cluster::Cluster;
+use crate::core::diagnostic::{Diagnostic, Severity, did_you_mean};
+use crate::core::model::{NicIndex, Vmid};
+use crate::core::selector::{Output, Selector};
+
+/// Looks every name up.
+pub fn check(file: &str, annotations: &Annotations, cluster: &Cluster) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    let mut say = |at: &At<()>, (message, hint): (String, Option<String>)| {
+        let (file, place) = (file.to_owned(), Some(at.place.clone()));
+        found.push(Diagnostic {
+            file,
+            place,
+            severity: Severity::Warning,
+            message,
+            hint,
+        });
+    };
+    for session in annotations.sessions.values() {
+        for selector in session.sources.iter().chain(&session.exclude) {
+            let at = At {
+                value: (),
+                place: selector.place.clone(),
+            };
+            if let Some(fault) = selector_fault(&selector.value, cluster) {
+                say(&at, fault);
+            }
+        }
+        for output in &session.outputs {
+            let at = At {
+                value: (),
+                place: output.place.clone(),
+            };
+            if let Output::Nic(nic) = output.value {
+                if let Some(fault) = guest_fault(nic.vmid, Some(nic.index), cluster) {
+                    say(&at, (fault, None));
+                }
+            }
+        }
+    }
+    found.sort();
+    found.dedup();
+    found
+}
+
+fn selector_fault(selector: &Selector, cluster: &Cluster) -> Option<(String, Option<String>)> {
+    match selector {
+        Selector::Guests { low, high, nic } if low == high => {
+            guest_fault(*low, *nic, cluster).map(|fault| (fault, None))
+        }
+        Selector::Pool(pool) => {
+            let pools = cluster
+                .pools
+                .as_ref()
+                .ok()
+                .filter(|pools| !pools.exists(pool))?;
+            Some((
+                format!("there is no pool `{pool}`"),
+                did_you_mean(pool, pools.names()),
+            ))
+        }
+        Selector::Node(node, _) => {
+            let (placements, this) = (
+                cluster.placements.as_ref().ok()?,
+                cluster.this.as_ref().ok()?,
+            );
+            let nodes = || {
+                placements
+                    .values()
+                    .map(|placement| &placement.node)
+                    .chain([this])
+                    .chain(&cluster.nodes)
+            };
+            let known = nodes().any(|known| known == node);
+            (!known).then(|| {
+                (
+                    format!("there is no node `{node}`"),
+                    did_you_mean(node.as_str(), nodes().map(|n| n.as_str())),
+                )
+            })
+        }
+        _ => None,
+    }
+}
+
+fn guest_fault(vmid: Vmid, nic: Option<NicIndex>, cluster: &Cluster) -> Option<String> {
+    if !cluster.placements.as_ref().ok()?.contains_key(&vmid) {
+        return Some(format!("there is no guest {vmid}"));
+    }
+    let (guest, nic) = (cluster.guest(vmid)?, nic?);
+    (!guest.nics.contains_key(&nic)).then(|| format!("guest {vmid} has no net{nic}"))
+}

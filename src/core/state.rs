@@ -1,0 +1,319 @@
+//! What is there and what shall be there: [`Observed`] and [`Desired`].
+//!
+//! Plain data. Engines fill the one, `resolve` the other, `plan` compares them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::Serialize;
+
+use super::model::{IfName, NicId, SessionName, VlanSet, Vmid};
+
+/// This node as it is right now.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Observed {
+    /// The kernel's network devices.
+    pub links: BTreeMap<IfName, Link>,
+    /// Open vSwitch.
+    pub ovs: OvsState,
+}
+
+/// A network device (rtnetlink, `RTM_NEWLINK`).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Link {
+    /// The interface index.
+    pub index: u32,
+    /// `IFLA_INFO_KIND`: `bridge`, `veth`, `tun`, `bond` …; nothing for hardware.
+    pub kind: Option<String>,
+    /// The device that it is enslaved to: its Linux bridge.
+    pub master: Option<IfName>,
+    /// The node's own addresses on it.
+    pub addresses: Vec<core::net::IpAddr>,
+}
+
+/// What is known of Open vSwitch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OvsState {
+    /// Nothing listens: not installed, or stopped. The text says what was looked for.
+    Absent(String),
+    /// Something is there and does not answer properly; the text says what happened.
+    Failed(String),
+    /// Its database was read.
+    Present(Ovs),
+}
+
+impl Default for OvsState {
+    fn default() -> Self {
+        Self::Absent("not looked for".into())
+    }
+}
+
+/// Open vSwitch's database, as far as mirrors go.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Ovs {
+    /// Its bridges.
+    pub bridges: BTreeMap<IfName, OvsBridge>,
+    /// Has ovs-vswitchd acted on everything that was committed (`cur_cfg` = `next_cfg`)?
+    pub caught_up: bool,
+}
+
+/// The identity of a database row (RFC 7047 §5.1 `<uuid>`); opaque here.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize)]
+pub struct RowId(pub String);
+
+/// A `Bridge` row.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct OvsBridge {
+    /// The row.
+    pub row: RowId,
+    /// Its ports.
+    pub ports: BTreeMap<IfName, OvsPort>,
+    /// Its mirrors, everybody's.
+    pub mirrors: BTreeMap<RowId, Mirror>,
+}
+
+/// A `Port` row.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct OvsPort {
+    /// The row.
+    pub row: RowId,
+    /// The access VLAN.
+    pub tag: Option<u16>,
+    /// The VLANs of a trunk.
+    pub trunks: VlanSet,
+    /// The interface's `type`: empty for a system device, `internal`, `patch`, `vxlan` …
+    pub kind: String,
+    /// Did ovs-vswitchd fail to open the device?
+    pub failed: bool,
+    /// How many interfaces it has; a bond has more than one, and none of its name.
+    pub interfaces: usize,
+}
+
+/// A `Mirror` row.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Mirror {
+    /// Its name.
+    pub name: String,
+    /// Our mark; a mirror without one is not ours.
+    pub mark: Option<Mark>,
+    /// What it does.
+    pub config: MirrorConfig,
+    /// Mirrored so far, if ovs-vswitchd counts.
+    pub statistics: Option<Statistics>,
+}
+
+/// What our rows carry in `external_ids`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    /// `pve-span`: the session.
+    pub session: SessionName,
+    /// `pve-span-output`: which of the session's outputs, as span.cfg writes it.
+    pub output: String,
+}
+
+/// What was mirrored (`Mirror.statistics`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Statistics {
+    /// Frames.
+    pub frames: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// The columns of a `Mirror` row that decide what is mirrored.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MirrorConfig {
+    /// `select_all`.
+    pub all: bool,
+    /// `select_src_port` and `select_dst_port`, by port.
+    pub ports: BTreeMap<IfName, Taken>,
+    /// `select_vlan`; all when empty.
+    pub vlans: VlanSet,
+    /// `snaplen`, in bytes.
+    pub snaplen: Option<u16>,
+    /// `output_port` or `output_vlan`.
+    pub output: MirrorOutput,
+}
+
+/// Where a mirror's frames go.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MirrorOutput {
+    /// Nowhere: the port is gone, and Open vSwitch ignores the mirror.
+    #[default]
+    None,
+    /// `output_port`.
+    Port(IfName),
+    /// `output_vlan`.
+    Vlan(u16),
+}
+
+impl fmt::Display for MirrorOutput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("nothing"),
+            Self::Port(port) => port.fmt(f),
+            Self::Vlan(vlan) => write!(f, "VLAN {vlan}"),
+        }
+    }
+}
+
+/// Which of a port's frames are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Taken {
+    /// Those that arrive at the bridge from the port: `select_src_port`.
+    Sent,
+    /// Those that leave the bridge through it: `select_dst_port`.
+    Delivered,
+    /// Both.
+    Both,
+}
+
+impl Taken {
+    /// From two answers; nothing when both are no.
+    pub fn new(sent: bool, delivered: bool) -> Option<Self> {
+        match (sent, delivered) {
+            (true, true) => Some(Self::Both),
+            (true, false) => Some(Self::Sent),
+            (false, true) => Some(Self::Delivered),
+            (false, false) => None,
+        }
+    }
+
+    /// Are frames from the port taken?
+    pub fn sent(self) -> bool {
+        self != Self::Delivered
+    }
+
+    /// Are frames to the port taken?
+    pub fn delivered(self) -> bool {
+        self != Self::Sent
+    }
+}
+
+impl fmt::Display for Taken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sent => "from",
+            Self::Delivered => "to",
+            Self::Both => "both",
+        })
+    }
+}
+
+/// Which mirror: there is one for each session, output and bridge.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct MirrorKey {
+    /// The bridge that it is on.
+    pub bridge: IfName,
+    /// The session.
+    pub session: SessionName,
+    /// The output, as span.cfg writes it.
+    pub output: String,
+}
+
+/// What this node shall do.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Desired {
+    /// The mirrors that shall be there, with what they shall do.
+    pub mirrors: BTreeMap<MirrorKey, Wanted>,
+    /// Sessions whose mirrors stay as they are: this version cannot serve what the file asks for.
+    pub held: BTreeSet<SessionName>,
+    /// Whose port each one is, for those who read the plan.
+    pub nics: BTreeMap<IfName, NicId>,
+    /// What became of each session.
+    pub sessions: Vec<SessionState>,
+}
+
+/// A mirror as it shall be.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Wanted {
+    /// What it shall do.
+    pub config: MirrorConfig,
+    /// Ports of which nobody can tell now whether they belong to it (a config that cannot be read):
+    /// they stay in if they are in, and out if they are out.
+    pub undecided: BTreeSet<IfName>,
+}
+
+/// What a session comes to on this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SessionState {
+    /// The session.
+    pub name: SessionName,
+    /// Does it run at all?
+    pub phase: SessionPhase,
+    /// Its sources that are here.
+    pub present: Vec<SourceState>,
+    /// How many sources it has on this node, running or not, as far as the configs tell.
+    pub total: usize,
+    /// Its outputs.
+    pub outputs: Vec<OutputState>,
+    /// What an administrator should know.
+    pub notes: Vec<String>,
+}
+
+/// Does a session run?
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase", tag = "is", content = "why")]
+pub enum SessionPhase {
+    /// It does.
+    Running,
+    /// `enabled = no`.
+    Disabled,
+    /// Its time is over.
+    Expired,
+    /// This version cannot serve it.
+    Refused(String),
+}
+
+/// A source that is here.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct SourceState {
+    /// The guest's NIC, if it is one's.
+    pub nic: Option<NicId>,
+    /// The port, or the bridge for a `bridge:` source.
+    pub port: IfName,
+    /// The bridge.
+    pub bridge: IfName,
+    /// Why its frames do not reach an output, if they do not.
+    pub refused: Option<String>,
+}
+
+/// One of a session's outputs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OutputState {
+    /// As span.cfg writes it.
+    pub output: String,
+    /// The engine and why it was chosen.
+    pub engine: Option<String>,
+    /// Why nothing can be delivered there, if nothing can.
+    pub fault: Option<Fault>,
+}
+
+/// Why nothing can be delivered to an output.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase", tag = "is", content = "why")]
+pub enum Fault {
+    /// It is not there now: its guest is off or elsewhere.
+    Absent(String),
+    /// It is there or never will be, and cannot be served; something has to be changed.
+    Refused(String),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Absent(why) | Self::Refused(why) => f.write_str(why),
+        }
+    }
+}
+
+/// What the trigger knows that cannot be observed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Assumptions {
+    /// Guests that are about to stop: they count as gone.
+    pub gone: BTreeSet<Vmid>,
+    /// The time, in seconds since 1970.
+    pub now: i64,
+}

@@ -1,0 +1,149 @@
+//! The hookscript: a guest's phase → what to do, within a deadline, and never a reason for Proxmox VE
+//! to stop a guest.
+//!
+//! Proxmox VE waits for a hookscript without a timeout, holding the guest's lock, and a failing
+//! pre-start keeps the guest from starting. So the work is done by a child process, and this one
+//! leaves with 0 when it is time.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::apply::{self, Context, Done, Trigger};
+use crate::core::model::{NodeName, Vmid, printable};
+use crate::core::state::SessionPhase;
+use crate::linux::{Ended, supervise};
+use crate::lock::Moment;
+use crate::ovs::{Applied, chain};
+use crate::report::{self, Out};
+
+/// The longest deadline that makes sense, in seconds.
+const LONGEST: f64 = 3600.0;
+
+/// How long ovs-vswitchd may take to act on a change before the hook says so and goes on.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Reacts to a phase. Whatever happens, it comes back.
+pub fn run(root: &Path, vmid: &str, phase: &str, deadline: f64) {
+    let (arrival, began) = (Moment::now(), Instant::now());
+    let seconds = if deadline.is_finite() {
+        deadline.clamp(0.05, LONGEST)
+    } else {
+        5.0
+    };
+    let deadline = began + Duration::from_secs_f64(seconds);
+    // The child gives up a little earlier, with a message of its own.
+    let child_deadline = began + Duration::from_secs_f64(seconds * 0.9);
+    let Ok(vmid) = vmid.parse::<Vmid>() else {
+        log::warn!("`{}` is not a guest number, nothing done", printable(vmid));
+        return;
+    };
+    let trigger = match phase {
+        "pre-start" => return log::debug!("guest {vmid}: pre-start, nothing to do"),
+        "post-start" | "post-stop" => Trigger::Settled(vmid),
+        "pre-stop" => Trigger::Stopping(vmid),
+        _ => {
+            return log::warn!(
+                "guest {vmid}: unknown phase `{}`, nothing done",
+                printable(phase)
+            );
+        }
+    };
+    let context = Context {
+        root: root.to_owned(),
+        deadline: child_deadline,
+        patience: PATIENCE,
+        comment: format!("pve-span: hook {vmid} {phase}"),
+        migrated_from: migrated_from(),
+    };
+    match supervise(deadline, || work(&context, &trigger, vmid, arrival)) {
+        Ok(Ended::Exited(0)) => {}
+        Ok(Ended::Exited(code)) => log::error!("guest {vmid}: {phase} failed (exit code {code})"),
+        Ok(Ended::Killed(signal)) => log::error!("guest {vmid}: {phase} was ended by {signal}"),
+        Ok(Ended::TooLate) => log::error!(
+            "guest {vmid}: {phase} was not done within {seconds} s, and the guest does not wait for it any longer; \
+             `pve-span apply` makes up for it"
+        ),
+        Err(error) => log::error!("guest {vmid}: {phase}: cannot start a process: {error}"),
+    }
+}
+
+fn migrated_from() -> Option<NodeName> {
+    std::env::var("PVE_MIGRATED_FROM").ok()?.parse().ok()
+}
+
+fn work(context: &Context, trigger: &Trigger, vmid: Vmid, arrival: Moment) -> i32 {
+    match apply::reconcile(context, trigger, arrival) {
+        Ok(None) => log::debug!("guest {vmid}: another reconcile has just done it"),
+        Ok(Some(done)) => tell(&done, trigger, vmid),
+        Err(error) => log::error!("guest {vmid}: {}", chain(&error)),
+    }
+    0
+}
+
+/// One line a changed session on stdout, faults on stderr.
+fn tell(done: &Done, trigger: &Trigger, vmid: Vmid) {
+    let mut out = Out::new();
+    for line in report::changes(&done.actions) {
+        out.line(&format!("pve-span: {line}"));
+        log::info!("guest {vmid}: {line}");
+    }
+    if done.applied == Applied::NotYet {
+        log::warn!("{}", apply::NOT_YET);
+    }
+    if let Some(notice) = done.look.in_force.notice() {
+        log::warn!("{notice}");
+    }
+    for problem in &done.look.plan.problems {
+        log::error!("{}: {}", problem.session, problem.text);
+    }
+    let still_here = *trigger == Trigger::Settled(vmid);
+    for line in concerning(done, vmid).into_iter().filter(|_| still_here) {
+        log::warn!("{line}");
+    }
+}
+
+/// What keeps this guest's frames from a sensor, or its sensor from its frames.
+fn concerning(done: &Done, vmid: Vmid) -> Vec<String> {
+    let mut lines = Vec::new();
+    for state in &done.look.desired.sessions {
+        let own: Vec<_> = state
+            .present
+            .iter()
+            .filter(|source| source.nic.is_some_and(|nic| nic.vmid == vmid))
+            .collect();
+        let is_sensor = |output: &str| {
+            output
+                .split_once('/')
+                .is_some_and(|(guest, _)| guest == vmid.to_string())
+        };
+        let name = &state.name;
+        if let (SessionPhase::Refused(why), false) = (&state.phase, own.is_empty()) {
+            lines.push(format!("{name} is refused: {why}"));
+        }
+        if state.phase != SessionPhase::Running {
+            continue;
+        }
+        for output in state
+            .outputs
+            .iter()
+            .filter(|output| !own.is_empty() || is_sensor(&output.output))
+        {
+            if let Some(fault) = &output.fault {
+                // A sensor that stops is not told that it is off.
+                if own.is_empty() && matches!(fault, crate::core::state::Fault::Absent(_)) {
+                    continue;
+                }
+                lines.push(format!(
+                    "{name}: nothing is mirrored to {}: {fault}",
+                    output.output
+                ));
+            }
+        }
+        for source in own {
+            if let Some(why) = &source.refused {
+                lines.push(format!("{name}: {} is not mirrored: {why}", source.port));
+            }
+        }
+    }
+    lines
+}

@@ -1,0 +1,252 @@
+//! Which annotations are in force: the file's, or the last good copy's.
+//!
+//! An unreadable or invalid file never blinds a sensor. Only a valid file that no longer lists a
+//! session removes it; everything else leaves the last good copy in force, and says so.
+
+use std::path::{Path, PathBuf};
+
+use crate::core::annotations::{self, Annotations};
+use crate::core::diagnostic::{Diagnostic, Severity};
+use crate::files;
+use crate::ovs::chain;
+use crate::pve::{Pve, SPAN_CFG};
+
+/// The last good copy, below the root directory.
+const LAST_GOOD: &str = "var/lib/pve-span/span.cfg";
+
+/// What the node goes by.
+#[derive(Debug, Clone)]
+pub enum InForce {
+    /// The file itself.
+    File {
+        /// What it says.
+        annotations: Annotations,
+        /// As it stands, to be kept.
+        text: String,
+    },
+    /// The last good copy.
+    LastGood {
+        /// What it says.
+        annotations: Annotations,
+        /// Why not the file, and what to do.
+        why: String,
+    },
+    /// There has never been a file: nothing to do, and nothing to say.
+    NotConfigured {
+        /// Where it would be.
+        path: PathBuf,
+    },
+    /// Nobody can tell: everything stays as it is.
+    Unknown {
+        /// Why, and what to do.
+        why: String,
+    },
+}
+
+impl InForce {
+    /// The sessions to go by, if that is known.
+    pub fn annotations(&self) -> Option<&Annotations> {
+        match self {
+            Self::File { annotations, .. } | Self::LastGood { annotations, .. } => {
+                Some(annotations)
+            }
+            Self::NotConfigured { .. } | Self::Unknown { .. } => None,
+        }
+    }
+
+    /// What every command has to say about it.
+    pub fn notice(&self) -> Option<&str> {
+        match self {
+            Self::LastGood { why, .. } | Self::Unknown { why } => Some(why),
+            Self::File { .. } | Self::NotConfigured { .. } => None,
+        }
+    }
+}
+
+/// Reads the file, and the last good copy where it is needed.
+pub fn load(root: &Path) -> InForce {
+    let pve = Pve::new(root);
+    let path = pve.path(SPAN_CFG);
+    let last_good = files::read_text(&root.join(LAST_GOOD)).ok();
+    let why = if !pve.is_mounted() {
+        format!(
+            "{} is not mounted (no .version in it); see systemctl status pve-cluster",
+            pve.path("").display()
+        )
+    } else {
+        match files::read_text(&path) {
+            Err(error) if error.is_missing() && last_good.is_none() => {
+                return InForce::NotConfigured { path };
+            }
+            Err(error) => chain(&error),
+            Ok(text) if is_truncated(&text, last_good.as_deref()) => {
+                format!(
+                    "{} is cut off: it ends within a line that the last good copy has whole",
+                    path.display()
+                )
+            }
+            Ok(text) => {
+                let annotations = annotations::parse(&path.display().to_string(), &text);
+                if annotations.is_valid() {
+                    return InForce::File { annotations, text };
+                }
+                invalid(&path, &annotations.diagnostics)
+            }
+        }
+    };
+    let copy = root.join(LAST_GOOD);
+    let Some(text) = last_good else {
+        return InForce::Unknown {
+            why: format!("{why}; there is no last good copy, so nothing is changed"),
+        };
+    };
+    let annotations = annotations::parse(&copy.display().to_string(), &text);
+    if annotations.is_valid() {
+        InForce::LastGood {
+            annotations,
+            why: format!(
+                "{why}; the last good copy, {}, stays in force",
+                copy.display()
+            ),
+        }
+    } else {
+        InForce::Unknown {
+            why: format!("{why}; the last good copy is not valid either, so nothing is changed"),
+        }
+    }
+}
+
+fn invalid(path: &Path, diagnostics: &[Diagnostic]) -> String {
+    let errors: Vec<&Diagnostic> = diagnostics
+        .iter()
+        .filter(|d| d.severity == Severity::Error)
+        .collect();
+    let first = errors.first().map(|first| match &first.place {
+        Some(place) => format!("line {}: {}", place.line, first.message),
+        None => first.message.clone(),
+    });
+    let more = if errors.len() > 1 {
+        format!(" and {} more", errors.len() - 1)
+    } else {
+        String::new()
+    };
+    format!(
+        "{} is not valid ({}{more}); see pve-span check",
+        path.display(),
+        first.unwrap_or_default()
+    )
+}
+
+/// Was the file caught while it was being written? Its end within a line, and nothing else new, tells.
+fn is_truncated(text: &str, last_good: Option<&str>) -> bool {
+    let is_part = |whole: &str| whole.len() > text.len() && whole.starts_with(text);
+    !text.is_empty() && !text.ends_with('\n') && last_good.is_some_and(is_part)
+}
+
+/// Keeps a valid file as the last good copy, unless it is kept already.
+///
+/// # Errors
+/// The copy cannot be written; mirroring goes on without one.
+pub fn keep(root: &Path, in_force: &InForce) -> Result<(), files::Error> {
+    let InForce::File { text, .. } = in_force else {
+        return Ok(());
+    };
+    let path = root.join(LAST_GOOD);
+    if files::read_text(&path).is_ok_and(|kept| kept == *text) {
+        return Ok(());
+    }
+    files::replace(&path, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    const GOOD: &str = "[dmz]\nsource = 101, 102\noutput = 200/net1\n";
+
+    /// A mounted tree with that file, whose last good copy is [`GOOD`].
+    fn tree(text: Option<&str>) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("etc/pve")).unwrap();
+        fs::write(root.path().join("etc/pve/.version"), "{}").unwrap();
+        files::replace(&root.path().join(LAST_GOOD), GOOD).unwrap();
+        if let Some(text) = text {
+            fs::write(root.path().join("etc/pve/span.cfg"), text).unwrap();
+        }
+        root
+    }
+
+    fn notice(root: &tempfile::TempDir) -> String {
+        match load(root.path()) {
+            InForce::LastGood { annotations, why } => {
+                assert_eq!(annotations.sessions.len(), 1);
+                why.replace(&root.path().display().to_string(), "")
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_unmounted_tree_leaves_the_last_good_copy_in_force() {
+        let root = tree(None);
+        fs::remove_file(root.path().join("etc/pve/.version")).unwrap();
+        assert_eq!(
+            notice(&root),
+            "/etc/pve/ is not mounted (no .version in it); see systemctl status pve-cluster; the last good copy, \
+             /var/lib/pve-span/span.cfg, stays in force"
+        );
+    }
+
+    #[test]
+    fn a_missing_empty_or_truncated_file_leaves_it_in_force() {
+        let tail = "; the last good copy, /var/lib/pve-span/span.cfg, stays in force";
+        assert_eq!(
+            notice(&tree(None)),
+            format!("cannot read /etc/pve/span.cfg: No such file or directory (os error 2){tail}")
+        );
+        assert_eq!(
+            notice(&tree(Some(""))),
+            format!("/etc/pve/span.cfg is not valid (the file is empty); see pve-span check{tail}")
+        );
+        for cut in 1..GOOD.len() {
+            assert!(
+                notice(&tree(Some(&GOOD[..cut]))).ends_with(tail),
+                "{:?}",
+                &GOOD[..cut]
+            );
+        }
+    }
+
+    #[test]
+    fn a_syntax_error_leaves_it_in_force() {
+        assert_eq!(
+            notice(&tree(Some("[dmz]\nsouce = 101\noutput = 200\n"))),
+            "/etc/pve/span.cfg is not valid (line 1: session dmz has no `source` and 2 more); see pve-span check; \
+             the last good copy, /var/lib/pve-span/span.cfg, stays in force"
+        );
+    }
+
+    #[test]
+    fn a_session_removed_on_purpose_is_removed() {
+        let root = tree(Some("# the end\n"));
+        let in_force = load(root.path());
+        assert_eq!(in_force.annotations().map(|a| a.sessions.len()), Some(0));
+        keep(root.path(), &in_force).unwrap();
+        assert_eq!(
+            files::read_text(&root.path().join(LAST_GOOD)).unwrap(),
+            "# the end\n"
+        );
+    }
+
+    #[test]
+    fn without_a_last_good_copy_unknown_is_not_empty() {
+        let root = tree(Some("nonsense\n"));
+        fs::remove_file(root.path().join(LAST_GOOD)).unwrap();
+        assert!(matches!(load(root.path()), InForce::Unknown { .. }));
+        fs::remove_file(root.path().join("etc/pve/span.cfg")).unwrap();
+        assert!(matches!(load(root.path()), InForce::NotConfigured { .. }));
+        fs::remove_file(root.path().join("etc/pve/.version")).unwrap();
+        assert!(matches!(load(root.path()), InForce::Unknown { .. }));
+    }
+}

@@ -1,0 +1,22 @@
+//! Port mirroring (SPAN, RSPAN) for Proxmox VE that follows its guests.
+//!
+//! ```text
+//! span.cfg text ─┐
+//! guest configs ─┼─► core (pure): parse → resolve → Desired ─┐
+//! cluster files ─┘                                           ├─► plan(Desired, Observed) → Plan ─► apply ─► observe again
+//! OVSDB, netlink ──► Observed ───────────────────────────────┘                                   (the plan must now be empty)
+//! ```
+
+pub mod apply;
+pub mod cli;
+pub mod commands;
+pub mod core;
+pub mod files;
+pub mod hook;
+pub mod inforce;
+pub mod linux;
+pub mod lock;
+pub mod log;
+pub mod ovs;
+pub mod pve;
+pub mod report;

@@ -1,0 +1,187 @@
+//! rtnetlink(7): devices and addresses, each in one dump.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkInfo, LinkMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+
+use crate::core::model::IfName;
+use crate::core::state::Link;
+
+/// Why the kernel's devices could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The socket failed.
+    #[error("cannot read network devices from the kernel (rtnetlink, {doing})")]
+    Socket {
+        /// What was being done.
+        doing: &'static str,
+        /// How it failed.
+        source: io::Error,
+    },
+    /// The kernel's answer cannot be decoded.
+    #[error("the kernel's list of network devices is not understood: {0}")]
+    Decode(String),
+    /// Devices came and went faster than they could be listed.
+    #[error("the kernel's list of network devices kept changing while it was read")]
+    Unstable,
+}
+
+/// How often a list that changed while it was read is read again.
+const TRIES: usize = 10;
+
+/// All network devices of this network namespace, with the addresses that they carry.
+///
+/// # Errors
+/// The kernel cannot be asked.
+pub fn links() -> Result<BTreeMap<IfName, Link>, Error> {
+    let mut request = LinkMessage::default();
+    // Without statistics an answer is half as long.
+    request
+        .attributes
+        .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    let mut names: BTreeMap<u32, IfName> = BTreeMap::new();
+    let mut found: Vec<(u32, Option<u32>, Option<String>)> = Vec::new();
+    for message in dump(&RouteNetlinkMessage::GetLink(request))? {
+        let RouteNetlinkMessage::NewLink(message) = message else {
+            continue;
+        };
+        let (mut name, mut master, mut kind) = (None, None, None);
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(text) => name = text.parse().ok(),
+                LinkAttribute::Controller(index) => master = Some(index),
+                LinkAttribute::LinkInfo(infos) => kind = infos.iter().find_map(kind_of),
+                _ => {}
+            }
+        }
+        if let Some(name) = name {
+            names.insert(message.header.index, name);
+            found.push((message.header.index, master, kind));
+        }
+    }
+    let addresses = addresses()?;
+    let links = found.into_iter().filter_map(|(index, master, kind)| {
+        let link = Link {
+            index,
+            kind,
+            master: master.and_then(|master| names.get(&master).cloned()),
+            addresses: addresses.get(&index).cloned().unwrap_or_default(),
+        };
+        Some((names.get(&index)?.clone(), link))
+    });
+    Ok(links.collect())
+}
+
+fn kind_of(info: &LinkInfo) -> Option<String> {
+    match info {
+        LinkInfo::Kind(kind) => Some(kind.to_string()),
+        _ => None,
+    }
+}
+
+/// The node's addresses by interface index; loopback and link-local ones say nothing about it.
+fn addresses() -> Result<BTreeMap<u32, Vec<core::net::IpAddr>>, Error> {
+    let mut found: BTreeMap<u32, Vec<core::net::IpAddr>> = BTreeMap::new();
+    let mut request = AddressMessage::default();
+    request.header.family = AddressFamily::Unspec;
+    for message in dump(&RouteNetlinkMessage::GetAddress(request))? {
+        let RouteNetlinkMessage::NewAddress(message) = message else {
+            continue;
+        };
+        let local = message
+            .attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                AddressAttribute::Local(address) => Some(*address),
+                _ => None,
+            });
+        let address = local.or_else(|| {
+            message
+                .attributes
+                .iter()
+                .find_map(|attribute| match attribute {
+                    AddressAttribute::Address(address) => Some(*address),
+                    _ => None,
+                })
+        });
+        if let Some(address) =
+            address.filter(|address| !address.is_loopback() && !is_link_local(*address))
+        {
+            found.entry(message.header.index).or_default().push(address);
+        }
+    }
+    Ok(found)
+}
+
+fn is_link_local(address: core::net::IpAddr) -> bool {
+    match address {
+        core::net::IpAddr::V4(address) => address.is_link_local(),
+        core::net::IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
+
+/// Asks for a list until it arrives unbroken.
+fn dump(request: &RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>, Error> {
+    for _ in 0..TRIES {
+        if let Some(messages) = dump_once(request)? {
+            return Ok(messages);
+        }
+    }
+    Err(Error::Unstable)
+}
+
+/// `NLM_F_DUMP_INTR` (linux/netlink.h): the list changed while it was sent.
+const DUMP_INTERRUPTED: u16 = 0x10;
+
+fn dump_once(request: &RouteNetlinkMessage) -> Result<Option<Vec<RouteNetlinkMessage>>, Error> {
+    let failed = |doing| move |source| Error::Socket { doing, source };
+    let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed("opening a socket"))?;
+    socket.bind_auto().map_err(failed("binding"))?;
+    socket
+        .connect(&SocketAddr::new(0, 0))
+        .map_err(failed("connecting"))?;
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request.clone()));
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    socket.send(&bytes, 0).map_err(failed("sending"))?;
+
+    let mut messages = Vec::new();
+    let mut interrupted = false;
+    let mut buffer: Vec<u8> = Vec::with_capacity(256 * 1024);
+    loop {
+        buffer.clear();
+        socket.recv(&mut buffer, 0).map_err(failed("receiving"))?;
+        let mut offset = 0;
+        while let Some(rest) = buffer.get(offset..).filter(|rest| !rest.is_empty()) {
+            let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
+                .map_err(|error| Error::Decode(error.to_string()))?;
+            let length = usize::try_from(message.header.length).unwrap_or(usize::MAX);
+            if length == 0 {
+                return Err(Error::Decode("a message without length".into()));
+            }
+            interrupted |= message.header.flags & DUMP_INTERRUPTED != 0;
+            match message.payload {
+                NetlinkPayload::Done(_) => return Ok((!interrupted).then_some(messages)),
+                NetlinkPayload::Error(error) => {
+                    return Err(Error::Socket {
+                        doing: "listing",
+                        source: error.to_io(),
+                    });
+                }
+                NetlinkPayload::InnerMessage(inner) => messages.push(inner),
+                _ => {}
+            }
+            offset = offset.saturating_add(length.next_multiple_of(4));
+        }
+    }
+}

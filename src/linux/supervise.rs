@@ -1,0 +1,173 @@
+//! Work in a child process, with an end that nothing can put off.
+//!
+//! A thread would not do: a read from a hung FUSE file system cannot be interrupted once the request
+//! is with its daemon (fs/fuse/dev.c, `request_wait_answer`), not even by SIGKILL, and a process is
+//! not over before all its threads are. So the work is a child's, which has none of the caller's
+//! pipes; the parent touches no file, relays what the child says, and leaves when it is time.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, pipe2};
+
+/// How the work ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// By itself, with this exit code.
+    Exited(i32),
+    /// By a signal.
+    Killed(Signal),
+    /// Not in time. It has been sent SIGKILL; whatever it hangs in keeps it until then.
+    TooLate,
+}
+
+/// Runs `work` in a child and relays its output, until the deadline at most.
+///
+/// Must be called while the process has one thread only.
+///
+/// # Errors
+/// There can be no child; nothing was done.
+pub fn supervise(deadline: Instant, work: impl FnOnce() -> i32) -> Result<Ended, Errno> {
+    let (out_read, out_write) = pipe2(OFlag::O_CLOEXEC)?;
+    let (err_read, err_write) = pipe2(OFlag::O_CLOEXEC)?;
+    match fork()? {
+        ForkResult::Child => {
+            let code = if become_child(out_write, err_write).is_ok() {
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or(101)
+            } else {
+                102
+            };
+            std::process::exit(code);
+        }
+        ForkResult::Parent { child } => {
+            drop((out_write, err_write));
+            relay(
+                deadline,
+                [
+                    (out_read, Destination::Stdout),
+                    (err_read, Destination::Stderr),
+                ],
+            );
+            Ok(reap(child, deadline))
+        }
+    }
+}
+
+#[allow(unsafe_code)]
+fn fork() -> Result<ForkResult, Errno> {
+    // SAFETY: the caller promises one thread, so no lock can be held by another one in the child.
+    unsafe { nix::unistd::fork() }
+}
+
+/// Lets go of everything that the caller might wait for.
+fn become_child(out: OwnedFd, err: OwnedFd) -> Result<(), Box<dyn std::error::Error>> {
+    dup2_stdin(File::open("/dev/null")?)?;
+    dup2_stdout(&out)?;
+    dup2_stderr(&err)?;
+    drop((out, err));
+    let open: Vec<i32> = std::fs::read_dir("/proc/self/fd")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|fd| *fd > 2)
+        .collect();
+    for fd in open {
+        // The folder's own descriptor is among them, and already closed.
+        let _ = nix::unistd::close(fd);
+    }
+    Ok(())
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Destination {
+    Stdout,
+    Stderr,
+}
+
+fn relay(deadline: Instant, from: [(OwnedFd, Destination); 2]) {
+    let mut open: Vec<(File, Destination)> = from.map(|(fd, to)| (File::from(fd), to)).into();
+    while !open.is_empty() {
+        let mut waiting: Vec<PollFd<'_>> = open
+            .iter()
+            .map(|(pipe, _)| PollFd::new(pipe.as_fd(), PollFlags::POLLIN))
+            .collect();
+        match poll(&mut waiting, remaining(deadline)) {
+            Ok(0) => return,
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return,
+        }
+        let ready: Vec<bool> = waiting
+            .iter()
+            .map(|pipe| pipe.any().unwrap_or(false))
+            .collect();
+        let mut ready = ready.into_iter();
+        open.retain_mut(|(pipe, to)| {
+            !ready.next().unwrap_or(false) || pass_on(pipe, *to, deadline)
+        });
+        if Instant::now() >= deadline {
+            return;
+        }
+    }
+}
+
+/// Passes a piece on; tells whether there may be more.
+fn pass_on(pipe: &mut File, to: Destination, deadline: Instant) -> bool {
+    let mut piece = [0; 4096];
+    match pipe.read(&mut piece) {
+        Ok(0) => false,
+        Ok(count) => {
+            let piece = piece.get(..count).unwrap_or_default();
+            match to {
+                Destination::Stdout => write_in_time(
+                    std::io::stdout().as_fd(),
+                    std::io::stdout(),
+                    piece,
+                    deadline,
+                ),
+                Destination::Stderr => write_in_time(
+                    std::io::stderr().as_fd(),
+                    std::io::stderr(),
+                    piece,
+                    deadline,
+                ),
+            }
+            true
+        }
+        Err(error) => error.kind() == std::io::ErrorKind::Interrupted,
+    }
+}
+
+/// Writes at most `PIPE_BUF` bytes (pipe(7)): if the pipe says that it can take them, it does not block.
+/// A reader that has gone or sleeps costs the text and nothing else.
+fn write_in_time(fd: BorrowedFd<'_>, mut to: impl Write, piece: &[u8], deadline: Instant) {
+    let mut ready = [PollFd::new(fd, PollFlags::POLLOUT)];
+    if poll(&mut ready, remaining(deadline)).is_ok_and(|count| count > 0) {
+        let _ = to.write_all(piece).and_then(|()| to.flush());
+    }
+}
+
+fn remaining(deadline: Instant) -> PollTimeout {
+    let left = deadline.saturating_duration_since(Instant::now());
+    PollTimeout::try_from(left.as_millis()).unwrap_or(PollTimeout::MAX)
+}
+
+fn reap(child: Pid, deadline: Instant) -> Ended {
+    loop {
+        match waitpid(child, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(_, code)) => return Ended::Exited(code),
+            Ok(WaitStatus::Signaled(_, signal, _)) => return Ended::Killed(signal),
+            Ok(_) | Err(Errno::EINTR) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_micros(100))
+            }
+            _ => {
+                let _ = kill(child, Signal::SIGKILL);
+                return Ended::TooLate;
+            }
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The `ovs` engine: observes and changes Open vSwitch's mirrors through OVSDB (RFC 7047).
+//!
+//! It changes rows that carry our mark and the `mirrors` column of their bridges, the latter only by
+//! `mutate`; everything else in the database is read only.
+
+mod framing;
+mod lower;
+mod observe;
+mod rpc;
+mod value;
+
+use std::path::Path;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+pub use lower::operations;
+pub use rpc::{Client, Error};
+
+use crate::core::plan::Plan;
+use crate::core::state::{Ovs, OvsState};
+
+/// Whose a mirror is: `external_ids:pve-span=<session>`.
+pub const MARK_SESSION: &str = "pve-span";
+/// Which of the session's outputs it serves.
+pub const MARK_OUTPUT: &str = "pve-span-output";
+
+/// The socket, below the root directory.
+pub const SOCKET: &str = "run/openvswitch/db.sock";
+
+/// How far a transaction got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Applied {
+    /// ovs-vswitchd has acted on it.
+    Yes,
+    /// It is in the database; ovs-vswitchd has not acted on it in time.
+    NotYet,
+}
+
+/// Connects and reads; a missing or failing Open vSwitch is a state, not an error.
+pub fn observe(root: &Path, deadline: Instant) -> (OvsState, Option<Client>) {
+    let read = Client::connect(&root.join(SOCKET), deadline).and_then(|mut client| {
+        let ovs = observe::read(&mut client)?;
+        Ok((ovs, client))
+    });
+    match read {
+        Ok((ovs, client)) => (OvsState::Present(ovs), Some(client)),
+        Err(error @ Error::NoSocket { .. }) => (OvsState::Absent(error.to_string()), None),
+        Err(error) => (OvsState::Failed(chain(&error)), None),
+    }
+}
+
+/// Reads again on the same connection.
+///
+/// # Errors
+/// As [`Client::transact`].
+pub fn observe_again(client: &mut Client) -> Result<Ovs, Error> {
+    observe::read(client)
+}
+
+/// Carries the plan out in one transaction and waits until ovs-vswitchd has acted on it, until the
+/// deadline at most.
+///
+/// # Errors
+/// Nothing was done: the database could not be reached, refused, or has changed ([`Error::Conflict`]).
+pub fn apply(
+    client: &mut Client,
+    plan: &Plan,
+    ovs: &Ovs,
+    comment: &str,
+    patience: Instant,
+) -> Result<Applied, Error> {
+    let mut operations = lower::operations(plan, ovs)?;
+    operations.push(json!({"op": "mutate", "table": "Open_vSwitch", "where": [], "mutations": [["next_cfg", "+=", 1]]}));
+    operations.push(
+        json!({"op": "select", "table": "Open_vSwitch", "where": [], "columns": ["next_cfg"]}),
+    );
+    operations.push(json!({"op": "comment", "comment": comment}));
+    let results = client.transact(&operations)?;
+    let next_cfg = results
+        .iter()
+        .find_map(|result| result.get("rows")?.get(0)?.get("next_cfg")?.as_i64());
+    client.set_deadline(patience);
+    // Committed is committed: whatever happens from here on, the caller reads back what is there.
+    match wait_for(client, next_cfg.unwrap_or(0)) {
+        Ok(()) => Ok(Applied::Yes),
+        Err(_) => Ok(Applied::NotYet),
+    }
+}
+
+/// Waits until `cur_cfg` has reached `next_cfg`.
+fn wait_for(client: &mut Client, next_cfg: i64) -> Result<(), Error> {
+    let initial = client.monitor("Open_vSwitch", &["cur_cfg"])?;
+    let mut seen = highest(&initial, 0);
+    while seen.is_none_or(|cur_cfg| cur_cfg < next_cfg) {
+        let update = client.notification()?;
+        seen = seen.max(update.get("params").and_then(|params| highest(params, 0)));
+    }
+    Ok(())
+}
+
+/// The `cur_cfg` anywhere in an update (`{table: {row: {"initial": {column: value}}}}`).
+fn highest(value: &Value, depth: usize) -> Option<i64> {
+    if let Some(cur_cfg) = value.get("cur_cfg").and_then(Value::as_i64) {
+        return Some(cur_cfg);
+    }
+    let deeper = |inner: &Value| {
+        if depth < 6 {
+            highest(inner, depth + 1)
+        } else {
+            None
+        }
+    };
+    match value {
+        Value::Object(map) => map.values().filter_map(deeper).max(),
+        Value::Array(items) => items.iter().filter_map(deeper).max(),
+        _ => None,
+    }
+}
+
+/// An error with its sources, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}

@@ -1,0 +1,222 @@
+//! Open vSwitch's database → [`Ovs`]: bridges, ports and mirrors, in one read.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::rpc::{Client, Error};
+use super::value::{map_get, number, optional, row_id, set};
+use super::{MARK_OUTPUT, MARK_SESSION};
+use crate::core::model::{IfName, SessionName, VlanSet};
+use crate::core::state::{
+    Mark, Mirror, MirrorConfig, MirrorOutput, Ovs, OvsBridge, OvsPort, RowId, Statistics, Taken,
+};
+
+/// Table and columns, in the order in which [`read`] takes them apart. All of them are in the schema
+/// since Open vSwitch 2.8.
+const TABLES: [(&str, &[&str]); 5] = [
+    ("Open_vSwitch", &["next_cfg", "cur_cfg"]),
+    ("Interface", &["_uuid", "type", "ofport", "error"]),
+    ("Port", &["_uuid", "name", "tag", "trunks", "interfaces"]),
+    (
+        "Mirror",
+        &[
+            "_uuid",
+            "name",
+            "select_all",
+            "select_src_port",
+            "select_dst_port",
+            "select_vlan",
+            "output_port",
+            "output_vlan",
+            "snaplen",
+            "statistics",
+            "external_ids",
+        ],
+    ),
+    ("Bridge", &["_uuid", "name", "ports", "mirrors"]),
+];
+
+/// Reads everything that mirrors depend on, at one point in time.
+///
+/// # Errors
+/// The database cannot be asked, or its answer is not what the schema promises.
+pub fn read(client: &mut Client) -> Result<Ovs, Error> {
+    let selects: Vec<Value> = TABLES
+        .iter()
+        .map(|(table, columns)| json!({"op": "select", "table": table, "where": [], "columns": columns}))
+        .collect();
+    let results = client.transact(&selects)?;
+    let [roots, interfaces, ports, mirrors, bridges] = results.as_slice() else {
+        return Err(Error::Protocol("a select's result is missing".into()));
+    };
+    let mut interface_rows = BTreeMap::new();
+    for row in rows(interfaces)? {
+        interface_rows.insert(column_id(row, "_uuid")?, row);
+    }
+    let mut port_rows = BTreeMap::new();
+    for row in rows(ports)? {
+        let id = column_id(row, "_uuid")?;
+        // A name that no device can have is nobody's source; its port is left alone.
+        if let Ok(name) = text(row, "name").parse::<IfName>() {
+            port_rows.insert(id.clone(), (name, port(id, row, &interface_rows)));
+        }
+    }
+    let mut mirror_rows = BTreeMap::new();
+    for row in rows(mirrors)? {
+        mirror_rows.insert(column_id(row, "_uuid")?, mirror(row, &port_rows));
+    }
+    let mut found = Ovs {
+        bridges: BTreeMap::new(),
+        caught_up: caught_up(rows(roots)?),
+    };
+    for row in rows(bridges)? {
+        let Ok(name) = text(row, "name").parse::<IfName>() else {
+            continue;
+        };
+        let references = |column| {
+            row.get(column)
+                .map(set)
+                .unwrap_or_default()
+                .iter()
+                .filter_map(row_id)
+        };
+        let bridge = OvsBridge {
+            row: column_id(row, "_uuid")?,
+            ports: references("ports")
+                .filter_map(|id| port_rows.remove(&id))
+                .collect(),
+            mirrors: references("mirrors")
+                .filter_map(|id| mirror_rows.remove_entry(&id))
+                .collect(),
+        };
+        found.bridges.insert(name, bridge);
+    }
+    Ok(found)
+}
+
+fn caught_up(roots: &[Value]) -> bool {
+    roots.iter().all(|root| {
+        let counter = |column| root.get(column).and_then(Value::as_i64).unwrap_or(0);
+        counter("cur_cfg") >= counter("next_cfg")
+    })
+}
+
+fn rows(result: &Value) -> Result<&[Value], Error> {
+    let rows = result.get("rows").and_then(Value::as_array);
+    rows.map(Vec::as_slice)
+        .ok_or_else(|| Error::Protocol("a select's result has no rows".into()))
+}
+
+fn column_id(row: &Value, column: &str) -> Result<RowId, Error> {
+    row.get(column)
+        .and_then(row_id)
+        .ok_or_else(|| Error::Protocol(format!("a row has no {column}")))
+}
+
+fn text<'v>(row: &'v Value, column: &str) -> &'v str {
+    row.get(column).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn vlans(row: &Value, column: &str) -> VlanSet {
+    row.get(column)
+        .map(set)
+        .unwrap_or_default()
+        .iter()
+        .filter_map(number)
+        .collect()
+}
+
+fn port(id: RowId, row: &Value, interfaces: &BTreeMap<RowId, &Value>) -> OvsPort {
+    let own = || {
+        let references = row.get("interfaces").map(set).unwrap_or_default();
+        references
+            .iter()
+            .filter_map(row_id)
+            .filter_map(|id| interfaces.get(&id).copied())
+    };
+    let failed = |interface: &Value| {
+        let ofport = interface
+            .get("ofport")
+            .and_then(optional)
+            .and_then(Value::as_i64);
+        ofport == Some(-1) || interface.get("error").and_then(optional).is_some()
+    };
+    OvsPort {
+        row: id,
+        tag: row.get("tag").and_then(optional).and_then(number),
+        trunks: vlans(row, "trunks"),
+        kind: own()
+            .next()
+            .map(|interface| text(interface, "type").to_owned())
+            .unwrap_or_default(),
+        failed: own().all(failed),
+        interfaces: own().count(),
+    }
+}
+
+fn mirror(row: &Value, ports: &BTreeMap<RowId, (IfName, OvsPort)>) -> Mirror {
+    let name_of = |value: &Value| {
+        row_id(value)
+            .and_then(|id| ports.get(&id))
+            .map(|(name, _)| name.clone())
+    };
+    let names = |column| {
+        row.get(column)
+            .map(set)
+            .unwrap_or_default()
+            .iter()
+            .filter_map(name_of)
+    };
+    let mut taken: BTreeMap<IfName, (bool, bool)> = BTreeMap::new();
+    for name in names("select_src_port") {
+        taken.entry(name).or_default().0 = true;
+    }
+    for name in names("select_dst_port") {
+        taken.entry(name).or_default().1 = true;
+    }
+    let output_port = row
+        .get("output_port")
+        .and_then(optional)
+        .and_then(name_of)
+        .map(MirrorOutput::Port);
+    let output_vlan = row
+        .get("output_vlan")
+        .and_then(optional)
+        .and_then(number)
+        .map(MirrorOutput::Vlan);
+    let external = |key| {
+        row.get("external_ids")
+            .and_then(|map| map_get(map, key))
+            .and_then(Value::as_str)
+    };
+    let mark = external(MARK_SESSION).map(|session| Mark {
+        session: SessionName::from_mark(session),
+        output: external(MARK_OUTPUT).unwrap_or_default().to_owned(),
+    });
+    let counter = |key| {
+        row.get("statistics")
+            .and_then(|map| map_get(map, key))
+            .and_then(number::<u64>)
+    };
+    Mirror {
+        name: text(row, "name").to_owned(),
+        mark,
+        config: MirrorConfig {
+            all: row
+                .get("select_all")
+                .and_then(Value::as_bool)
+                .unwrap_or(false),
+            ports: taken
+                .into_iter()
+                .filter_map(|(name, (src, dst))| Some((name, Taken::new(src, dst)?)))
+                .collect(),
+            vlans: vlans(row, "select_vlan"),
+            snaplen: row.get("snaplen").and_then(optional).and_then(number),
+            output: output_port.or(output_vlan).unwrap_or_default(),
+        },
+        statistics: counter("tx_packets")
+            .zip(counter("tx_bytes"))
+            .map(|(frames, bytes)| Statistics { frames, bytes }),
+    }
+}

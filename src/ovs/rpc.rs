@@ -1,0 +1,301 @@
+//! A small blocking OVSDB client (RFC 7047): JSON-RPC 1.0 over a unix socket.
+//!
+//! Everything it does ends at a deadline, connecting included. It answers the server's `echo`
+//! requests, keeps notifications that arrive between replies, and tells an operation's failure
+//! (inside `result`) from a request's (`error`).
+
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, sockopt};
+use nix::sys::time::TimeVal;
+use serde_json::{Value, json};
+
+use super::framing::{Framing, FramingError};
+
+/// Why the database did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no socket.
+    #[error("there is no {path}: Open vSwitch is not installed or not running")]
+    NoSocket {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// The socket does not accept.
+    #[error(
+        "cannot connect to {path}: is ovsdb-server running? (systemctl status openvswitch-switch)"
+    )]
+    Connect {
+        /// The socket.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It accepts, but does not answer in time.
+    #[error("ovsdb-server did not answer within {} ms ({doing})", waited.as_millis())]
+    Timeout {
+        /// What was being done.
+        doing: &'static str,
+        /// For how long, from the moment that the connection was asked for.
+        waited: Duration,
+    },
+    /// The connection broke.
+    #[error("lost the connection to ovsdb-server ({doing})")]
+    Broken {
+        /// What was being done.
+        doing: &'static str,
+        /// How.
+        source: io::Error,
+    },
+    /// What arrives is not OVSDB.
+    #[error("ovsdb-server's answer is not understood: {0}")]
+    Protocol(String),
+    /// The request itself failed.
+    #[error("ovsdb-server refused the request: {0}")]
+    Request(String),
+    /// An operation of a transaction failed; nothing of it was done.
+    #[error("ovsdb-server refused the transaction: {error}{}", details.as_ref().map(|d| format!(" ({d})")).unwrap_or_default())]
+    Operation {
+        /// The error's name (RFC 7047 §5.2).
+        error: String,
+        /// In words.
+        details: Option<String>,
+    },
+    /// What was read has changed meanwhile; nothing was done.
+    #[error("Open vSwitch's configuration changed meanwhile")]
+    Conflict,
+}
+
+impl From<FramingError> for Error {
+    fn from(error: FramingError) -> Self {
+        Self::Protocol(error.to_string())
+    }
+}
+
+/// A connection.
+#[derive(Debug)]
+pub struct Client {
+    stream: UnixStream,
+    framing: Framing,
+    next_id: u64,
+    began: Instant,
+    deadline: Instant,
+    notifications: VecDeque<Value>,
+}
+
+impl Client {
+    /// Connects; everything this client ever does ends at the deadline.
+    ///
+    /// # Errors
+    /// There is no socket, nobody listens, or the deadline passed.
+    pub fn connect(path: &Path, deadline: Instant) -> Result<Self, Error> {
+        let began = Instant::now();
+        let stream = connect(path, deadline).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => Error::NoSocket {
+                path: path.to_owned(),
+            },
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Error::Timeout {
+                doing: "connecting",
+                waited: began.elapsed(),
+            },
+            _ => Error::Connect {
+                path: path.to_owned(),
+                source,
+            },
+        })?;
+        Ok(Self {
+            stream,
+            framing: Framing::default(),
+            next_id: 0,
+            began,
+            deadline,
+            notifications: VecDeque::new(),
+        })
+    }
+
+    /// Sends a request and waits for its reply.
+    ///
+    /// # Errors
+    /// The connection failed, the deadline passed, or the server refused.
+    pub fn call(&mut self, method: &'static str, params: &Value) -> Result<Value, Error> {
+        self.next_id += 1;
+        let id = json!(self.next_id);
+        self.send(
+            &json!({"method": method, "params": params, "id": id}),
+            method,
+        )?;
+        loop {
+            let mut message = self.receive(method)?;
+            if message.get("method").is_some() {
+                self.notifications.push_back(message);
+                continue;
+            }
+            if message.get("id") != Some(&id) {
+                continue;
+            }
+            return match message.get("error") {
+                None | Some(Value::Null) => Ok(message
+                    .get_mut("result")
+                    .map(Value::take)
+                    .unwrap_or_default()),
+                Some(error) => Err(Error::Request(error_text(error))),
+            };
+        }
+    }
+
+    /// Runs a transaction on `Open_vSwitch` (RFC 7047 §4.1.3); the results are in the operations' order.
+    ///
+    /// # Errors
+    /// As [`Client::call`]; or an operation failed, and nothing was done.
+    pub fn transact(&mut self, operations: &[Value]) -> Result<Vec<Value>, Error> {
+        let mut params = vec![json!("Open_vSwitch")];
+        params.extend_from_slice(operations);
+        let Value::Array(results) = self.call("transact", &Value::Array(params))? else {
+            return Err(Error::Protocol(
+                "a transaction's result is not an array".into(),
+            ));
+        };
+        // A failed operation ends the list early; a failed commit makes it one longer.
+        if let Some(failed) = results
+            .iter()
+            .find(|result| result.get("error").is_some_and(|error| !error.is_null()))
+        {
+            let error = failed.get("error").map(error_text).unwrap_or_default();
+            if error == "timed out" {
+                return Err(Error::Conflict);
+            }
+            return Err(Error::Operation {
+                error,
+                details: failed.get("details").map(error_text),
+            });
+        }
+        if results.len() < operations.len() {
+            return Err(Error::Protocol(
+                "a transaction's result is too short".into(),
+            ));
+        }
+        Ok(results)
+    }
+
+    /// Follows columns of a table (`monitor_cond`, ovsdb-server(7)): the initial rows come back,
+    /// changes arrive through [`Client::notification`].
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub fn monitor(&mut self, table: &str, columns: &[&str]) -> Result<Value, Error> {
+        let requests = json!({ table: [{"columns": columns}] });
+        self.call("monitor_cond", &json!(["Open_vSwitch", table, requests]))
+    }
+
+    /// Waits for the next notification.
+    ///
+    /// # Errors
+    /// The connection failed or the deadline passed.
+    pub fn notification(&mut self) -> Result<Value, Error> {
+        loop {
+            if let Some(notification) = self.notifications.pop_front() {
+                return Ok(notification);
+            }
+            let message = self.receive("waiting for a change")?;
+            if message.get("method").is_some() {
+                self.notifications.push_back(message);
+            }
+        }
+    }
+
+    /// Moves the deadline.
+    pub fn set_deadline(&mut self, deadline: Instant) {
+        self.deadline = deadline;
+    }
+
+    fn send(&mut self, message: &Value, doing: &'static str) -> Result<(), Error> {
+        let text = message.to_string();
+        let remaining = self.remaining(doing)?;
+        let sent = self
+            .stream
+            .set_write_timeout(Some(remaining))
+            .and_then(|()| self.stream.write_all(text.as_bytes()));
+        sent.map_err(|source| self.failure(doing, source))
+    }
+
+    /// The next message that is not an `echo`.
+    fn receive(&mut self, doing: &'static str) -> Result<Value, Error> {
+        loop {
+            if let Some(message) = self.framing.next_message()? {
+                let message: Value = serde_json::from_slice(&message)
+                    .map_err(|error| Error::Protocol(error.to_string()))?;
+                if message.get("method").and_then(Value::as_str) == Some("echo") {
+                    let reply = json!({"result": message.get("params"), "error": null, "id": message.get("id")});
+                    self.send(&reply, "answering an echo")?;
+                    continue;
+                }
+                return Ok(message);
+            }
+            let remaining = self.remaining(doing)?;
+            let mut bytes = [0; 65536];
+            let read = self
+                .stream
+                .set_read_timeout(Some(remaining))
+                .and_then(|()| self.stream.read(&mut bytes));
+            match read {
+                Ok(0) => return Err(self.failure(doing, io::ErrorKind::UnexpectedEof.into())),
+                Ok(count) => self.framing.push(bytes.get(..count).unwrap_or_default()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => return Err(self.failure(doing, source)),
+            }
+        }
+    }
+
+    fn remaining(&self, doing: &'static str) -> Result<Duration, Error> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left < Duration::from_millis(1) {
+            Err(self.timeout(doing))
+        } else {
+            Ok(left)
+        }
+    }
+
+    fn timeout(&self, doing: &'static str) -> Error {
+        Error::Timeout {
+            doing,
+            waited: self.began.elapsed(),
+        }
+    }
+
+    fn failure(&self, doing: &'static str, source: io::Error) -> Error {
+        match source.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => self.timeout(doing),
+            _ => Error::Broken { doing, source },
+        }
+    }
+}
+
+/// Connects with a timeout: a server that hangs stops accepting, and the queue fills up.
+fn connect(path: &Path, deadline: Instant) -> io::Result<UnixStream> {
+    let left = deadline
+        .saturating_duration_since(Instant::now())
+        .max(Duration::from_millis(1));
+    let fd: OwnedFd = socket::socket(
+        AddressFamily::Unix,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    let micros = i64::try_from(left.as_micros()).unwrap_or(i64::MAX);
+    let timeout = TimeVal::new(micros / 1_000_000, micros % 1_000_000);
+    socket::setsockopt(&fd, sockopt::SendTimeout, &timeout)?;
+    socket::connect(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(UnixStream::from(fd))
+}
+
+fn error_text(error: &Value) -> String {
+    match error {
+        Value::String(text) => crate::core::model::printable(text),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,198 @@
+//! The only door to /etc/pve: where things are in Proxmox VE's cluster filesystem, and what it means
+//! when they are not.
+//!
+//! Nothing here is ever written. What cannot be read is handed on as unknown, with the reason.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use crate::core::annotations::Annotations;
+use crate::core::cluster::{self, Cluster, Known, Members, Placement, Placements, Pools, Unknown};
+use crate::core::guest::{self, Guest};
+use crate::core::model::{GuestKind, NodeName, Vmid};
+use crate::core::selector::Selector;
+use crate::files;
+use crate::ovs::chain;
+
+/// The annotations file, below /etc/pve.
+pub const SPAN_CFG: &str = "span.cfg";
+
+/// /etc/pve below some root directory.
+#[derive(Debug, Clone)]
+pub struct Pve {
+    folder: PathBuf,
+}
+
+/// Whose configs are read: each one costs a round trip through FUSE.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Whose {
+    /// These guests'.
+    Of(BTreeSet<Vmid>),
+    /// Every guest's of the cluster.
+    All,
+}
+
+/// What the annotations ask about the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Questions {
+    /// Do tags matter?
+    pub tags: bool,
+    /// Do pools matter?
+    pub pools: bool,
+}
+
+impl Questions {
+    /// Looks through all selectors.
+    pub fn of(annotations: &Annotations) -> Self {
+        let selectors = || {
+            let sessions = annotations.sessions.values();
+            sessions
+                .flat_map(|session| session.sources.iter().chain(&session.exclude))
+                .map(|at| &at.value)
+        };
+        Self {
+            tags: selectors().any(|selector| matches!(selector, Selector::Tag(..))),
+            pools: selectors().any(|selector| matches!(selector, Selector::Pool(_))),
+        }
+    }
+}
+
+impl Pve {
+    /// The tree below `root`.
+    pub fn new(root: &Path) -> Self {
+        Self {
+            folder: root.join("etc/pve"),
+        }
+    }
+
+    /// A path in the tree.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Is the cluster filesystem mounted? Without it /etc/pve is an empty folder, which says nothing
+    /// about guests.
+    pub fn is_mounted(&self) -> bool {
+        self.path(".version").exists()
+    }
+
+    /// What the cluster knows; `migrated_from` is where an incoming guest's config may still be.
+    pub fn cluster(
+        &self,
+        questions: Questions,
+        whose: &Whose,
+        migrated_from: Option<&NodeName>,
+    ) -> Cluster {
+        if !self.is_mounted() {
+            return Cluster::unknown(&format!("{} is not mounted", self.folder.display()));
+        }
+        let members = self.members();
+        let placements = self.placements();
+        let this = members
+            .as_ref()
+            .map(|members| members.this.clone())
+            .map_err(Clone::clone);
+        let this = this.or_else(|why| self.local().ok_or(why));
+        let wanted: BTreeSet<Vmid> = match whose {
+            Whose::Of(guests) => guests.clone(),
+            Whose::All => placements
+                .as_ref()
+                .map(|all| all.keys().copied().collect())
+                .unwrap_or_default(),
+        };
+        let guests = wanted.into_iter().map(|vmid| {
+            let placement = placements.as_ref().ok().and_then(|all| all.get(&vmid));
+            (vmid, self.guest(vmid, placement, migrated_from))
+        });
+        Cluster {
+            guests: guests.collect(),
+            this,
+            nodes: members.map(|members| members.nodes).unwrap_or_default(),
+            placements,
+            pools: if questions.pools {
+                self.pools()
+            } else {
+                Err(Unknown("not read".into()))
+            },
+        }
+    }
+
+    fn read(&self, name: &str) -> Known<String> {
+        files::read_text(&self.path(name)).map_err(|error| Unknown(chain(&error)))
+    }
+
+    fn members(&self) -> Known<Members> {
+        let text = self.read(".members")?;
+        cluster::parse_members(&text)
+            .map_err(|error| self.not_understood(".members", &error.to_string()))
+    }
+
+    fn placements(&self) -> Known<Placements> {
+        let text = self.read(".vmlist")?;
+        cluster::parse_vmlist(&text)
+            .map_err(|error| self.not_understood(".vmlist", &error.to_string()))
+    }
+
+    fn pools(&self) -> Known<Pools> {
+        self.read("user.cfg")
+            .map(|text| cluster::parse_pools(&text))
+    }
+
+    fn not_understood(&self, name: &str, error: &str) -> Unknown {
+        Unknown(format!(
+            "{} is not understood: {error}",
+            self.path(name).display()
+        ))
+    }
+
+    /// The node's name by the link `local` → `nodes/<name>`.
+    fn local(&self) -> Option<NodeName> {
+        std::fs::read_link(self.path("local"))
+            .ok()?
+            .file_name()?
+            .to_str()?
+            .parse()
+            .ok()
+    }
+
+    /// A guest's config, wherever it is filed: `.vmlist` may be a moment older than the file's move.
+    fn guest(
+        &self,
+        vmid: Vmid,
+        placement: Option<&Placement>,
+        migrated_from: Option<&NodeName>,
+    ) -> Known<Guest> {
+        let mut places: Vec<(String, GuestKind)> = Vec::new();
+        if let Some(Placement { node, kind, .. }) = placement {
+            places.push((format!("nodes/{node}"), *kind));
+        }
+        for kind in [GuestKind::Qemu, GuestKind::Lxc] {
+            places.push(("local".into(), kind));
+            places.extend(migrated_from.map(|node| (format!("nodes/{node}"), kind)));
+        }
+        let mut missing = Unknown(format!("there is no config of guest {vmid}"));
+        for (node, kind) in places {
+            let folder = match kind {
+                GuestKind::Qemu => "qemu-server",
+                GuestKind::Lxc => "lxc",
+            };
+            match files::read_bytes(&self.path(&format!("{node}/{folder}/{vmid}.conf"))) {
+                Ok(bytes) => {
+                    let (guest, warnings) =
+                        guest::parse(vmid, kind, &String::from_utf8_lossy(&bytes));
+                    for warning in warnings {
+                        log::debug!(
+                            "{node}/{folder}/{vmid}.conf:{}: {}",
+                            warning.line,
+                            warning.message
+                        );
+                    }
+                    return Ok(guest);
+                }
+                Err(error) if error.is_missing() => {}
+                Err(error) => missing = Unknown(chain(&error)),
+            }
+        }
+        Err(missing)
+    }
+}

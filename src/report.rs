@@ -1,0 +1,306 @@
+//! What commands print: tables that fit a terminal, JSON, and the changes in words.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, IsTerminal, Write};
+
+use crate::core::model::printable;
+use crate::core::plan::{Action, Change};
+use crate::core::state::{MirrorKey, Taken};
+
+/// Standard output. A reader that has gone is not a fault.
+pub struct Out {
+    stream: io::Stdout,
+    width: Option<usize>,
+    colour: bool,
+}
+
+/// How a cell looks on a terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// As it is.
+    Plain,
+    /// Well.
+    Good,
+    /// Not well.
+    Bad,
+    /// A heading.
+    Heading,
+}
+
+impl Out {
+    /// Colour and a width only on a terminal.
+    pub fn new() -> Self {
+        let stream = io::stdout();
+        let terminal = stream.is_terminal();
+        let columns = || terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
+        let width = if terminal {
+            columns().or(Some(80))
+        } else {
+            None
+        };
+        Self {
+            width,
+            colour: terminal && std::env::var_os("NO_COLOR").is_none(),
+            stream,
+        }
+    }
+
+    /// Prints a line.
+    pub fn line(&mut self, text: &str) {
+        let _ = writeln!(self.stream, "{text}");
+    }
+
+    /// Prints a line below something, wrapped and indented.
+    pub fn note(&mut self, text: &str) {
+        let width = self.width.unwrap_or(usize::MAX).saturating_sub(4).max(20);
+        for (number, part) in wrap(text, width).into_iter().enumerate() {
+            let indent = if number == 0 { "  " } else { "    " };
+            self.line(&format!("{indent}{part}"));
+        }
+    }
+
+    /// Prints data.
+    pub fn json(&mut self, data: &impl serde::Serialize) {
+        let text = serde_json::to_string_pretty(data)
+            .unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"));
+        self.line(&text);
+    }
+
+    /// Prints rows below each other, with notes under each.
+    pub fn table(&mut self, headings: &[&str], rows: &[Row]) {
+        let widths = self.widths(headings, rows);
+        let heading: Vec<String> = headings
+            .iter()
+            .map(|heading| (*heading).to_owned())
+            .collect();
+        self.row(&heading, &widths, Look::Heading, None);
+        for row in rows {
+            self.row(&row.cells, &widths, row.look, row.look_at);
+            for note in &row.notes {
+                self.note(note);
+            }
+        }
+    }
+
+    fn widths(&self, headings: &[&str], rows: &[Row]) -> Vec<usize> {
+        let cells = |column: usize| {
+            rows.iter()
+                .filter_map(move |row| row.cells.get(column))
+                .map(|cell| cell.chars().count())
+        };
+        let mut widths: Vec<usize> = headings
+            .iter()
+            .enumerate()
+            .map(|(column, heading)| {
+                cells(column)
+                    .chain([heading.chars().count()])
+                    .max()
+                    .unwrap_or(0)
+            })
+            .collect();
+        let total =
+            |widths: &[usize]| widths.iter().sum::<usize>() + 2 * widths.len().saturating_sub(1);
+        while self.width.is_some_and(|width| total(&widths) > width) {
+            match widths.iter_mut().max() {
+                Some(widest) if *widest > 6 => *widest -= 1,
+                _ => break,
+            }
+        }
+        widths
+    }
+
+    fn row(&mut self, cells: &[String], widths: &[usize], look: Look, look_at: Option<usize>) {
+        let wrapped: Vec<Vec<String>> = cells
+            .iter()
+            .zip(widths)
+            .map(|(cell, width)| wrap(cell, *width))
+            .collect();
+        let height = wrapped.iter().map(Vec::len).max().unwrap_or(0);
+        for line in 0..height {
+            let mut text = String::new();
+            for (column, (cell, width)) in wrapped.iter().zip(widths).enumerate() {
+                let part = cell.get(line).map_or("", String::as_str);
+                let pad = " ".repeat(width.saturating_sub(part.chars().count()) + 2);
+                let look = if look_at.is_none_or(|at| at == column) {
+                    look
+                } else {
+                    Look::Plain
+                };
+                text.push_str(&self.painted(part, look));
+                text.push_str(&pad);
+            }
+            self.line(text.trim_end());
+        }
+    }
+
+    fn painted(&self, text: &str, look: Look) -> String {
+        let code = match look {
+            _ if !self.colour || text.is_empty() => return text.to_owned(),
+            Look::Plain => return text.to_owned(),
+            Look::Good => "32",
+            Look::Bad => "31",
+            Look::Heading => "1",
+        };
+        format!("\u{1b}[{code}m{text}\u{1b}[0m")
+    }
+}
+
+impl Default for Out {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A row of a table.
+pub struct Row {
+    /// Its cells.
+    pub cells: Vec<String>,
+    /// How one of them looks.
+    pub look: Look,
+    /// Which one; all of them without.
+    pub look_at: Option<usize>,
+    /// What is said below it.
+    pub notes: Vec<String>,
+}
+
+/// Breaks a text at blanks, and where that does not do, anywhere.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let text = printable(text);
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let mut word: Vec<char> = word.chars().collect();
+        loop {
+            let used = lines.last().map_or(0, |line| line.chars().count());
+            let needed = word.len() + usize::from(used > 0);
+            if used + needed <= width || (used == 0 && word.is_empty()) {
+                break;
+            }
+            if used > 0 {
+                lines.push(String::new());
+                continue;
+            }
+            let rest = word.split_off(width.max(1).min(word.len()));
+            if let Some(line) = lines.last_mut() {
+                line.extend(word);
+            }
+            if rest.is_empty() {
+                word = rest;
+                break;
+            }
+            lines.push(String::new());
+            word = rest;
+        }
+        if let Some(line) = lines.last_mut().filter(|_| !word.is_empty()) {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.extend(word);
+        }
+    }
+    lines
+}
+
+/// The changes in words, one line a session.
+pub fn changes(actions: &[Action]) -> Vec<String> {
+    let mut mirrors: BTreeMap<&MirrorKey, Vec<&Change>> = BTreeMap::new();
+    for action in actions {
+        mirrors
+            .entry(&action.mirror)
+            .or_default()
+            .push(&action.change);
+    }
+    let sessions: BTreeSet<_> = mirrors.keys().map(|key| &key.session).collect();
+    let of = |session| {
+        mirrors
+            .iter()
+            .filter(move |(key, _)| &key.session == session)
+    };
+    let told = |session| {
+        of(session)
+            .map(|(key, changes)| mirror_in_words(key, changes))
+            .collect::<Vec<_>>()
+            .join("; ")
+    };
+    sessions
+        .into_iter()
+        .map(|session| format!("{session}: {}", told(session)))
+        .collect()
+}
+
+fn mirror_in_words(key: &MirrorKey, changes: &[&Change]) -> String {
+    let place = format!("{} (ovs, {})", printable(&key.output), key.bridge);
+    let sources = |kind: fn(Option<Taken>, Option<Taken>) -> bool| {
+        let chosen = changes.iter().filter_map(move |change| match change {
+            Change::SetSource {
+                port,
+                nic,
+                from,
+                to,
+            } if kind(*from, *to) => {
+                let direction = to.or(*from).filter(|taken| *taken != Taken::Both);
+                let direction = direction
+                    .map(|taken| format!(" ({taken})"))
+                    .unwrap_or_default();
+                Some(format!(
+                    "{}{direction}",
+                    nic.map_or_else(|| port.to_string(), |nic| nic.to_string())
+                ))
+            }
+            _ => None,
+        });
+        chosen.collect::<Vec<_>>().join(", ")
+    };
+    let mut parts = Vec::new();
+    if let Some(why) = changes.iter().find_map(|change| match change {
+        Change::Remove { why } => Some(*why),
+        _ => None,
+    }) {
+        parts.push(format!("no longer mirrors to {place}: {why}"));
+    }
+    let (join, leave, turn) = (
+        sources(|from, to| from.is_none() && to.is_some()),
+        sources(|_, to| to.is_none()),
+        sources(|from, to| from.is_some() && to.is_some()),
+    );
+    if !join.is_empty() {
+        parts.push(format!("mirrors {join} to {place}"));
+    }
+    if !leave.is_empty() {
+        parts.push(format!("no longer mirrors {leave} to {place}"));
+    }
+    if !turn.is_empty() {
+        parts.push(format!("changes {turn} to {place}"));
+    }
+    let created = changes
+        .iter()
+        .any(|change| matches!(change, Change::Create));
+    for change in changes {
+        match change {
+            Change::SetAll { all: true } => {
+                parts.push(format!("mirrors everything on {} to {place}", key.bridge))
+            }
+            Change::SetOutput { .. } if !created => parts.push(format!("{place}: {change}")),
+            Change::SetVlans { .. } | Change::SetSnaplen { .. } | Change::SetAll { all: false } => {
+                parts.push(change.to_string());
+            }
+            _ => {}
+        }
+    }
+    parts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_wrapped_at_blanks_or_anywhere() {
+        assert_eq!(wrap("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrap("fwln999999999o0", 6), ["fwln99", "999999", "9o0"]);
+        assert_eq!(
+            wrap("a fwln999999999o0 b", 8),
+            ["a", "fwln9999", "99999o0", "b"]
+        );
+        assert_eq!(wrap("", 5), [""]);
+    }
+}

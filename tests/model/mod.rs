@@ -1,0 +1,485 @@
+//! Generated nodes, and what Open vSwitch would make of a plan: the laws' model.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+
+use proptest::prelude::*;
+use pve_span::core::annotations::{self, Annotations};
+use pve_span::core::cluster::{Cluster, Placement, parse_pools};
+use pve_span::core::guest;
+use pve_span::core::model::{GuestKind, IfName, SessionName, Vmid};
+use pve_span::core::plan::{Change, Plan};
+use pve_span::core::state::{
+    Link, Mark, Mirror, MirrorConfig, MirrorKey, MirrorOutput, Observed, Ovs, OvsBridge, OvsPort,
+    OvsState, RowId, Taken,
+};
+
+/// A node: guests on two Open vSwitch bridges and a Linux bridge, a file, and mirrors that are there already.
+#[derive(Debug, Clone)]
+pub struct Node {
+    guests: Vec<GuestOf>,
+    sessions: Vec<SessionOf>,
+    mirrors: Vec<MirrorOf>,
+}
+
+#[derive(Debug, Clone)]
+struct GuestOf {
+    vmid: u32,
+    tags: Vec<&'static str>,
+    nics: Vec<(&'static str, bool)>,
+}
+
+#[derive(Debug, Clone)]
+struct SessionOf {
+    name: String,
+    sources: Vec<String>,
+    exclude: Vec<String>,
+    outputs: Vec<String>,
+    rest: Vec<&'static str>,
+}
+
+#[derive(Debug, Clone)]
+struct MirrorOf {
+    bridge: &'static str,
+    mark: Option<(String, String)>,
+    ports: Vec<(usize, Taken)>,
+    output: Option<usize>,
+    all: bool,
+    snaplen: Option<u16>,
+}
+
+const SELECTORS: [&str; 16] = [
+    "101",
+    "102/net0",
+    "103-106",
+    "tag:web",
+    "tag:db/net0",
+    "pool:prod",
+    "pool:prod/dmz",
+    "all",
+    "node:pve1",
+    "node:pve2",
+    "bridge:vmbr1",
+    "port:eno1",
+    "107",
+    "108/net1",
+    "104-109/net0",
+    "tag:none",
+];
+const OUTPUTS: [&str; 6] = [
+    "108/net1",
+    "109/net0",
+    "107/net0",
+    "port:eno2",
+    "vlan:999",
+    "109/net1",
+];
+const REST: [&str; 9] = [
+    "direction = from",
+    "direction = to",
+    "vlan = 10, 20-22",
+    "snaplen = 100",
+    "point = guest",
+    "enabled = no",
+    "engine = ovs",
+    "filter = tcp",
+    "expires = 1970-01-01T00:00Z",
+];
+
+/// Any node.
+pub fn node() -> impl Strategy<Value = Node> {
+    let guests = (101_u32..110)
+        .prop_map(|vmid| vmid)
+        .prop_flat_map(|vmid| guest(Just(vmid)));
+    (
+        prop::collection::vec(guests, 0..10),
+        prop::collection::vec(session(), 0..5),
+        prop::collection::vec(mirror(), 0..5),
+    )
+        .prop_map(|(guests, sessions, mirrors)| {
+            let mut seen = BTreeSet::new();
+            let guests = guests
+                .into_iter()
+                .filter(|guest| seen.insert(guest.vmid))
+                .collect();
+            let mut names = BTreeSet::new();
+            let sessions = sessions
+                .into_iter()
+                .filter(|session| names.insert(session.name.clone()))
+                .collect();
+            Node {
+                guests,
+                sessions,
+                mirrors,
+            }
+        })
+}
+
+fn guest(vmid: impl Strategy<Value = u32>) -> impl Strategy<Value = GuestOf> {
+    let bridges = prop::sample::select(vec!["vmbr1", "vmbr1", "vmbr2", "vmbr0"]);
+    let tags = prop::sample::subsequence(vec!["web", "db", "noisy"], 0..3);
+    (
+        vmid,
+        tags,
+        prop::collection::vec((bridges, any::<bool>()), 1..3),
+    )
+        .prop_map(|(vmid, tags, nics)| GuestOf { vmid, tags, nics })
+}
+
+fn session() -> impl Strategy<Value = SessionOf> {
+    let some = |words: &[&str], range: std::ops::Range<usize>| {
+        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        prop::sample::subsequence(words, range)
+    };
+    let rest = prop::sample::subsequence(REST.to_vec(), 0..3);
+    (
+        "[a-e]",
+        some(&SELECTORS, 1..4),
+        some(&["105", "tag:noisy", "101/net0"], 0..2),
+        some(&OUTPUTS, 1..3),
+        rest,
+    )
+        .prop_map(|(name, sources, exclude, outputs, rest)| {
+            let mut keys = BTreeSet::new();
+            let rest = rest
+                .into_iter()
+                .filter(|line| keys.insert(line.split(' ').next()))
+                .collect();
+            SessionOf {
+                name,
+                sources,
+                exclude,
+                outputs,
+                rest,
+            }
+        })
+}
+
+fn mirror() -> impl Strategy<Value = MirrorOf> {
+    let taken = prop::sample::select(vec![Taken::Both, Taken::Sent, Taken::Delivered]);
+    (
+        prop::sample::select(vec!["vmbr1", "vmbr2"]),
+        prop::option::weighted(
+            0.6,
+            (
+                "[a-g]",
+                prop::sample::select(OUTPUTS.to_vec()).prop_map(str::to_owned),
+            ),
+        ),
+        prop::collection::vec((any::<usize>(), taken), 0..4),
+        prop::option::of(any::<usize>()),
+        prop::bool::weighted(0.1),
+        prop::option::weighted(0.2, 14_u16..100),
+    )
+        .prop_map(|(bridge, mark, ports, output, all, snaplen)| MirrorOf {
+            bridge,
+            mark,
+            ports,
+            output,
+            all,
+            snaplen,
+        })
+}
+
+impl Node {
+    /// The annotations file.
+    pub fn text(&self) -> String {
+        let mut text = String::from("# generated\n");
+        for session in &self.sessions {
+            let _ = writeln!(
+                text,
+                "[{}]\nsource = {}\noutput = {}",
+                session.name,
+                session.sources.join(", "),
+                session.outputs.join(", ")
+            );
+            if !session.exclude.is_empty() {
+                let _ = writeln!(text, "exclude = {}", session.exclude.join(", "));
+            }
+            for line in &session.rest {
+                let _ = writeln!(text, "{line}");
+            }
+        }
+        text
+    }
+
+    /// What it says; a file with errors says nothing.
+    pub fn annotations(&self) -> Annotations {
+        let annotations = annotations::parse("span.cfg", &self.text());
+        if annotations.is_valid() {
+            annotations
+        } else {
+            Annotations {
+                sessions: BTreeMap::new(),
+                ..annotations
+            }
+        }
+    }
+
+    /// Is the guest an output of a session?
+    pub fn is_sensor(&self, vmid: u32) -> bool {
+        let vmid = format!("{vmid}/");
+        self.sessions
+            .iter()
+            .flat_map(|session| &session.outputs)
+            .any(|output| output.starts_with(&vmid))
+    }
+
+    /// The same node, told in another order.
+    pub fn shuffled(&self, seed: u64) -> Self {
+        let mut other = self.clone();
+        let turn = |len: usize| {
+            if len == 0 {
+                0
+            } else {
+                usize::try_from(seed % 97).unwrap() % len
+            }
+        };
+        let by = turn(other.sessions.len());
+        other.sessions.rotate_left(by);
+        other.guests.reverse();
+        for session in &mut other.sessions {
+            session.sources.reverse();
+            session.exclude.reverse();
+            session.rest.reverse();
+            let by = turn(session.outputs.len());
+            session.outputs.rotate_left(by);
+        }
+        other
+    }
+
+    /// What /etc/pve would tell.
+    pub fn cluster(&self) -> Cluster {
+        let mut cluster = Cluster::unknown("");
+        let this: pve_span::core::model::NodeName = "pve1".parse().unwrap();
+        let placement = || Placement {
+            node: this.clone(),
+            kind: GuestKind::Qemu,
+            version: 1,
+        };
+        cluster.placements = Ok(self
+            .guests
+            .iter()
+            .map(|guest| (Vmid::new(guest.vmid).unwrap(), placement()))
+            .collect());
+        cluster.this = Ok(this.clone());
+        cluster.pools = Ok(parse_pools(
+            "pool:prod::101,104::\npool:prod/dmz::102,108::\n",
+        ));
+        for guest in &self.guests {
+            let mut text = format!("tags: {}\n", guest.tags.join(";"));
+            for (index, (bridge, _)) in guest.nics.iter().enumerate() {
+                let _ = writeln!(text, "net{index}: virtio,bridge={bridge}");
+            }
+            let vmid = Vmid::new(guest.vmid).unwrap();
+            cluster
+                .guests
+                .insert(vmid, Ok(guest::parse(vmid, GuestKind::Qemu, &text).0));
+        }
+        cluster
+    }
+
+    /// What the kernel and Open vSwitch would tell.
+    pub fn observed(&self) -> Observed {
+        let mut observed = Observed::default();
+        let mut bridges: BTreeMap<IfName, OvsBridge> = BTreeMap::new();
+        for name in ["vmbr1", "vmbr2"] {
+            link(&mut observed, name, Some("openvswitch"), None);
+            let row = RowId(format!("bridge {name}"));
+            bridges.insert(
+                if_name(name),
+                OvsBridge {
+                    row,
+                    ..OvsBridge::default()
+                },
+            );
+        }
+        link(&mut observed, "vmbr0", Some("bridge"), None);
+        for (bridge, port) in [("vmbr1", "eno1"), ("vmbr2", "eno2")] {
+            link(&mut observed, port, None, None);
+            plug(&mut bridges, bridge, port, "");
+        }
+        for guest in &self.guests {
+            for (index, (bridge, firewall)) in guest.nics.iter().enumerate() {
+                let tap = format!("tap{}i{index}", guest.vmid);
+                let (fwbr, fwln, fwpr) = (
+                    format!("fwbr{}i{index}", guest.vmid),
+                    format!("fwln{}o{index}", guest.vmid),
+                    format!("fwpr{}p{index}", guest.vmid),
+                );
+                let is_linux = *bridge == "vmbr0";
+                let master = if *firewall {
+                    Some(fwbr.as_str())
+                } else {
+                    is_linux.then_some("vmbr0")
+                };
+                link(&mut observed, &tap, Some("tun"), master);
+                if *firewall {
+                    link(&mut observed, &fwbr, Some("bridge"), None);
+                }
+                match (*firewall, is_linux) {
+                    (true, true) => link(&mut observed, &fwpr, Some("veth"), Some("vmbr0")),
+                    (true, false) => {
+                        link(&mut observed, &fwln, Some("openvswitch"), Some(&fwbr));
+                        plug(&mut bridges, bridge, &fwln, "internal");
+                    }
+                    (false, false) => plug(&mut bridges, bridge, &tap, ""),
+                    (false, true) => {}
+                }
+            }
+        }
+        for (number, mirror) in self.mirrors.iter().enumerate() {
+            let bridge = bridges.get_mut(mirror.bridge).unwrap();
+            let name = |index: &usize| {
+                bridge
+                    .ports
+                    .keys()
+                    .nth(index % bridge.ports.len())
+                    .unwrap()
+                    .clone()
+            };
+            let row = Mirror {
+                name: format!("mirror{number}"),
+                mark: mirror.mark.as_ref().map(|(session, output)| Mark {
+                    session: SessionName::from_mark(session),
+                    output: output.clone(),
+                }),
+                config: MirrorConfig {
+                    all: mirror.all,
+                    ports: mirror
+                        .ports
+                        .iter()
+                        .map(|(index, taken)| (name(index), *taken))
+                        .collect(),
+                    snaplen: mirror.snaplen,
+                    output: mirror
+                        .output
+                        .as_ref()
+                        .map(|index| MirrorOutput::Port(name(index)))
+                        .unwrap_or_default(),
+                    ..MirrorConfig::default()
+                },
+                statistics: None,
+            };
+            bridge
+                .mirrors
+                .insert(RowId(format!("mirror {number}")), row);
+        }
+        observed.ovs = OvsState::Present(Ovs {
+            bridges,
+            caught_up: true,
+        });
+        observed
+    }
+}
+
+fn if_name(text: &str) -> IfName {
+    text.parse().unwrap()
+}
+
+fn link(observed: &mut Observed, name: &str, kind: Option<&str>, master: Option<&str>) {
+    let index = u32::try_from(observed.links.len()).unwrap() + 1;
+    let link = Link {
+        index,
+        kind: kind.map(str::to_owned),
+        master: master.map(if_name),
+        addresses: Vec::new(),
+    };
+    observed.links.insert(if_name(name), link);
+}
+
+fn plug(bridges: &mut BTreeMap<IfName, OvsBridge>, bridge: &str, name: &str, kind: &str) {
+    let port = OvsPort {
+        row: RowId(format!("port {name}")),
+        kind: kind.to_owned(),
+        interfaces: 1,
+        ..OvsPort::default()
+    };
+    bridges
+        .get_mut(bridge)
+        .unwrap()
+        .ports
+        .insert(if_name(name), port);
+}
+
+/// The mirrors that are not ours.
+pub fn foreign(observed: &Observed) -> Vec<(IfName, RowId, Mirror)> {
+    let OvsState::Present(ovs) = &observed.ovs else {
+        unreachable!()
+    };
+    let all = ovs.bridges.iter().flat_map(|(name, bridge)| {
+        bridge
+            .mirrors
+            .iter()
+            .map(move |(row, mirror)| (name, row, mirror))
+    });
+    all.filter(|(.., mirror)| mirror.mark.is_none())
+        .map(|(name, row, mirror)| (name.clone(), row.clone(), mirror.clone()))
+        .collect()
+}
+
+/// What Open vSwitch's database holds after the plan's transaction.
+pub fn apply_plan(plan: &Plan, observed: &mut Observed) {
+    let OvsState::Present(ovs) = &mut observed.ovs else {
+        unreachable!()
+    };
+    let mut created: BTreeMap<MirrorKey, RowId> = BTreeMap::new();
+    for action in &plan.actions {
+        let key = &action.mirror;
+        let bridge = ovs
+            .bridges
+            .get_mut(&key.bridge)
+            .expect("a plan names bridges that are there");
+        let row = match (&action.row, &action.change) {
+            (Some(row), _) => row.clone(),
+            (None, Change::Create) => {
+                let row = RowId(format!("new {} {} {}", key.bridge, key.session, key.output));
+                let mark = Mark {
+                    session: key.session.clone(),
+                    output: key.output.clone(),
+                };
+                bridge.mirrors.insert(
+                    row.clone(),
+                    Mirror {
+                        mark: Some(mark),
+                        ..Mirror::default()
+                    },
+                );
+                created.insert(key.clone(), row.clone());
+                row
+            }
+            (None, _) => created[key].clone(),
+        };
+        if let Change::Remove { .. } = action.change {
+            bridge
+                .mirrors
+                .remove(&row)
+                .expect("a plan removes rows that are there");
+            continue;
+        }
+        let config = &mut bridge
+            .mirrors
+            .get_mut(&row)
+            .expect("a plan changes rows that are there")
+            .config;
+        match &action.change {
+            Change::SetOutput { to, .. } => config.output = to.clone(),
+            Change::SetAll { all } => config.all = *all,
+            Change::SetVlans { to } => config.vlans = to.clone(),
+            Change::SetSnaplen { to } => config.snaplen = *to,
+            Change::SetSource { port, to, .. } => match to {
+                Some(taken) => {
+                    assert!(
+                        bridge.ports.contains_key(port),
+                        "a source that is not on the bridge"
+                    );
+                    config.ports.insert(port.clone(), *taken);
+                }
+                None => {
+                    config.ports.remove(port);
+                }
+            },
+            Change::Create | Change::Remove { .. } => {}
+        }
+    }
+}
