@@ -1,0 +1,264 @@
+//! The node's own Open vSwitch: a real ovsdb-server and a real ovs-vswitchd with the userspace datapath.
+//!
+//! The userspace datapath needs no kernel module, so this runs wherever namespaces do. One difference to the
+//! kernel's shows: internal ports live in ovs-vswitchd, and go when it is killed. [`Node::start_vswitchd`] puts
+//! them back into their firewall bridges, where on a Proxmox VE node they would have stayed.
+
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+
+use super::daemon::Daemon;
+use super::node::Node;
+use super::run::{require, run};
+
+const PROGRAMS: [(&str, &str); 5] = [
+    ("ovsdb-server", "openvswitch-switch"),
+    ("ovs-vswitchd", "openvswitch-switch"),
+    ("ovs-vsctl", "openvswitch-switch"),
+    ("ovs-appctl", "openvswitch-common"),
+    ("ovsdb-tool", "openvswitch-common"),
+];
+const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
+
+/// The columns of a mirror that only a hand changes.
+const MIRROR: &str = "_uuid,name,select_all,select_src_port,select_dst_port,select_vlan,output_port,output_vlan,snaplen,external_ids";
+
+/// Which of the two daemons run.
+#[derive(Default)]
+pub(super) struct Ovs {
+    database: Option<Daemon>,
+    switch: Option<Daemon>,
+    starts: u32,
+}
+
+impl Node {
+    pub(super) fn first_start_of_ovs(&self) {
+        require(&PROGRAMS);
+        let mut create = self.marked_command("ovsdb-tool");
+        create
+            .arg("create")
+            .arg(self.path("etc/openvswitch/conf.db"))
+            .arg(SCHEMA);
+        run(create, "");
+        self.start_ovsdb();
+        // What ovs-ctl leaves there on a real node.
+        self.vsctl([
+            "--no-wait",
+            "--",
+            "init",
+            "--",
+            "set",
+            "Open_vSwitch",
+            ".",
+            "external_ids:hostname=pve1",
+        ]);
+        self.start_vswitchd();
+    }
+
+    /// Starts ovsdb-server on the database as it was left, and waits until it takes connections.
+    pub fn start_ovsdb(&self) {
+        let mut ovs = self.ovs.lock().unwrap();
+        assert!(ovs.database.is_none(), "ovsdb-server runs already");
+        let socket = self.path("run/openvswitch/db.sock");
+        let mut command = self.ovs_command("ovsdb-server");
+        command
+            .arg(self.path("etc/openvswitch/conf.db"))
+            .arg(format!("--remote=punix:{}", socket.display()))
+            .arg(format!(
+                "--unixctl={}",
+                self.path("run/openvswitch/ovsdb-server.ctl").display()
+            ));
+        let mut daemon = Daemon::start(command, &self.path("var/log/openvswitch/ovsdb-server.log"));
+        daemon.wait_until_ready(|| UnixStream::connect(&socket).is_ok());
+        ovs.database = Some(daemon);
+    }
+
+    /// Ends ovsdb-server in order, as `systemctl stop` does.
+    pub fn stop_ovsdb(&self) {
+        self.ovs
+            .lock()
+            .unwrap()
+            .database
+            .take()
+            .expect("ovsdb-server runs")
+            .end(Signal::SIGTERM);
+    }
+
+    /// Makes ovsdb-server hang: connections are taken, nothing is answered.
+    pub fn pause_ovsdb(&self) {
+        self.ovs
+            .lock()
+            .unwrap()
+            .database
+            .as_ref()
+            .expect("ovsdb-server runs")
+            .signal(Signal::SIGSTOP);
+    }
+
+    /// Ends the hanging.
+    pub fn resume_ovsdb(&self) {
+        self.ovs
+            .lock()
+            .unwrap()
+            .database
+            .as_ref()
+            .expect("ovsdb-server runs")
+            .signal(Signal::SIGCONT);
+    }
+
+    /// Starts ovs-vswitchd and waits until it has built what the database says.
+    pub fn start_vswitchd(&self) {
+        let starts = {
+            let mut ovs = self.ovs.lock().unwrap();
+            assert!(ovs.switch.is_none(), "ovs-vswitchd runs already");
+            let mut command = self.ovs_command("ovs-vswitchd");
+            command
+                .arg(format!(
+                    "unix:{}",
+                    self.path("run/openvswitch/db.sock").display()
+                ))
+                .arg(format!("--unixctl={}", self.vswitchd_ctl().display()))
+                // Never the machine's kernel datapath, even where there is one.
+                .arg("--disable-system");
+            ovs.switch = Some(Daemon::start(
+                command,
+                &self.path("var/log/openvswitch/ovs-vswitchd.log"),
+            ));
+            ovs.starts += 1;
+            ovs.starts
+        };
+        // Only a change makes ovs-vsctl wait for ovs-vswitchd.
+        self.vsctl([
+            "set".to_owned(),
+            "Open_vSwitch".to_owned(),
+            ".".to_owned(),
+            format!("external_ids:starts={starts}"),
+        ]);
+        self.mend_internal_ports();
+    }
+
+    /// Kills ovs-vswitchd as a crash would; the database stays.
+    pub fn kill_vswitchd(&self) {
+        self.ovs
+            .lock()
+            .unwrap()
+            .switch
+            .take()
+            .expect("ovs-vswitchd runs")
+            .end(Signal::SIGKILL);
+    }
+
+    /// The process ids of ovsdb-server and ovs-vswitchd, where they run.
+    pub fn ovs_pids(&self) -> (Option<u32>, Option<u32>) {
+        let ovs = self.ovs.lock().unwrap();
+        (
+            ovs.database.as_ref().map(Daemon::pid),
+            ovs.switch.as_ref().map(Daemon::pid),
+        )
+    }
+
+    /// Runs ovs-vsctl on the node's database and returns what it prints. Like the real one it waits until
+    /// ovs-vswitchd has followed, unless that does not run.
+    ///
+    /// # Panics
+    /// With its standard error if it fails.
+    #[track_caller]
+    pub fn ovs_vsctl(&self, args: &[&str]) -> String {
+        self.vsctl(args)
+    }
+
+    #[track_caller]
+    pub(super) fn vsctl<S: AsRef<std::ffi::OsStr>>(&self, args: impl AsRef<[S]>) -> String {
+        run(self.vsctl_command(args.as_ref()), "")
+    }
+
+    fn vsctl_command<S: AsRef<std::ffi::OsStr>>(&self, args: &[S]) -> Command {
+        let mut command = self.marked_command("ovs-vsctl");
+        command
+            .arg(format!(
+                "--db=unix:{}",
+                self.path("run/openvswitch/db.sock").display()
+            ))
+            .arg("--timeout=20");
+        if self.ovs.lock().unwrap().switch.is_none() {
+            command.arg("--no-wait");
+        }
+        command.args(args);
+        command
+    }
+
+    /// Runs ovs-appctl on the node's ovs-vswitchd and returns what it prints.
+    #[track_caller]
+    pub fn ovs_appctl(&self, args: &[&str]) -> String {
+        let mut command = self.marked_command("ovs-appctl");
+        command
+            .arg("--timeout=20")
+            .arg("-t")
+            .arg(self.vswitchd_ctl())
+            .args(args);
+        run(command, "")
+    }
+
+    /// Makes Open vSwitch treat the next frame of every flow by today's configuration. It answers for a change
+    /// before its flow cache has followed, so a frame sent right after may still go the old way.
+    pub fn settle(&self) {
+        if self.ovs.lock().unwrap().switch.is_some() {
+            self.ovs_appctl(&["dpctl/del-flows"]);
+        }
+    }
+
+    /// Makes an OVS bridge as ifupdown2 does for Proxmox VE.
+    pub fn ovs_bridge(&self, name: &str) {
+        self.vsctl([
+            "--may-exist",
+            "add-br",
+            name,
+            "--",
+            "set",
+            "Bridge",
+            name,
+            "datapath_type=netdev",
+        ]);
+        if self.ovs_pids().1.is_some() {
+            self.ip(&[format!("link set {name} up")]);
+        }
+    }
+
+    /// Every mirror of every bridge with every column but its statistics, and who holds it: for comparing before
+    /// and after, byte for byte.
+    pub fn mirrors_raw(&self) -> String {
+        let columns = format!("--columns={MIRROR}");
+        self.vsctl([
+            "--format=json",
+            &columns,
+            "list",
+            "Mirror",
+            "--",
+            "--columns=name,mirrors",
+            "list",
+            "Bridge",
+        ])
+    }
+
+    pub(super) fn has_ovs(&self) -> bool {
+        self.ovs.lock().unwrap().database.is_some()
+    }
+
+    fn ovs_command(&self, program: &str) -> Command {
+        let mut command = self.command(program);
+        let run_dir = self.path("run/openvswitch");
+        command
+            .env("OVS_RUNDIR", &run_dir)
+            .env("OVS_DBDIR", self.path("etc/openvswitch"))
+            .env("OVS_LOGDIR", self.path("var/log/openvswitch"))
+            .current_dir(run_dir);
+        command
+    }
+
+    fn vswitchd_ctl(&self) -> PathBuf {
+        self.path("run/openvswitch/ovs-vswitchd.ctl")
+    }
+}
