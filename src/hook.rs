@@ -139,6 +139,16 @@ fn concerning(done: &Done, vmid: Vmid) -> Vec<String> {
                 ));
             }
         }
+        for source in state
+            .unplugged
+            .iter()
+            .filter(|source| source.nic.vmid == vmid)
+        {
+            lines.push(format!(
+                "{name}: {} is not mirrored: {}",
+                source.nic, source.why
+            ));
+        }
         for source in own {
             if let Some(why) = &source.refused {
                 lines.push(format!("{name}: {} is not mirrored: {why}", source.port));

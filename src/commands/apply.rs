@@ -79,6 +79,7 @@ pub(super) fn print(done: &Done, format: Format) {
 fn is_whole(done: &Done) -> bool {
     let refused = |state: &SessionState| {
         matches!(state.phase, SessionPhase::Refused(_))
+            || !state.unplugged.is_empty()
             || state
                 .outputs
                 .iter()

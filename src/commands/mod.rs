@@ -78,6 +78,12 @@ fn faults(state: &SessionState) -> Vec<String> {
             lines.push(format!("{name} is not mirrored: {why}"));
         }
     }
+    lines.extend(
+        state
+            .unplugged
+            .iter()
+            .map(|source| format!("{} is not mirrored: {}", source.nic, source.why)),
+    );
     lines.extend(state.notes.iter().map(|note| format!("note: {note}")));
     lines
 }

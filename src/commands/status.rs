@@ -195,7 +195,8 @@ fn health(state: &SessionState, look: &Look) -> (Health, Vec<String>) {
         Some(Fault::Absent(_)) => sources_here,
         None => false,
     });
-    let source_fault = state.present.iter().any(|source| source.refused.is_some());
+    let source_fault =
+        !state.unplugged.is_empty() || state.present.iter().any(|source| source.refused.is_some());
     let undecided = state
         .notes
         .iter()

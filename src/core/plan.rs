@@ -8,7 +8,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::model::{IfName, NicId, SessionName, VlanSet};
+use super::model::{IfName, NicId, SessionName, VlanSet, port_owner};
 use super::state::{
     Desired, Mirror, MirrorConfig, MirrorKey, MirrorOutput, Observed, OvsBridge, OvsState, RowId,
     Taken, Wanted,
@@ -157,7 +157,7 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
                 continue;
             };
             rest.remove(&key);
-            for change in changes(&mirror.config, wanted, desired) {
+            for change in changes(&mirror.config, wanted) {
                 plan.actions.push(Action {
                     mirror: key.clone(),
                     row: Some(row.clone()),
@@ -182,7 +182,7 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
                 row: None,
                 change: Change::Create,
             });
-            for change in changes(&MirrorConfig::default(), wanted, desired) {
+            for change in changes(&MirrorConfig::default(), wanted) {
                 plan.actions.push(Action {
                     mirror: key.clone(),
                     row: None,
@@ -211,7 +211,7 @@ fn stays(wanted: &Wanted, mirror: &Mirror) -> bool {
             .any(|port| mirror.config.ports.contains_key(port))
 }
 
-fn changes(is: &MirrorConfig, wanted: &Wanted, desired: &Desired) -> Vec<Change> {
+fn changes(is: &MirrorConfig, wanted: &Wanted) -> Vec<Change> {
     let shall = &wanted.config;
     let mut changes = Vec::new();
     if is.output != shall.output {
@@ -240,7 +240,7 @@ fn changes(is: &MirrorConfig, wanted: &Wanted, desired: &Desired) -> Vec<Change>
         if from != to {
             changes.push(Change::SetSource {
                 port: port.clone(),
-                nic: desired.nics.get(port).copied(),
+                nic: port_owner(port.as_str()).map(|(nic, _)| nic),
                 from,
                 to,
             });

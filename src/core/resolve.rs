@@ -16,7 +16,7 @@ use super::ports::{BridgeKind, Port, PortMap};
 use super::selector::{Output, Selector};
 use super::state::{
     Assumptions, Desired, MirrorConfig, MirrorKey, MirrorOutput, Observed, OutputState,
-    SessionPhase, SessionState, SourceState, Taken, Wanted,
+    SessionPhase, SessionState, SourceState, Taken, UnpluggedSource, Wanted,
 };
 use matching::{Matcher, Subject, Truth, whole_bridges};
 use outputs::{Outputs, Place};
@@ -55,13 +55,7 @@ pub fn resolve(
     }
     drop_loops(annotations, &mut choices, assume);
 
-    let mut desired = Desired {
-        nics: map
-            .nics()
-            .map(|(port, nic)| (port.name.clone(), nic.id))
-            .collect(),
-        ..Desired::default()
-    };
+    let mut desired = Desired::default();
     for (name, session) in &annotations.sessions {
         let phase = phase(session, assume);
         let choice = choices.remove(name).unwrap_or_default();
@@ -70,6 +64,7 @@ pub fn resolve(
             name: name.clone(),
             phase,
             present: choice.present(),
+            unplugged: unplugged(session, &outputs, &matcher),
             total,
             outputs: Vec::new(),
             notes: choice.notes.clone(),
@@ -316,6 +311,29 @@ fn drop_loops(
         });
         choice.notes.extend(notes);
     }
+}
+
+/// The NICs that the session takes and that are in no bridge.
+fn unplugged(
+    session: &Session,
+    outputs: &Outputs<'_>,
+    matcher: &Matcher<'_>,
+) -> Vec<UnpluggedSource> {
+    let own = sensors(std::iter::once(session));
+    let taken = outputs.map.unplugged.iter().filter(|(nic, _)| {
+        let subject = Subject {
+            nic: Some(**nic),
+            port: None,
+            bridge: "",
+        };
+        !own.contains(&nic.vmid) && matcher.takes(session, subject) == Truth::Yes
+    });
+    taken
+        .map(|(nic, device)| UnpluggedSource {
+            nic: *nic,
+            why: outputs.why_unplugged(device).to_string(),
+        })
+        .collect()
 }
 
 /// How many sources the session has here, those that are off included.

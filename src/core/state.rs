@@ -220,8 +220,6 @@ pub struct Desired {
     pub mirrors: BTreeMap<MirrorKey, Wanted>,
     /// Sessions whose mirrors stay as they are: this version cannot serve what the file asks for.
     pub held: BTreeSet<SessionName>,
-    /// Whose port each one is, for those who read the plan.
-    pub nics: BTreeMap<IfName, NicId>,
     /// What became of each session.
     pub sessions: Vec<SessionState>,
 }
@@ -245,6 +243,8 @@ pub struct SessionState {
     pub phase: SessionPhase,
     /// Its sources that are here.
     pub present: Vec<SourceState>,
+    /// NICs that it takes and that are in no bridge.
+    pub unplugged: Vec<UnpluggedSource>,
     /// How many sources it has on this node, running or not, as far as the configs tell.
     pub total: usize,
     /// Its outputs.
@@ -278,6 +278,15 @@ pub struct SourceState {
     pub bridge: IfName,
     /// Why its frames do not reach an output, if they do not.
     pub refused: Option<String>,
+}
+
+/// A source whose device is there, and in no bridge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UnpluggedSource {
+    /// Whose.
+    pub nic: NicId,
+    /// What is the matter.
+    pub why: String,
 }
 
 /// One of a session's outputs.

@@ -70,12 +70,7 @@ impl<'a> Outputs<'a> {
             ));
         }
         if let Some(device) = self.map.unplugged.get(&nic) {
-            return match &self.observed.ovs {
-                OvsState::Absent(why) => {
-                    Refused(format!("{device} is in no Linux bridge, and {why}"))
-                }
-                _ => Absent(format!("{device} is not plugged into any bridge")),
-            };
+            return self.why_unplugged(device);
         }
         if let (Ok(placements), Ok(this)) = (&self.cluster.placements, &self.cluster.this) {
             match placements.get(&guest) {
@@ -105,6 +100,14 @@ impl<'a> Outputs<'a> {
             ));
         }
         Absent(format!("guest {guest} is not running"))
+    }
+
+    /// Why a device is in no bridge that can be seen.
+    pub fn why_unplugged(&self, device: &IfName) -> Fault {
+        match &self.observed.ovs {
+            OvsState::Absent(why) => Refused(format!("{device} is in no Linux bridge, and {why}")),
+            _ => Absent(format!("{device} is not plugged into any bridge")),
+        }
     }
 
     fn port(&self, name: &IfName) -> Result<&'a Port, Fault> {

@@ -1,0 +1,371 @@
+//! What breaks around us: hung and dead daemons, hung files, full bridges, ports that vanish.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod fuse;
+mod lab;
+mod scene;
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use lab::{Node, wait_until};
+use nix::sched::{CloneFlags, unshare};
+use pve_span::core::plan::{MAX_MIRRORS, plan};
+use pve_span::core::state::{Assumptions, Observed, OvsState};
+use pve_span::{core, linux, ovs};
+use scene::{apply, guests, hook, mirrors, sensor, stderr, three_guests, told, vm};
+
+const SPAN_CFG: &str = "[dmz]\nsource = 101\noutput = 200/net1\n";
+const MIRRORED: &str = "dmz tap200i1: from tap101i0, to tap101i0";
+
+/// The hook, with a short deadline; it exits with 0 (and within the laboratory's own bound, or this panics).
+#[track_caller]
+fn hurried_hook(node: &Node, vmid: u32, phase: &str) -> (String, String) {
+    let mut command = node.hook_command(vmid, phase);
+    command.args(["--deadline", "0.5"]);
+    let output = lab::try_run(command, "");
+    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    (scene::stdout(&output), stderr(node, &output))
+}
+
+#[test]
+fn a_hung_ovsdb_server_does_not_hold_the_hook() {
+    let node = three_guests();
+    apply(&node, SPAN_CFG);
+    node.pause_ovsdb();
+    let (_, err) = hurried_hook(&node, 101, "pre-stop");
+    assert!(err.contains("Open vSwitch cannot be asked, its mirrors stay as they are: ovsdb-server did not answer within"), "{err}");
+    node.resume_ovsdb();
+    assert_eq!(mirrors(&node), [MIRRORED]);
+    hook(&node, 101, "pre-stop");
+    assert_eq!(mirrors(&node), [] as [&str; 0]);
+}
+
+#[test]
+fn many_hooks_on_a_hung_ovsdb_server_all_end() {
+    let node = three_guests();
+    apply(&node, SPAN_CFG);
+    node.pause_ovsdb();
+    let spawn = |_| {
+        let mut command = node.hook_command(101, "post-start");
+        command
+            .args(["--deadline", "0.5"])
+            .stderr(std::process::Stdio::null());
+        command.spawn().unwrap()
+    };
+    let children: Vec<_> = (0..100).map(spawn).collect();
+    for mut child in children {
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+    }
+    node.resume_ovsdb();
+    assert_eq!(mirrors(&node), [MIRRORED]);
+}
+
+#[test]
+fn a_hung_file_does_not_hold_the_hook() {
+    let node = three_guests();
+    node.span_cfg(SPAN_CFG);
+    // The cluster filesystem takes the request and never answers: nothing can interrupt the reader.
+    // The mount is in a mount namespace of its own, and goes with the thread that made it.
+    let hang = || {
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        let hung = fuse::mount_hung(&node.path("etc/pve"));
+        let told = hurried_hook(&node, 101, "post-start");
+        (told, hung.requests())
+    };
+    let ((out, err), requests) = std::thread::scope(|scope| scope.spawn(hang).join().unwrap());
+    assert_eq!(out, "");
+    assert_eq!(
+        err,
+        "pve-span: error: guest 101: post-start was not done within 0.5 s, and the guest does not wait for it any longer; \
+         `pve-span apply` makes up for it\n"
+    );
+    assert!(requests > 0, "the hook has asked it something");
+    hook(&node, 101, "post-start");
+    assert_eq!(mirrors(&node), [MIRRORED]);
+}
+
+#[test]
+fn a_lock_that_is_never_released_does_not_hold_the_hook() {
+    let node = three_guests();
+    node.span_cfg(SPAN_CFG);
+    let held = pve_span::lock::Lock::acquire(node.root(), Instant::now() + Duration::from_secs(5))
+        .unwrap();
+    let (_, err) = hurried_hook(&node, 101, "post-start");
+    assert!(
+        err.starts_with(
+            "pve-span: error: guest 101: another pve-span has held /run/pve-span.lock for more than"
+        ),
+        "{err}"
+    );
+    drop(held);
+    hook(&node, 101, "post-start");
+    assert_eq!(mirrors(&node), [MIRRORED]);
+}
+
+#[test]
+fn without_ovsdb_server_nothing_is_lost_and_it_is_said() {
+    let node = three_guests();
+    apply(&node, SPAN_CFG);
+    node.stop_ovsdb();
+    let (_, err) = hook(&node, 101, "post-start");
+    let expected =
+        "there is no /run/openvswitch/db.sock: Open vSwitch is not installed or not running";
+    assert!(err.contains(expected), "{err}");
+    let status = node.pve_span(&["status"]);
+    assert_eq!(status.status.code(), Some(1), "{}", told(&status));
+    assert!(
+        told(&status).contains("Open vSwitch is not installed or not running"),
+        "{}",
+        told(&status)
+    );
+    let apply = node.pve_span(&["apply"]);
+    assert_eq!(apply.status.code(), Some(1), "{}", told(&apply));
+    node.start_ovsdb();
+    assert_eq!(mirrors(&node), [MIRRORED]);
+}
+
+#[test]
+fn a_socket_that_nobody_listens_to_is_said() {
+    let node = three_guests();
+    node.span_cfg(SPAN_CFG);
+    node.stop_ovsdb();
+    let socket = node.path("run/openvswitch/db.sock");
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    let output = node.pve_span(&["status"]);
+    assert_eq!(output.status.code(), Some(2), "cannot tell");
+    assert_eq!(
+        stderr(&node, &output),
+        "pve-span: error: Open vSwitch cannot be asked, its mirrors stay as they are: cannot connect to /run/openvswitch/db.sock: \
+         is ovsdb-server running? (systemctl status openvswitch-switch): Connection refused (os error 111)\n"
+    );
+    std::fs::remove_file(socket).unwrap();
+    node.start_ovsdb();
+}
+
+#[test]
+fn committed_but_not_yet_applied_is_told_apart() {
+    let node = three_guests();
+    node.kill_vswitchd();
+    node.span_cfg(SPAN_CFG);
+    let output = node.pve_span(&["apply"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        scene::stdout(&output),
+        "dmz: mirrors 101/net0 to 200/net1 (ovs, vmbr2)\n"
+    );
+    assert_eq!(
+        stderr(&node, &output),
+        "pve-span: warning: committed to Open vSwitch's database, but ovs-vswitchd has not acted on it yet; \
+         is it running? (systemctl status openvswitch-switch)\n"
+    );
+    assert_eq!(mirrors(&node), [MIRRORED]);
+    let status = node.pve_span(&["status"]);
+    assert_eq!(status.status.code(), Some(1));
+    assert!(
+        told(&status).contains("ovs-vswitchd has not acted on the latest changes"),
+        "{}",
+        told(&status)
+    );
+    node.start_vswitchd();
+    wait_until("a healthy status", || {
+        node.pve_span(&["status"]).status.success()
+    });
+    let output = node.pve_span(&["apply"]);
+    assert!(output.status.success(), "{}", told(&output));
+}
+
+#[test]
+fn a_full_bridge_is_said_before_the_database_sees_it() {
+    let node = three_guests();
+    let names: Vec<String> = (1..MAX_MIRRORS)
+        .map(|number| format!("name=theirs{number}"))
+        .collect();
+    for name in &names {
+        node.ovs_vsctl(&[
+            "--", "--id=@m", "create", "mirror", name, "--", "add", "bridge", "vmbr2", "mirrors",
+            "@m",
+        ]);
+    }
+    node.span_cfg("[a]\nsource = 101\noutput = 200/net1\n[b]\nsource = 102\noutput = 200/net1\n");
+    let output = node.pve_span(&["apply"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(mirrors(&node), ["a tap200i1: from tap101i0, to tap101i0"]);
+    assert_eq!(
+        stderr(&node, &output),
+        "pve-span: error: b: no mirror to 200/net1 on vmbr2: Open vSwitch allows 32 mirrors a bridge, and it has that many \
+         (31 of them not pve-span's); use fewer sessions or outputs on this bridge\n"
+    );
+    let plan = node.pve_span(&["plan"]);
+    assert_eq!(plan.status.code(), Some(1), "{}", told(&plan));
+    // Making room needs no second try.
+    node.span_cfg("[b]\nsource = 102\noutput = 200/net1\n");
+    let output = node.pve_span(&["apply"]);
+    assert!(output.status.success(), "{}", told(&output));
+    assert_eq!(mirrors(&node), ["b tap200i1: from tap102i0, to tap102i0"]);
+}
+
+#[test]
+fn somebody_elses_mirror_to_the_same_port_is_said_and_left_alone() {
+    let node = three_guests();
+    node.ovs_vsctl(&[
+        "--",
+        "--id=@o",
+        "get",
+        "port",
+        "tap200i1",
+        "--",
+        "--id=@m",
+        "create",
+        "mirror",
+        "name=theirs",
+        "select_all=true",
+        "output_port=@o",
+        "--",
+        "add",
+        "bridge",
+        "vmbr2",
+        "mirrors",
+        "@m",
+    ]);
+    node.span_cfg(SPAN_CFG);
+    let output = node.pve_span(&["apply"]);
+    assert!(output.status.success());
+    assert_eq!(
+        told(&output),
+        "dmz: mirrors 101/net0 to 200/net1 (ovs, vmbr2)\n\
+         dmz: note: 200/net1 is also the output of mirror `theirs`, which is not pve-span's: its frames arrive there too, and it \
+         is left alone\n"
+    );
+    assert!(told(&node.pve_span(&["status"])).contains("also the output of mirror `theirs`"));
+}
+
+/// What the engine does between its read and its write, step by step.
+fn observed(node: &Node) -> (Observed, ovs::Client) {
+    let (ovs, client) = ovs::observe(node.root(), Instant::now() + Duration::from_secs(20));
+    (
+        Observed {
+            links: node.inside(|| linux::links().unwrap()),
+            ovs,
+        },
+        client.unwrap(),
+    )
+}
+
+fn wanted(node: &Node, text: &str, observed: &Observed) -> core::plan::Plan {
+    let annotations = core::annotations::parse("span.cfg", text);
+    assert!(
+        annotations.is_valid(),
+        "{:?} {}",
+        annotations.diagnostics,
+        node.netns()
+    );
+    let cluster = core::cluster::Cluster::unknown("not asked");
+    let desired = core::resolve::resolve(&annotations, &cluster, observed, &Assumptions::default());
+    plan(&desired, observed)
+}
+
+#[test]
+fn a_port_that_vanishes_between_read_and_write_is_a_conflict_and_nothing_is_done() {
+    let node = three_guests();
+    let (observed, mut client) = observed(&node);
+    let plan = wanted(
+        &node,
+        "[dmz]\nsource = 101, 102\noutput = 200/net1\n",
+        &observed,
+    );
+    let OvsState::Present(ovs) = &observed.ovs else {
+        panic!("{observed:?}")
+    };
+    let soon = || Instant::now() + Duration::from_secs(20);
+    for nic in ["102/net0", "200/net1"] {
+        node.unplug(nic);
+        let refused = ovs::apply(&mut client, &plan, ovs, "test", soon());
+        assert!(matches!(refused, Err(ovs::Error::Conflict)), "{refused:?}");
+        assert_eq!(mirrors(&node), [] as [&str; 0]);
+        node.plug(nic);
+    }
+    // A reconcile reads again and succeeds.
+    apply(&node, "[dmz]\nsource = 101, 102\noutput = 200/net1\n");
+}
+
+#[test]
+fn a_mirror_that_somebody_adds_or_takes_over_meanwhile_is_a_conflict() {
+    let node = three_guests();
+    let soon = || Instant::now() + Duration::from_secs(20);
+    let (before, mut client) = observed(&node);
+    let create = wanted(&node, SPAN_CFG, &before);
+    node.ovs_vsctl(&[
+        "--",
+        "--id=@m",
+        "create",
+        "mirror",
+        "name=theirs",
+        "--",
+        "add",
+        "bridge",
+        "vmbr2",
+        "mirrors",
+        "@m",
+    ]);
+    let OvsState::Present(ovs) = &before.ovs else {
+        panic!("{before:?}")
+    };
+    assert!(matches!(
+        ovs::apply(&mut client, &create, ovs, "test", soon()),
+        Err(ovs::Error::Conflict)
+    ));
+
+    apply(&node, SPAN_CFG);
+    let (before, mut client) = observed(&node);
+    let remove = wanted(&node, "# nothing\n", &before);
+    assert!(!remove.is_done());
+    let row = node.ovs_vsctl(&[
+        "--bare",
+        "--columns=_uuid",
+        "find",
+        "Mirror",
+        "external_ids:pve-span=dmz",
+    ]);
+    node.ovs_vsctl(&["remove", "Mirror", row.trim(), "external_ids", "pve-span"]);
+    let OvsState::Present(ovs) = &before.ovs else {
+        panic!("{before:?}")
+    };
+    assert!(matches!(
+        ovs::apply(&mut client, &remove, ovs, "test", soon()),
+        Err(ovs::Error::Conflict)
+    ));
+    assert_eq!(
+        node.ovs_vsctl(&["--bare", "--columns=name", "list", "Mirror"])
+            .lines()
+            .filter(|line| !line.is_empty())
+            .count(),
+        2
+    );
+}
+
+#[test]
+fn mirrors_of_many_sessions_change_in_one_transaction() {
+    let all: BTreeSet<u32> = (101..=110).collect();
+    let mut cast: Vec<_> = all.iter().map(|vmid| vm(*vmid, "")).collect();
+    cast.push(sensor(200));
+    let node = guests(&cast);
+    let sessions: Vec<String> = all
+        .iter()
+        .map(|vmid| format!("[s{vmid}]\nsource = {vmid}\noutput = 200/net1\n"))
+        .collect();
+    let before: i64 = node
+        .ovs_vsctl(&["get", "Open_vSwitch", ".", "next_cfg"])
+        .trim()
+        .parse()
+        .unwrap();
+    apply(&node, &sessions.concat());
+    let after: i64 = node
+        .ovs_vsctl(&["get", "Open_vSwitch", ".", "next_cfg"])
+        .trim()
+        .parse()
+        .unwrap();
+    assert_eq!(after - before, 1);
+    assert_eq!(mirrors(&node).len(), 10);
+}

@@ -1,0 +1,136 @@
+//! What most tests begin with: a node with guests 101 and 102 and the sensor 200 on one OVS bridge.
+
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::process::Output;
+
+use super::lab::{Capture, Guest, Node};
+
+/// A guest with one NIC on vmbr2.
+pub fn vm(vmid: u32, more: &str) -> Guest {
+    Guest::vm(vmid).net(
+        0,
+        &format!(
+            "virtio=BC:24:11:2A:{:02X}:{:02X},bridge=vmbr2{more}",
+            vmid / 256,
+            vmid % 256
+        ),
+    )
+}
+
+/// The sensor: its monitor NIC is net1.
+pub fn sensor(vmid: u32) -> Guest {
+    Guest::vm(vmid).name("sensor").net(
+        1,
+        &format!("virtio=BC:24:11:2A:01:{:02X},bridge=vmbr2", vmid % 256),
+    )
+}
+
+/// 101, 102 and the sensor 200, all running.
+pub fn three_guests() -> Node {
+    guests(&[vm(101, ""), vm(102, ""), sensor(200)])
+}
+
+/// These guests, all running.
+pub fn guests(guests: &[Guest]) -> Node {
+    let node = Node::start();
+    node.ovs_bridge("vmbr2");
+    node.add_all(guests);
+    node.start_guests(
+        guests
+            .iter()
+            .flat_map(|guest| guest.nics().into_iter().take(1))
+            .map(|nic| nic.vmid),
+    );
+    node
+}
+
+/// Writes the file and applies it; everything has to be done.
+#[track_caller]
+pub fn apply(node: &Node, span_cfg: &str) {
+    node.span_cfg(span_cfg);
+    let output = node.pve_span(&["apply"]);
+    assert!(output.status.success(), "{}", told(&output));
+    node.settle();
+}
+
+/// Everything that a command said.
+pub fn told(output: &Output) -> String {
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+/// What it said on stdout.
+pub fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// What it said on stderr, with the node's root taken out.
+pub fn stderr(node: &Node, output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).replace(&node.root().display().to_string(), "")
+}
+
+/// A hook that must exit with 0; what it said on stdout and on stderr.
+#[track_caller]
+pub fn hook(node: &Node, vmid: u32, phase: &str) -> (String, String) {
+    let output = node.hook(vmid, phase);
+    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    (stdout(&output), stderr(node, &output))
+}
+
+/// How often each of some frames arrived, when all that were sent have been switched.
+pub fn counts(capture: &mut Capture, tokens: &[&str]) -> Vec<usize> {
+    tokens.iter().map(|token| capture.count(token)).collect()
+}
+
+/// The ports of our mirrors: `session output-port: from …, to …`, one line a mirror.
+pub fn mirrors(node: &Node) -> Vec<String> {
+    let ports = node.ovs_vsctl(&["--format=json", "--columns=_uuid,name", "list", "Port"]);
+    let mirrors = node.ovs_vsctl(&[
+        "--format=json",
+        "--columns=external_ids,output_port,select_src_port,select_dst_port",
+        "list",
+        "Mirror",
+    ]);
+    let ports: serde_json::Value = serde_json::from_str(&ports).unwrap();
+    let mirrors: serde_json::Value = serde_json::from_str(&mirrors).unwrap();
+    let name = |uuid: &serde_json::Value| {
+        let row = ports["data"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|row| row[0] == *uuid);
+        row.map_or("?".to_owned(), |row| row[1].as_str().unwrap().to_owned())
+    };
+    let names = |value: &serde_json::Value| {
+        let items = if value[0] == "set" {
+            value[1].as_array().unwrap().clone()
+        } else {
+            vec![value.clone()]
+        };
+        let mut names: Vec<String> = items.iter().map(name).collect();
+        names.sort();
+        names.join(" ")
+    };
+    let mut lines: Vec<String> = Vec::new();
+    for row in mirrors["data"].as_array().unwrap() {
+        let ids = row[0][1].as_array().unwrap();
+        let session = ids
+            .iter()
+            .find(|pair| pair[0] == "pve-span")
+            .map(|pair| pair[1].as_str().unwrap());
+        if let Some(session) = session {
+            lines.push(format!(
+                "{session} {}: from {}, to {}",
+                names(&row[1]),
+                names(&row[2]),
+                names(&row[3])
+            ));
+        }
+    }
+    lines.sort();
+    lines
+}
