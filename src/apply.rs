@@ -4,15 +4,17 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::core::annotations::Annotations;
 use crate::core::cluster::Cluster;
-use crate::core::model::{NodeName, SessionName, Vmid};
+use crate::core::interest::Interest;
+use crate::core::model::{IfName, NodeName, SessionName, Vmid};
 use crate::core::plan::{Action, Change, Plan, plan};
 use crate::core::ports::PortMap;
 use crate::core::resolve::resolve;
 use crate::core::state::{Assumptions, Desired, MirrorKey, Observed, OvsState};
 use crate::inforce::{self, InForce};
 use crate::lock::{Lock, Moment};
-use crate::ovs::{self, Applied, Client};
+use crate::ovs::{self, Applied, Client, Ports};
 use crate::pve::{Pve, Questions, Whose};
 use crate::{linux, lock};
 
@@ -80,6 +82,8 @@ pub struct Look {
     /// What has to change.
     pub plan: Plan,
     client: Option<Client>,
+    /// Which of Open vSwitch's ports were looked at.
+    ports: Ports,
 }
 
 /// Whose configs a look reads.
@@ -97,22 +101,16 @@ pub enum Detail {
 /// The kernel cannot be asked. A failing Open vSwitch or an unknown file is part of the look.
 pub fn look(context: &Context, detail: Detail, gone: &BTreeSet<Vmid>) -> Result<Look, Error> {
     let in_force = inforce::load(&context.root);
-    let (ovs, client) = ovs::observe(&context.root, context.deadline);
-    let observed = Observed {
-        links: linux::links()?,
-        ovs,
-    };
-    let nobody = Default::default();
+    let nobody = Annotations::default();
     let annotations = in_force.annotations().unwrap_or(&nobody);
+    let interest = match detail {
+        Detail::All => Interest::Everything,
+        Detail::Mirrors => Interest::of(annotations),
+    };
+    let (observed, client, ports) = observe(context, &interest)?;
     let questions = Questions::of(annotations);
     let (questions, whose) = match detail {
-        Detail::All => (
-            Questions {
-                tags: true,
-                pools: true,
-            },
-            Whose::All,
-        ),
+        Detail::All => (Questions::ALL, Whose::All),
         Detail::Mirrors if questions.tags => (
             questions,
             Whose::Of(
@@ -148,7 +146,53 @@ pub fn look(context: &Context, detail: Detail, gone: &BTreeSet<Vmid>) -> Result<
         desired,
         plan,
         client,
+        ports,
     })
+}
+
+/// The most devices that are asked for one by one; a list of all is cheaper than more of them.
+const FEW: usize = 48;
+
+/// Looks at the kernel and at Open vSwitch, as far as it matters.
+fn observe(
+    context: &Context,
+    interest: &Interest,
+) -> Result<(Observed, Option<Client>, Ports), Error> {
+    let asked = |which: &Ports| ovs::observe(&context.root, which, context.deadline);
+    if let Interest::Only(scope) = interest {
+        let mut few: BTreeSet<IfName> = linux::names()?
+            .into_iter()
+            .filter(|name| scope.covers(name.as_str()))
+            .collect();
+        if few.len() <= FEW {
+            let which = Ports::Named(few.iter().chain(&scope.ports).cloned().collect());
+            let (ovs, client) = asked(&which);
+            if let OvsState::Present(present) = &ovs {
+                few.extend(present.bridges.keys().cloned());
+            }
+            let links = linux::links_named(&few)?;
+            let all_seen = match &ovs {
+                OvsState::Present(present) => present
+                    .bridges
+                    .keys()
+                    .all(|bridge| links.contains_key(bridge)),
+                OvsState::Absent(_) | OvsState::Failed(_) => true,
+            };
+            // An Open vSwitch whose devices are not to be seen here can only be asked for everything.
+            if all_seen {
+                return Ok((Observed { links, ovs }, client, which));
+            }
+        }
+    }
+    let (ovs, client) = asked(&Ports::All);
+    Ok((
+        Observed {
+            links: linux::links()?,
+            ovs,
+        },
+        client,
+        Ports::All,
+    ))
 }
 
 /// What a reconcile did.
@@ -256,7 +300,7 @@ fn act(
     clear: Option<Option<&BTreeSet<SessionName>>>,
 ) -> Result<Done, Error> {
     let mut actions: Vec<Action> = Vec::new();
-    let mut applied = Applied::Yes;
+    let mut committed = None;
     for _ in 0..TRIES {
         let mut look = look(context, Detail::Mirrors, gone)?;
         if let Some(sessions) = clear {
@@ -271,50 +315,39 @@ fn act(
                 return Ok(Done {
                     look,
                     actions,
-                    applied,
+                    applied: Applied::Yes,
                 });
             }
         };
+        if !look.plan.is_done() {
+            committed = match ovs::commit(&mut client, &look.plan, ovs, &context.comment) {
+                Ok(generation) => Some(generation),
+                Err(ovs::Error::Conflict) => continue,
+                Err(error) => return Err(Error::Refused(error)),
+            };
+            actions.append(&mut look.plan.actions);
+            let now = ovs::observe_again(&mut client, &look.ports)
+                .map_err(|error| Error::NotVerified(ovs::chain(&error)))?;
+            look.observed.ovs = OvsState::Present(now);
+            look.plan = match clear {
+                Some(sessions) => clearing(&look.observed, sessions),
+                None => plan(&look.desired, &look.observed),
+            };
+        }
         if look.plan.is_done() {
+            let patience = context.deadline.min(Instant::now() + context.patience);
+            let applied = committed.map_or(Applied::Yes, |it| ovs::wait(&mut client, it, patience));
             return Ok(Done {
                 look,
                 actions,
                 applied,
             });
         }
-        let patience = context.deadline.min(Instant::now() + context.patience);
-        applied = match ovs::apply(&mut client, &look.plan, ovs, &context.comment, patience) {
-            Ok(applied) => applied,
-            Err(ovs::Error::Conflict) => continue,
-            Err(error) => return Err(Error::Refused(error)),
-        };
-        client.set_deadline(context.deadline);
-        actions.append(&mut look.plan.actions);
-        let now = ovs::observe_again(&mut client)
-            .map_err(|error| Error::NotVerified(ovs::chain(&error)))?;
-        let observed = Observed {
-            ovs: OvsState::Present(now),
-            ..std::mem::take(&mut look.observed)
-        };
-        let rest = match clear {
-            Some(sessions) => clearing(&observed, sessions),
-            None => plan(&look.desired, &observed),
-        };
         // A port that went meanwhile leaves something to do: that is another round, not a failure.
-        if !rest.is_done() {
-            log::debug!("not as planned after the commit, looking again:\n{rest}");
-            continue;
-        }
-        return Ok(Done {
-            look: Look {
-                observed,
-                plan: rest,
-                client: None,
-                ..look
-            },
-            actions,
-            applied,
-        });
+        log::debug!(
+            "not as planned after the commit, looking again:\n{}",
+            look.plan
+        );
     }
     Err(if actions.is_empty() {
         Error::Conflicts

@@ -75,7 +75,8 @@ pub fn read_bytes(path: &Path) -> Result<Vec<u8>, Error> {
             path: path.to_owned(),
         });
     }
-    let mut bytes = Vec::new();
+    // Read in one go where it fits: each read may be a round trip through FUSE.
+    let mut bytes = Vec::with_capacity(64 * 1024);
     file.take(MOST + 1)
         .read_to_end(&mut bytes)
         .map_err(failed)?;

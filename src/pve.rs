@@ -39,9 +39,18 @@ pub struct Questions {
     pub tags: bool,
     /// Do pools matter?
     pub pools: bool,
+    /// Does it matter which node this is, and who is filed where?
+    pub nodes: bool,
 }
 
 impl Questions {
+    /// Everything matters.
+    pub const ALL: Self = Self {
+        tags: true,
+        pools: true,
+        nodes: true,
+    };
+
     /// Looks through all selectors.
     pub fn of(annotations: &Annotations) -> Self {
         let selectors = || {
@@ -53,6 +62,7 @@ impl Questions {
         Self {
             tags: selectors().any(|selector| matches!(selector, Selector::Tag(..))),
             pools: selectors().any(|selector| matches!(selector, Selector::Pool(_))),
+            nodes: selectors().any(|selector| matches!(selector, Selector::Node(..))),
         }
     }
 }
@@ -86,8 +96,17 @@ impl Pve {
         if !self.is_mounted() {
             return Cluster::unknown(&format!("{} is not mounted", self.folder.display()));
         }
-        let members = self.members();
-        let placements = self.placements();
+        let not_read = || Unknown("not read".into());
+        let members = if questions.nodes {
+            self.members()
+        } else {
+            Err(not_read())
+        };
+        let placements = if questions.nodes || questions.tags {
+            self.placements()
+        } else {
+            Err(not_read())
+        };
         let this = members
             .as_ref()
             .map(|members| members.this.clone())
@@ -112,7 +131,7 @@ impl Pve {
             pools: if questions.pools {
                 self.pools()
             } else {
-                Err(Unknown("not read".into()))
+                Err(not_read())
             },
         }
     }

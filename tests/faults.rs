@@ -243,7 +243,11 @@ fn somebody_elses_mirror_to_the_same_port_is_said_and_left_alone() {
 
 /// What the engine does between its read and its write, step by step.
 fn observed(node: &Node) -> (Observed, ovs::Client) {
-    let (ovs, client) = ovs::observe(node.root(), Instant::now() + Duration::from_secs(20));
+    let (ovs, client) = ovs::observe(
+        node.root(),
+        &ovs::Ports::All,
+        Instant::now() + Duration::from_secs(20),
+    );
     (
         Observed {
             links: node.inside(|| linux::links().unwrap()),
@@ -278,10 +282,9 @@ fn a_port_that_vanishes_between_read_and_write_is_a_conflict_and_nothing_is_done
     let OvsState::Present(ovs) = &observed.ovs else {
         panic!("{observed:?}")
     };
-    let soon = || Instant::now() + Duration::from_secs(20);
     for nic in ["102/net0", "200/net1"] {
         node.unplug(nic);
-        let refused = ovs::apply(&mut client, &plan, ovs, "test", soon());
+        let refused = ovs::commit(&mut client, &plan, ovs, "test");
         assert!(matches!(refused, Err(ovs::Error::Conflict)), "{refused:?}");
         assert_eq!(mirrors(&node), [] as [&str; 0]);
         node.plug(nic);
@@ -293,7 +296,6 @@ fn a_port_that_vanishes_between_read_and_write_is_a_conflict_and_nothing_is_done
 #[test]
 fn a_mirror_that_somebody_adds_or_takes_over_meanwhile_is_a_conflict() {
     let node = three_guests();
-    let soon = || Instant::now() + Duration::from_secs(20);
     let (before, mut client) = observed(&node);
     let create = wanted(&node, SPAN_CFG, &before);
     node.ovs_vsctl(&[
@@ -313,7 +315,7 @@ fn a_mirror_that_somebody_adds_or_takes_over_meanwhile_is_a_conflict() {
         panic!("{before:?}")
     };
     assert!(matches!(
-        ovs::apply(&mut client, &create, ovs, "test", soon()),
+        ovs::commit(&mut client, &create, ovs, "test"),
         Err(ovs::Error::Conflict)
     ));
 
@@ -333,7 +335,7 @@ fn a_mirror_that_somebody_adds_or_takes_over_meanwhile_is_a_conflict() {
         panic!("{before:?}")
     };
     assert!(matches!(
-        ovs::apply(&mut client, &remove, ovs, "test", soon()),
+        ovs::commit(&mut client, &remove, ovs, "test"),
         Err(ovs::Error::Conflict)
     ));
     assert_eq!(

@@ -110,7 +110,7 @@ fn the_sensor_stops_first_then_the_sources() {
     assert_eq!(out, "");
     assert_eq!(
         err,
-        "pve-span: warning: dmz: nothing is mirrored to 200/net1: guest 200 is not running\n"
+        "pve-span: warning: dmz: nothing is mirrored to 200/net1: guest 200 is not running on this node\n"
     );
 
     node.start_guest(200);

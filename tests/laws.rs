@@ -6,8 +6,9 @@ mod model;
 
 use std::collections::BTreeSet;
 
-use model::{Node, apply_plan, foreign, node};
+use model::{Node, apply_plan, foreign, node, restricted};
 use proptest::prelude::*;
+use pve_span::core::interest::Interest;
 use pve_span::core::model::Vmid;
 use pve_span::core::plan::{Action, Change, plan};
 use pve_span::core::resolve::resolve;
@@ -90,6 +91,15 @@ proptest! {
         let (one, other) = (desired(&node, &nobody_gone()), desired(&shuffled, &nobody_gone()));
         prop_assert_eq!(one.mirrors, other.mirrors);
         prop_assert_eq!(one.held, other.held);
+    }
+
+    #[test]
+    fn looking_only_at_what_matters_gives_the_same_plan(node in node()) {
+        let annotations = node.annotations();
+        let Interest::Only(scope) = Interest::of(&annotations) else { return Ok(()) };
+        let (all, few) = (node.observed(), restricted(&node.observed(), &scope));
+        let of = |observed: &Observed| plan(&resolve(&annotations, &node.cluster(), observed, &nobody_gone()), observed);
+        prop_assert_eq!(of(&all), of(&few));
     }
 
     #[test]

@@ -51,14 +51,7 @@ pub fn run(root: &Path, file: Option<&Path>, format: Format) -> u8 {
     let name = path.display().to_string();
     let mut annotations = annotations::parse(&name, &text);
     if pve.is_mounted() {
-        let cluster = pve.cluster(
-            Questions {
-                tags: true,
-                pools: true,
-            },
-            &Whose::All,
-            None,
-        );
+        let cluster = pve.cluster(Questions::ALL, &Whose::All, None);
         annotations
             .diagnostics
             .extend(references::check(&name, &annotations, &cluster));

@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod diagnostic;
 pub mod filter;
 pub mod guest;
+pub mod interest;
 pub mod model;
 pub mod plan;
 pub mod ports;

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::interest::firewall_bridge_of;
 use super::model::{GuestKind, IfName, NicId, PortRole, VlanSet, port_owner};
 use super::state::{Observed, OvsPort, OvsState};
 
@@ -221,9 +222,7 @@ fn owner(
 }
 
 fn is_firewall_bridge(name: &IfName) -> bool {
-    name.as_str()
-        .strip_prefix("fwbr")
-        .is_some_and(|rest| port_owner(&format!("tap{rest}")).is_some())
+    firewall_bridge_of(name.as_str()).is_some()
 }
 
 /// The 20 of `vmbr0v20`, the bridge that Proxmox VE makes for `tag=20` on a VLAN-unaware bridge.

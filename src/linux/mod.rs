@@ -1,7 +1,9 @@
 //! The kernel's side: network devices and the node's own addresses, and work under a deadline.
 
+mod names;
 mod netlink;
 mod supervise;
 
-pub use netlink::{Error, links};
+pub use names::names;
+pub use netlink::{Error, links, links_named};
 pub use supervise::{Ended, supervise};

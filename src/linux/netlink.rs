@@ -1,6 +1,6 @@
 //! rtnetlink(7): devices and addresses, each in one dump.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use netlink_packet_core::{
@@ -46,37 +46,88 @@ pub fn links() -> Result<BTreeMap<IfName, Link>, Error> {
     request
         .attributes
         .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-    let mut names: BTreeMap<u32, IfName> = BTreeMap::new();
-    let mut found: Vec<(u32, Option<u32>, Option<String>)> = Vec::new();
-    for message in dump(&RouteNetlinkMessage::GetLink(request))? {
-        let RouteNetlinkMessage::NewLink(message) = message else {
-            continue;
-        };
-        let (mut name, mut master, mut kind) = (None, None, None);
-        for attribute in message.attributes {
-            match attribute {
-                LinkAttribute::IfName(text) => name = text.parse().ok(),
-                LinkAttribute::Controller(index) => master = Some(index),
-                LinkAttribute::LinkInfo(infos) => kind = infos.iter().find_map(kind_of),
-                _ => {}
-            }
-        }
-        if let Some(name) = name {
-            names.insert(message.header.index, name);
-            found.push((message.header.index, master, kind));
+    let answers = dump(&RouteNetlinkMessage::GetLink(request))?;
+    let found: Vec<Found> = answers.into_iter().filter_map(found).collect();
+    let names: BTreeMap<u32, IfName> = found
+        .iter()
+        .map(|link| (link.index, link.name.clone()))
+        .collect();
+    let mut addresses = addresses()?;
+    let link = |found: Found| {
+        let addresses = addresses.remove(&found.index).unwrap_or_default();
+        (found.name.clone(), found.link(&names, addresses))
+    };
+    Ok(found.into_iter().map(link).collect())
+}
+
+/// The devices of these names, as far as they exist, and what they are enslaved to. Addresses are not
+/// read.
+///
+/// # Errors
+/// The kernel cannot be asked.
+pub fn links_named(wanted: &BTreeSet<IfName>) -> Result<BTreeMap<IfName, Link>, Error> {
+    let mut socket = Netlink::open()?;
+    let mut found = Vec::new();
+    for name in wanted {
+        found.extend(socket.link(Some(name), 0)?);
+    }
+    let mut names: BTreeMap<u32, IfName> = found
+        .iter()
+        .map(|link| (link.index, link.name.clone()))
+        .collect();
+    let indexes: BTreeSet<u32> = names.keys().copied().collect();
+    let masters: BTreeSet<u32> = found.iter().filter_map(|link| link.master).collect();
+    for index in masters.into_iter().filter(|index| !indexes.contains(index)) {
+        if let Some(master) = socket.link(None, index)? {
+            names.insert(index, master.name.clone());
+            found.push(master);
         }
     }
-    let addresses = addresses()?;
-    let links = found.into_iter().filter_map(|(index, master, kind)| {
-        let link = Link {
-            index,
-            kind,
-            master: master.and_then(|master| names.get(&master).cloned()),
-            addresses: addresses.get(&index).cloned().unwrap_or_default(),
-        };
-        Some((names.get(&index)?.clone(), link))
-    });
-    Ok(links.collect())
+    Ok(found
+        .into_iter()
+        .map(|link| (link.name.clone(), link.link(&names, Vec::new())))
+        .collect())
+}
+
+/// A device as the kernel tells of it.
+struct Found {
+    name: IfName,
+    index: u32,
+    master: Option<u32>,
+    kind: Option<String>,
+}
+
+impl Found {
+    fn link(self, names: &BTreeMap<u32, IfName>, addresses: Vec<core::net::IpAddr>) -> Link {
+        let master = self.master.and_then(|master| names.get(&master).cloned());
+        Link {
+            index: self.index,
+            kind: self.kind,
+            master,
+            addresses,
+        }
+    }
+}
+
+fn found(message: RouteNetlinkMessage) -> Option<Found> {
+    let RouteNetlinkMessage::NewLink(message) = message else {
+        return None;
+    };
+    let (mut name, mut master, mut kind) = (None, None, None);
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(text) => name = text.parse().ok(),
+            LinkAttribute::Controller(index) => master = Some(index),
+            LinkAttribute::LinkInfo(infos) => kind = infos.iter().find_map(kind_of),
+            _ => {}
+        }
+    }
+    Some(Found {
+        name: name?,
+        index: message.header.index,
+        master,
+        kind,
+    })
 }
 
 fn kind_of(info: &LinkInfo) -> Option<String> {
@@ -141,34 +192,12 @@ fn dump(request: &RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>, Error
 const DUMP_INTERRUPTED: u16 = 0x10;
 
 fn dump_once(request: &RouteNetlinkMessage) -> Result<Option<Vec<RouteNetlinkMessage>>, Error> {
-    let failed = |doing| move |source| Error::Socket { doing, source };
-    let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed("opening a socket"))?;
-    socket.bind_auto().map_err(failed("binding"))?;
-    socket
-        .connect(&SocketAddr::new(0, 0))
-        .map_err(failed("connecting"))?;
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request.clone()));
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    socket.send(&bytes, 0).map_err(failed("sending"))?;
-
+    let mut socket = Netlink::open()?;
+    socket.send(request.clone(), NLM_F_REQUEST | NLM_F_DUMP)?;
     let mut messages = Vec::new();
     let mut interrupted = false;
-    let mut buffer: Vec<u8> = Vec::with_capacity(256 * 1024);
     loop {
-        buffer.clear();
-        socket.recv(&mut buffer, 0).map_err(failed("receiving"))?;
-        let mut offset = 0;
-        while let Some(rest) = buffer.get(offset..).filter(|rest| !rest.is_empty()) {
-            let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
-                .map_err(|error| Error::Decode(error.to_string()))?;
-            let length = usize::try_from(message.header.length).unwrap_or(usize::MAX);
-            if length == 0 {
-                return Err(Error::Decode("a message without length".into()));
-            }
+        for message in socket.receive()? {
             interrupted |= message.header.flags & DUMP_INTERRUPTED != 0;
             match message.payload {
                 NetlinkPayload::Done(_) => return Ok((!interrupted).then_some(messages)),
@@ -181,7 +210,98 @@ fn dump_once(request: &RouteNetlinkMessage) -> Result<Option<Vec<RouteNetlinkMes
                 NetlinkPayload::InnerMessage(inner) => messages.push(inner),
                 _ => {}
             }
-            offset = offset.saturating_add(length.next_multiple_of(4));
         }
+    }
+}
+
+/// A socket to the kernel, and room for its answers.
+struct Netlink {
+    socket: Socket,
+    buffer: Vec<u8>,
+}
+
+impl Netlink {
+    fn open() -> Result<Self, Error> {
+        let failed = |doing| move |source| Error::Socket { doing, source };
+        let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed("opening a socket"))?;
+        socket.bind_auto().map_err(failed("binding"))?;
+        socket
+            .connect(&SocketAddr::new(0, 0))
+            .map_err(failed("connecting"))?;
+        Ok(Self {
+            socket,
+            buffer: Vec::with_capacity(64 * 1024),
+        })
+    }
+
+    /// One device, by its name or its index; nothing if it is not there.
+    fn link(&mut self, name: Option<&IfName>, index: u32) -> Result<Option<Found>, Error> {
+        let mut request = LinkMessage::default();
+        request.header.index = index;
+        request
+            .attributes
+            .extend(name.map(|name| LinkAttribute::IfName(name.to_string())));
+        request
+            .attributes
+            .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        self.send(RouteNetlinkMessage::GetLink(request), NLM_F_REQUEST)?;
+        for message in self.receive()? {
+            match message.payload {
+                NetlinkPayload::InnerMessage(inner) => return Ok(found(inner)),
+                NetlinkPayload::Error(error) => {
+                    let source = error.to_io();
+                    let is_gone = source.raw_os_error() == Some(nix::libc::ENODEV);
+                    return if is_gone {
+                        Ok(None)
+                    } else {
+                        Err(Error::Socket {
+                            doing: "asking for a device",
+                            source,
+                        })
+                    };
+                }
+                _ => {}
+            }
+        }
+        Err(Error::Decode("an empty answer".into()))
+    }
+
+    fn send(&mut self, request: RouteNetlinkMessage, flags: u16) -> Result<(), Error> {
+        let mut header = NetlinkHeader::default();
+        header.flags = flags;
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request));
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        self.socket
+            .send(&bytes, 0)
+            .map_err(|source| Error::Socket {
+                doing: "sending",
+                source,
+            })?;
+        Ok(())
+    }
+
+    fn receive(&mut self) -> Result<Vec<NetlinkMessage<RouteNetlinkMessage>>, Error> {
+        self.buffer.clear();
+        self.socket
+            .recv(&mut self.buffer, 0)
+            .map_err(|source| Error::Socket {
+                doing: "receiving",
+                source,
+            })?;
+        let mut messages = Vec::new();
+        let mut offset = 0;
+        while let Some(rest) = self.buffer.get(offset..).filter(|rest| !rest.is_empty()) {
+            let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
+                .map_err(|error| Error::Decode(error.to_string()))?;
+            let length = usize::try_from(message.header.length).unwrap_or(usize::MAX);
+            if length == 0 {
+                return Err(Error::Decode("a message without length".into()));
+            }
+            offset = offset.saturating_add(length.next_multiple_of(4));
+            messages.push(message);
+        }
+        Ok(messages)
     }
 }

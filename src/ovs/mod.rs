@@ -15,6 +15,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 pub use lower::operations;
+pub use observe::Ports;
 pub use rpc::{Client, Error};
 
 use crate::core::plan::Plan;
@@ -38,9 +39,9 @@ pub enum Applied {
 }
 
 /// Connects and reads; a missing or failing Open vSwitch is a state, not an error.
-pub fn observe(root: &Path, deadline: Instant) -> (OvsState, Option<Client>) {
+pub fn observe(root: &Path, which: &Ports, deadline: Instant) -> (OvsState, Option<Client>) {
     let read = Client::connect(&root.join(SOCKET), deadline).and_then(|mut client| {
-        let ovs = observe::read(&mut client)?;
+        let ovs = observe::read(&mut client, which)?;
         Ok((ovs, client))
     });
     match read {
@@ -54,22 +55,24 @@ pub fn observe(root: &Path, deadline: Instant) -> (OvsState, Option<Client>) {
 ///
 /// # Errors
 /// As [`Client::transact`].
-pub fn observe_again(client: &mut Client) -> Result<Ovs, Error> {
-    observe::read(client)
+pub fn observe_again(client: &mut Client, which: &Ports) -> Result<Ovs, Error> {
+    observe::read(client, which)
 }
 
-/// Carries the plan out in one transaction and waits until ovs-vswitchd has acted on it, until the
-/// deadline at most.
+/// A state of the configuration that ovs-vswitchd can reach (`next_cfg`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Generation(i64);
+
+/// Carries the plan out in one transaction.
 ///
 /// # Errors
 /// Nothing was done: the database could not be reached, refused, or has changed ([`Error::Conflict`]).
-pub fn apply(
+pub fn commit(
     client: &mut Client,
     plan: &Plan,
     ovs: &Ovs,
     comment: &str,
-    patience: Instant,
-) -> Result<Applied, Error> {
+) -> Result<Generation, Error> {
     let mut operations = lower::operations(plan, ovs)?;
     operations.push(json!({"op": "mutate", "table": "Open_vSwitch", "where": [], "mutations": [["next_cfg", "+=", 1]]}));
     operations.push(
@@ -80,16 +83,22 @@ pub fn apply(
     let next_cfg = results
         .iter()
         .find_map(|result| result.get("rows")?.get(0)?.get("next_cfg")?.as_i64());
+    next_cfg
+        .map(Generation)
+        .ok_or_else(|| Error::Protocol("next_cfg cannot be read back".into()))
+}
+
+/// Waits until ovs-vswitchd has acted on a commit, for as long as there is patience.
+pub fn wait(client: &mut Client, generation: Generation, patience: Instant) -> Applied {
     client.set_deadline(patience);
-    // Committed is committed: whatever happens from here on, the caller reads back what is there.
-    match wait_for(client, next_cfg.unwrap_or(0)) {
-        Ok(()) => Ok(Applied::Yes),
-        Err(_) => Ok(Applied::NotYet),
+    match reached(client, generation) {
+        Ok(()) => Applied::Yes,
+        // Committed is committed; that nobody can tell how far it got is not worse than that it did not.
+        Err(_) => Applied::NotYet,
     }
 }
 
-/// Waits until `cur_cfg` has reached `next_cfg`.
-fn wait_for(client: &mut Client, next_cfg: i64) -> Result<(), Error> {
+fn reached(client: &mut Client, Generation(next_cfg): Generation) -> Result<(), Error> {
     let initial = client.monitor("Open_vSwitch", &["cur_cfg"])?;
     let mut seen = highest(&initial, 0);
     while seen.is_none_or(|cur_cfg| cur_cfg < next_cfg) {

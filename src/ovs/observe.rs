@@ -1,70 +1,98 @@
 //! Open vSwitch's database → [`Ovs`]: bridges, ports and mirrors, in one read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
 use super::rpc::{Client, Error};
-use super::value::{map_get, number, optional, row_id, set};
+use super::value::{map_get, number, optional, row_id, set, to_uuid};
 use super::{MARK_OUTPUT, MARK_SESSION};
 use crate::core::model::{IfName, SessionName, VlanSet};
 use crate::core::state::{
     Mark, Mirror, MirrorConfig, MirrorOutput, Ovs, OvsBridge, OvsPort, RowId, Statistics, Taken,
 };
 
-/// Table and columns, in the order in which [`read`] takes them apart. All of them are in the schema
-/// since Open vSwitch 2.8.
-const TABLES: [(&str, &[&str]); 5] = [
-    ("Open_vSwitch", &["next_cfg", "cur_cfg"]),
-    ("Interface", &["_uuid", "type", "ofport", "error"]),
-    ("Port", &["_uuid", "name", "tag", "trunks", "interfaces"]),
-    (
-        "Mirror",
-        &[
-            "_uuid",
-            "name",
-            "select_all",
-            "select_src_port",
-            "select_dst_port",
-            "select_vlan",
-            "output_port",
-            "output_vlan",
-            "snaplen",
-            "statistics",
-            "external_ids",
-        ],
-    ),
-    ("Bridge", &["_uuid", "name", "ports", "mirrors"]),
-];
+/// What is read of each table; all of it is in the schema since Open vSwitch 2.8.
+const ROOT: (&str, &[&str]) = ("Open_vSwitch", &["next_cfg", "cur_cfg"]);
+const BRIDGE: (&str, &[&str]) = ("Bridge", &["_uuid", "name", "ports", "mirrors"]);
+const PORT: (&str, &[&str]) = ("Port", &["_uuid", "name", "tag", "trunks", "interfaces"]);
+const INTERFACE: (&str, &[&str]) = ("Interface", &["_uuid", "type", "ofport", "error"]);
+const MIRROR: (&str, &[&str]) = (
+    "Mirror",
+    &[
+        "_uuid",
+        "name",
+        "select_all",
+        "select_src_port",
+        "select_dst_port",
+        "select_vlan",
+        "output_port",
+        "output_vlan",
+        "snaplen",
+        "statistics",
+        "external_ids",
+    ],
+);
 
-/// Reads everything that mirrors depend on, at one point in time.
+/// Which ports are read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ports {
+    /// All.
+    All,
+    /// Those of these names, and those that our mirrors refer to.
+    Named(BTreeSet<IfName>),
+}
+
+/// Reads what mirrors depend on, at one point in time.
 ///
 /// # Errors
 /// The database cannot be asked, or its answer is not what the schema promises.
-pub fn read(client: &mut Client) -> Result<Ovs, Error> {
-    let selects: Vec<Value> = TABLES
-        .iter()
-        .map(|(table, columns)| json!({"op": "select", "table": table, "where": [], "columns": columns}))
-        .collect();
-    let results = client.transact(&selects)?;
-    let [roots, interfaces, ports, mirrors, bridges] = results.as_slice() else {
-        return Err(Error::Protocol("a select's result is missing".into()));
+pub fn read(client: &mut Client, which: &Ports) -> Result<Ovs, Error> {
+    let conditions: Vec<Value> = match which {
+        Ports::All => vec![json!([])],
+        Ports::Named(names) => names
+            .iter()
+            .map(|name| json!([["name", "==", name.as_str()]]))
+            .collect(),
     };
-    let mut interface_rows = BTreeMap::new();
-    for row in rows(interfaces)? {
-        interface_rows.insert(column_id(row, "_uuid")?, row);
+    let all = json!([]);
+    let mut selects = vec![
+        select(ROOT, &all),
+        select(MIRROR, &all),
+        select(BRIDGE, &all),
+    ];
+    for condition in &conditions {
+        selects.extend([select(PORT, condition), select(INTERFACE, condition)]);
     }
-    let mut port_rows = BTreeMap::new();
-    for row in rows(ports)? {
-        let id = column_id(row, "_uuid")?;
-        // A name that no device can have is nobody's source; its port is left alone.
-        if let Ok(name) = text(row, "name").parse::<IfName>() {
-            port_rows.insert(id.clone(), (name, port(id, row, &interface_rows)));
+    let results = client.transact(&selects)?;
+    let (tables, of_ports) = results.split_at_checked(3).ok_or_else(missing)?;
+    let [roots, mirrors, bridges] = tables else {
+        return Err(missing());
+    };
+    let mut ports = PortRows::default();
+    for pair in of_ports.chunks(2) {
+        let [port_rows, interfaces] = pair else {
+            return Err(missing());
+        };
+        ports.add(rows(port_rows)?, rows(interfaces)?)?;
+    }
+    if *which != Ports::All {
+        let unknown = ports.unknown(rows(mirrors)?);
+        let selects: Vec<Value> = unknown
+            .iter()
+            .map(|id| select(PORT, &json!([["_uuid", "==", to_uuid(id)]])))
+            .collect();
+        for result in if selects.is_empty() {
+            Vec::new()
+        } else {
+            client.transact(&selects)?
+        } {
+            ports.add(rows(&result)?, &[])?;
         }
     }
     let mut mirror_rows = BTreeMap::new();
     for row in rows(mirrors)? {
-        mirror_rows.insert(column_id(row, "_uuid")?, mirror(row, &port_rows));
+        mirror_rows.insert(column_id(row, "_uuid")?, mirror(row, &ports.0));
     }
     let mut found = Ovs {
         bridges: BTreeMap::new(),
@@ -84,7 +112,7 @@ pub fn read(client: &mut Client) -> Result<Ovs, Error> {
         let bridge = OvsBridge {
             row: column_id(row, "_uuid")?,
             ports: references("ports")
-                .filter_map(|id| port_rows.remove(&id))
+                .filter_map(|id| ports.0.remove(&id))
                 .collect(),
             mirrors: references("mirrors")
                 .filter_map(|id| mirror_rows.remove_entry(&id))
@@ -93,6 +121,56 @@ pub fn read(client: &mut Client) -> Result<Ovs, Error> {
         found.bridges.insert(name, bridge);
     }
     Ok(found)
+}
+
+fn select((table, columns): (&str, &[&str]), condition: &Value) -> Value {
+    json!({"op": "select", "table": table, "where": condition, "columns": columns})
+}
+
+fn missing() -> Error {
+    Error::Protocol("a select's result is missing".into())
+}
+
+/// The ports that were read, by row.
+#[derive(Default)]
+struct PortRows(BTreeMap<RowId, (IfName, OvsPort)>);
+
+impl PortRows {
+    fn add(&mut self, ports: &[Value], interfaces: &[Value]) -> Result<(), Error> {
+        let mut interface_rows = BTreeMap::new();
+        for row in interfaces {
+            interface_rows.insert(column_id(row, "_uuid")?, row);
+        }
+        for row in ports {
+            let id = column_id(row, "_uuid")?;
+            // A name that no device can have is nobody's source; its port is left alone.
+            if let Ok(name) = text(row, "name").parse::<IfName>() {
+                self.0
+                    .insert(id.clone(), (name, port(id, row, &interface_rows)));
+            }
+        }
+        Ok(())
+    }
+
+    /// The ports that mirrors of ours refer to and that were not read.
+    fn unknown(&self, mirrors: &[Value]) -> BTreeSet<RowId> {
+        let ours = mirrors.iter().filter(|row| {
+            row.get("external_ids")
+                .and_then(|map| map_get(map, MARK_SESSION))
+                .is_some()
+        });
+        let columns = ["select_src_port", "select_dst_port", "output_port"];
+        let references = ours.flat_map(|row| {
+            columns
+                .iter()
+                .filter_map(|column| row.get(column))
+                .flat_map(set)
+        });
+        references
+            .filter_map(row_id)
+            .filter(|id| !self.0.contains_key(id))
+            .collect()
+    }
 }
 
 fn caught_up(roots: &[Value]) -> bool {
@@ -151,7 +229,7 @@ fn port(id: RowId, row: &Value, interfaces: &BTreeMap<RowId, &Value>) -> OvsPort
             .map(|interface| text(interface, "type").to_owned())
             .unwrap_or_default(),
         failed: own().all(failed),
-        interfaces: own().count(),
+        interfaces: row.get("interfaces").map(set).unwrap_or_default().len(),
     }
 }
 

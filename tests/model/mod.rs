@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use pve_span::core::annotations::{self, Annotations};
 use pve_span::core::cluster::{Cluster, Placement, parse_pools};
 use pve_span::core::guest;
+use pve_span::core::interest::Scope;
 use pve_span::core::model::{GuestKind, IfName, SessionName, Vmid};
 use pve_span::core::plan::{Change, Plan};
 use pve_span::core::state::{
@@ -482,4 +483,53 @@ pub fn apply_plan(plan: &Plan, observed: &mut Observed) {
             Change::Create | Change::Remove { .. } => {}
         }
     }
+}
+
+/// What a look that is narrowed to some ports would have observed.
+pub fn restricted(observed: &Observed, scope: &Scope) -> Observed {
+    let mut few = observed.clone();
+    let OvsState::Present(ovs) = &mut few.ovs else {
+        unreachable!()
+    };
+    for bridge in ovs.bridges.values_mut() {
+        let ours = bridge
+            .mirrors
+            .values()
+            .filter(|mirror| mirror.mark.is_some());
+        let referred: BTreeSet<IfName> = ours
+            .flat_map(|mirror| {
+                let output = match &mirror.config.output {
+                    MirrorOutput::Port(port) => Some(port.clone()),
+                    _ => None,
+                };
+                mirror.config.ports.keys().cloned().chain(output)
+            })
+            .collect();
+        bridge
+            .ports
+            .retain(|name, _| scope.covers(name.as_str()) || referred.contains(name));
+        let known: BTreeSet<IfName> = bridge.ports.keys().cloned().collect();
+        // A port that was not read has no name where somebody else's mirror refers to it.
+        for mirror in bridge
+            .mirrors
+            .values_mut()
+            .filter(|mirror| mirror.mark.is_none())
+        {
+            mirror.config.ports.retain(|name, _| known.contains(name));
+            if matches!(&mirror.config.output, MirrorOutput::Port(port) if !known.contains(port)) {
+                mirror.config.output = MirrorOutput::None;
+            }
+        }
+    }
+    let bridges: BTreeSet<IfName> = ovs.bridges.keys().cloned().collect();
+    let covered = |name: &IfName| scope.covers(name.as_str()) || bridges.contains(name);
+    let masters: BTreeSet<IfName> = observed
+        .links
+        .iter()
+        .filter(|(name, _)| covered(name))
+        .filter_map(|(_, link)| link.master.clone())
+        .collect();
+    few.links
+        .retain(|name, _| covered(name) || masters.contains(name));
+    few
 }

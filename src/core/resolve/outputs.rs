@@ -99,7 +99,7 @@ impl<'a> Outputs<'a> {
                 nic.index
             ));
         }
-        Absent(format!("guest {guest} is not running"))
+        Absent(format!("guest {guest} is not running on this node"))
     }
 
     /// Why a device is in no bridge that can be seen.

@@ -1,0 +1,137 @@
+//! Which ports can matter to a file's sessions, so that a hook on a node with hundreds of guests need
+//! not look at all of them.
+//!
+//! Looking at less must never change the plan; a law of `tests/laws.rs` holds this module to it.
+
+use std::collections::BTreeSet;
+
+use super::annotations::Annotations;
+use super::model::{IfName, NicId, Vmid, port_owner};
+use super::selector::{Output, Selector};
+
+/// What has to be looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Interest {
+    /// All ports.
+    Everything,
+    /// These only.
+    Only(Scope),
+}
+
+/// Guests by number, and ports by name.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Scope {
+    guests: BTreeSet<(Vmid, Vmid)>,
+    /// Ports that are not guests'.
+    pub ports: BTreeSet<IfName>,
+}
+
+impl Interest {
+    /// Reads it off the sessions. Whatever chooses by something else than numbers and names may choose
+    /// any guest.
+    pub fn of(annotations: &Annotations) -> Self {
+        let mut scope = Scope::default();
+        for session in annotations.sessions.values() {
+            for source in &session.sources {
+                match &source.value {
+                    Selector::Guests { low, high, .. } => {
+                        scope.guests.insert((*low, *high));
+                    }
+                    Selector::Port(port) => {
+                        scope.ports.insert(port.clone());
+                    }
+                    // Taken as a whole, unless something is left out of it.
+                    Selector::Bridge(_) if session.exclude.is_empty() => {}
+                    _ => return Self::Everything,
+                }
+            }
+            for output in &session.outputs {
+                match &output.value {
+                    Output::Nic(nic) => {
+                        scope.guests.insert((nic.vmid, nic.vmid));
+                    }
+                    // Whether it may be taken depends on its neighbours.
+                    Output::Port(_) => return Self::Everything,
+                    _ => {}
+                }
+            }
+        }
+        Self::Only(scope)
+    }
+}
+
+impl Scope {
+    /// Can a device of this name matter?
+    pub fn covers(&self, name: &str) -> bool {
+        let nic = port_owner(name)
+            .map(|(nic, _)| nic)
+            .or_else(|| firewall_bridge_of(name));
+        nic.is_some_and(|nic| {
+            self.guests
+                .iter()
+                .any(|(low, high)| (*low..=*high).contains(&nic.vmid))
+        }) || self.ports.contains(name)
+    }
+}
+
+/// The NIC of `fwbr101i0`.
+pub fn firewall_bridge_of(name: &str) -> Option<NicId> {
+    let (nic, _) = port_owner(&format!("tap{}", name.strip_prefix("fwbr")?))?;
+    Some(nic)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::annotations::parse;
+
+    fn interest(text: &str) -> Interest {
+        let annotations = parse("span.cfg", text);
+        assert!(annotations.is_valid());
+        Interest::of(&annotations)
+    }
+
+    #[test]
+    fn numbers_and_names_narrow_it_and_groups_do_not() {
+        let Interest::Only(scope) =
+            interest("[a]\nsource = 101, 300-310/net0, port:eno1\noutput = 200/net1\n")
+        else {
+            panic!("everything");
+        };
+        for name in [
+            "tap101i0",
+            "veth101i3",
+            "fwln101o0",
+            "fwbr101i0",
+            "tap305i1",
+            "tap200i0",
+            "eno1",
+        ] {
+            assert!(scope.covers(name), "{name}");
+        }
+        for name in [
+            "tap102i0",
+            "tap1010i0",
+            "fwbr311i0",
+            "eno2",
+            "vmbr0",
+            "fwbr101",
+        ] {
+            assert!(!scope.covers(name), "{name}");
+        }
+        for source in ["tag:web", "pool:prod", "node:pve1", "all"] {
+            assert_eq!(
+                interest(&format!("[a]\nsource = {source}\noutput = 200/net1\n")),
+                Interest::Everything
+            );
+        }
+        assert_eq!(
+            interest("[a]\nsource = 101\noutput = port:eno2\n"),
+            Interest::Everything
+        );
+        assert_eq!(
+            interest("[a]\nsource = bridge:vmbr2\nexclude = 101\noutput = 200/net1\n"),
+            Interest::Everything
+        );
+    }
+}
