@@ -9,7 +9,7 @@ pub mod references;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::annotations::{Annotations, Point, Session, Switch, reaches};
+use super::annotations::{Annotations, EngineChoice, Point, Session, Switch, reaches};
 use super::cluster::Cluster;
 use super::model::{IfName, NicId, SessionName, Vmid};
 use super::ports::{BridgeKind, Port, PortMap};
@@ -426,15 +426,7 @@ fn place(
                             .or_insert_with(|| not_on(bridge, &bridges, &spelled, outputs.map));
                     }
                 }
-                let names: Vec<&str> = bridges.iter().map(|bridge| bridge.as_str()).collect();
-                (
-                    Some(if names.is_empty() {
-                        "ovs".into()
-                    } else {
-                        format!("ovs on {}", names.join(", "))
-                    }),
-                    None,
-                )
+                (Some(engine(session, &place, &bridges)), None)
             }
         };
         state.outputs.push(OutputState {
@@ -448,6 +440,22 @@ fn place(
             source.refused = reasons.get(&source.port).cloned();
         }
     }
+}
+
+/// The engine and why: so far there is one, and it mirrors within a bridge.
+fn engine(session: &Session, place: &Place<'_>, bridges: &BTreeSet<&IfName>) -> String {
+    let why = match (session.engine, place) {
+        (EngineChoice::Ovs, _) => "as asked",
+        (_, Place::Vlan(_)) => "RSPAN",
+        (_, Place::Port(_)) => "same bridge",
+    };
+    let names: Vec<&str> = bridges.iter().map(|bridge| bridge.as_str()).collect();
+    let place = if names.is_empty() {
+        String::new()
+    } else {
+        format!(", {}", names.join(" and "))
+    };
+    format!("ovs: {why}{place}")
 }
 
 fn sources<'c>(choice: &'c Choice<'_>) -> impl Iterator<Item = (&'c IfName, &'c IfName)> {

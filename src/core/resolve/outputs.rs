@@ -45,7 +45,7 @@ impl<'a> Outputs<'a> {
         };
         if port.bridge_kind == BridgeKind::Linux {
             return Err(Refused(format!(
-                "{nic} is on the Linux bridge {}, which needs the nft engine, and this version does not have it",
+                "{nic} is on the Linux bridge {}, which needs the nft engine, which this version does not have",
                 port.bridge
             )));
         }
@@ -135,7 +135,7 @@ impl<'a> Outputs<'a> {
         };
         if port.bridge_kind == BridgeKind::Linux {
             return Err(Refused(format!(
-                "{name} is on the Linux bridge {}, which needs the nft engine, and this version does not have it",
+                "{name} is on the Linux bridge {}, which needs the nft engine, which this version does not have",
                 port.bridge
             )));
         }

@@ -1,0 +1,117 @@
+//! An unreadable or invalid file never blinds a sensor: the last good copy stays in force, and it is said.
+
+#![allow(clippy::unwrap_used)]
+
+mod lab;
+mod scene;
+
+use lab::Node;
+use scene::{apply, hook, mirrors, stderr, three_guests, told};
+
+const SPAN_CFG: &str =
+    "[dmz]\nsource = 101, 102\noutput = 200/net1\n[two]\nsource = 101\noutput = vlan:999\n";
+const DMZ: &str = "dmz tap200i1: from tap101i0 tap102i0, to tap101i0 tap102i0";
+const STAYS: &str = "; the last good copy, /var/lib/pve-span/span.cfg, stays in force\n";
+
+fn node() -> Node {
+    let node = three_guests();
+    apply(&node, SPAN_CFG);
+    assert_eq!(mirrors(&node).len(), 2);
+    node
+}
+
+/// A guest stops and starts, and every command is called: the mirrors are back, and each says why.
+#[track_caller]
+fn assert_it_stays_in_force(node: &Node, why: &str) {
+    let notice = format!("pve-span: warning: {why}{STAYS}");
+    hook(node, 101, "pre-stop");
+    assert_eq!(mirrors(node), ["dmz tap200i1: from tap102i0, to tap102i0"]);
+    let (_, err) = hook(node, 101, "post-start");
+    assert_eq!(err, notice);
+    assert_eq!(mirrors(node).len(), 2);
+    assert!(mirrors(node).contains(&DMZ.to_owned()));
+    for command in ["apply", "plan", "status", "ports"] {
+        let output = node.pve_span(&[command]);
+        assert!(
+            stderr(node, &output).contains(&notice),
+            "{command}: {}",
+            told(&output)
+        );
+    }
+}
+
+#[test]
+fn when_etc_pve_is_not_mounted() {
+    let node = node();
+    node.unmount_pve();
+    assert_it_stays_in_force(
+        &node,
+        "/etc/pve/ is not mounted (no .version in it); see systemctl status pve-cluster",
+    );
+    node.mount_pve();
+    assert_eq!(hook(&node, 101, "post-start").1, "");
+}
+
+#[test]
+fn when_the_file_is_truncated() {
+    let node = node();
+    node.span_cfg("");
+    assert_it_stays_in_force(
+        &node,
+        "/etc/pve/span.cfg is not valid (the file is empty); see pve-span check",
+    );
+    node.span_cfg("[dmz]\nsource = 101, 10");
+    let (_, err) = hook(&node, 101, "post-start");
+    assert!(err.contains("span.cfg is cut off"), "{err}");
+    assert_eq!(mirrors(&node).len(), 2);
+}
+
+#[test]
+fn when_the_file_has_a_syntax_error() {
+    let node = node();
+    node.span_cfg(&SPAN_CFG.replace("vlan:999", "vlna:999"));
+    assert_it_stays_in_force(
+        &node,
+        "/etc/pve/span.cfg is not valid (line 6: `vlna:999` is not an output (200/net1, port:eno2, vlan:999, vxlan:…, gre:…, \
+         erspan:…), did you mean `vlan`?); see pve-span check",
+    );
+}
+
+#[test]
+fn when_the_file_is_gone() {
+    let node = node();
+    std::fs::remove_file(node.path("etc/pve/span.cfg")).unwrap();
+    assert_it_stays_in_force(
+        &node,
+        "cannot read /etc/pve/span.cfg: No such file or directory (os error 2)",
+    );
+}
+
+#[test]
+fn but_a_session_that_a_valid_file_no_longer_lists_is_removed() {
+    let node = node();
+    node.span_cfg("[dmz]\nsource = 101, 102\noutput = 200/net1\n");
+    let (out, err) = hook(&node, 101, "post-start");
+    assert_eq!(
+        out,
+        "pve-span: two: no longer mirrors to vlan:999 (ovs, vmbr2): span.cfg does not list the session\n"
+    );
+    assert_eq!(err, "");
+    assert_eq!(mirrors(&node), [DMZ]);
+    node.span_cfg("# no sessions any more\n");
+    hook(&node, 101, "post-start");
+    assert_eq!(mirrors(&node), [] as [&str; 0]);
+}
+
+#[test]
+fn a_session_that_this_version_cannot_serve_keeps_what_it_mirrors() {
+    let node = node();
+    node.span_cfg(&SPAN_CFG.replace("[two]", "filter = tcp\n[two]"));
+    let (out, err) = hook(&node, 101, "post-start");
+    assert_eq!(out, "");
+    assert_eq!(
+        err,
+        "pve-span: warning: dmz is refused: `filter` needs the nft engine, which this version does not have\n"
+    );
+    assert_eq!(mirrors(&node).len(), 2);
+}
