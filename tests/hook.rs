@@ -53,7 +53,7 @@ fn a_guest_is_mirrored_from_its_start_to_its_stop() {
     let (out, err) = hook(&node, 101, "pre-stop");
     assert_eq!(
         out,
-        "pve-span: dmz: no longer mirrors to 200/net1 (ovs, vmbr2): nothing to mirror here\n"
+        "pve-span: dmz: no longer mirrors to 200/net1 (ovs, vmbr2): none of its sources is here\n"
     );
     assert_eq!(err, "");
     assert_eq!(mirrors(&node), [] as [&str; 0]);
@@ -95,7 +95,7 @@ fn the_sensor_stops_first_then_the_sources() {
     let (out, err) = hook(&node, 200, "pre-stop");
     assert_eq!(
         out,
-        "pve-span: dmz: no longer mirrors to 200/net1 (ovs, vmbr2): nothing to mirror here\n"
+        "pve-span: dmz: no longer mirrors to 200/net1 (ovs, vmbr2): its output is not here\n"
     );
     assert_eq!(err, "");
     node.stop_guest(200);

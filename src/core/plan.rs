@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::model::{IfName, NicId, SessionName, VlanSet, port_owner};
 use super::state::{
     Desired, Mirror, MirrorConfig, MirrorKey, MirrorOutput, Observed, OvsBridge, OvsState, RowId,
-    Taken, Wanted,
+    SessionPhase, Taken, Wanted,
 };
 
 /// The most mirrors that a bridge can have (Open vSwitch, `MAX_MIRRORS` in ofproto/ofproto-dpif-mirror.h).
@@ -139,15 +139,7 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
                 .copied()
                 .filter(|wanted| stays(wanted, mirror));
             let Some(wanted) = wanted else {
-                let listed = desired
-                    .sessions
-                    .iter()
-                    .any(|state| state.name == key.session);
-                let why = if listed {
-                    "nothing to mirror here"
-                } else {
-                    "span.cfg does not list the session"
-                };
+                let why = why_removed(desired, &key);
                 plan.actions.push(Action {
                     mirror: key,
                     row: Some(row.clone()),
@@ -196,6 +188,31 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
     plan.actions
         .sort_by_key(|action| !matches!(action.change, Change::Remove { .. }));
     plan
+}
+
+/// Why a mirror of ours goes.
+fn why_removed(desired: &Desired, key: &MirrorKey) -> &'static str {
+    let Some(state) = desired
+        .sessions
+        .iter()
+        .find(|state| state.name == key.session)
+    else {
+        return "span.cfg does not list the session";
+    };
+    match state.phase {
+        SessionPhase::Disabled => return "the session is switched off",
+        SessionPhase::Expired => return "the session has expired",
+        SessionPhase::Running | SessionPhase::Refused(_) => {}
+    }
+    match state
+        .outputs
+        .iter()
+        .find(|output| output.output == key.output)
+    {
+        None => "span.cfg does not list the output",
+        Some(output) if output.fault.is_some() => "its output is not here",
+        Some(_) => "none of its sources is here",
+    }
 }
 
 fn takes_something(config: &MirrorConfig) -> bool {
