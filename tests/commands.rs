@@ -5,24 +5,11 @@
 mod lab;
 mod scene;
 
-use std::process::Output;
-
 use lab::{Guest, Node};
-use scene::{apply, guests, mirrors, sensor, stderr, stdout, three_guests, told, vm};
+use scene::{apply, guests, mirrors, run, sensor, three_guests, told, vm};
 use serde_json::Value;
 
 const SPAN_CFG: &str = "[dmz]\nsource = 101, 102\noutput = 200/net1\n";
-
-/// Exit code, stdout and stderr, with the node's root taken out.
-fn run(node: &Node, args: &[&str]) -> (i32, String, String) {
-    let output: Output = node.pve_span(args);
-    let root = node.root().display().to_string();
-    (
-        output.status.code().unwrap(),
-        stdout(&output).replace(&root, ""),
-        stderr(node, &output),
-    )
-}
 
 fn json(node: &Node, args: &[&str]) -> (i32, Value) {
     let (code, out, _) = run(node, args);
@@ -386,105 +373,6 @@ fn clear_removes_ours_and_only_what_it_is_told() {
     assert!(out.contains("Old_Session"), "{out}");
     assert_eq!(mirrors(&node), [] as [&str; 0]);
     assert_eq!(run(&node, &["clear", "--all"]).1, "nothing to clear\n");
-}
-
-#[test]
-fn what_cannot_be_mirrored_is_refused_with_reason_and_remedy() {
-    let node = Node::start();
-    node.ovs_bridge("vmbr2");
-    node.ovs_bridge("vmbr3");
-    node.linux_bridge("vmbr0");
-    node.add(
-        &vm(101, ",firewall=1")
-            .net(1, "virtio=BC:24:11:2A:00:02,bridge=vmbr3")
-            .net(2, "virtio=BC:24:11:2A:00:03,bridge=vmbr0"),
-    );
-    node.add(
-        &Guest::vm(200)
-            .net(1, "virtio=BC:24:11:2A:01:C8,bridge=vmbr2,firewall=1")
-            .net(2, "virtio=BC:24:11:2A:02:C8,bridge=vmbr0"),
-    );
-    node.add(&sensor(201));
-    node.start_guests([101, 200, 201]);
-    node.span_cfg(
-        "[across]\nsource = 101\noutput = 201/net1\n\
-         [before]\nsource = 101/net0\npoint = guest\noutput = 201/net1\n\
-         [behind]\nsource = 101/net0\noutput = 200/net1\n\
-         [filter]\nsource = 101/net0\nfilter = not tcp port 22\noutput = 201/net1\n\
-         [linux]\nsource = 101/net2\noutput = 200/net2\n\
-         [tunnel]\nsource = 101/net0\noutput = vxlan:10.0.0.9/100, 201/net1\n",
-    );
-    let (code, out, err) = run(&node, &["apply"]);
-    assert_eq!(code, 1);
-    assert_eq!(
-        out,
-        "across: mirrors 101/net0 to 201/net1 (ovs, vmbr2)\ntunnel: mirrors 101/net0 to 201/net1 (ovs, vmbr2)\n"
-    );
-    let lacks = "needs the nft engine, which this version does not have";
-    assert_eq!(
-        err,
-        format!(
-            "pve-span: warning: across: 101/net1 is not mirrored: it is on vmbr3 and output 201/net1 on vmbr2: mirroring across \
-             bridges {lacks}\n\
-             pve-span: warning: across: 101/net2 is not mirrored: it is on the Linux bridge vmbr0, which {lacks}\n\
-             pve-span: warning: before: 101/net0 is not mirrored: `point = guest` behind the firewall bridge fwbr101i0 {lacks}\n\
-             pve-span: warning: behind: 200/net1: 200/net1 is behind its firewall bridge fwbr200i1, which learns both ends of a \
-             conversation on one port and then drops the frames between them: switch the firewall off on this NIC (firewall=0)\n\
-             pve-span: warning: filter: refused: `filter` {lacks}; what is mirrored now stays as it is\n\
-             pve-span: warning: linux: 200/net2: 200/net2 is on the Linux bridge vmbr0, which {lacks}\n\
-             pve-span: warning: tunnel: vxlan:10.0.0.9/100: tunnels are not available in this version\n"
-        )
-    );
-    let (code, _, _) = run(&node, &["status"]);
-    assert_eq!(code, 1);
-}
-
-#[test]
-fn an_output_that_would_cut_the_node_off_is_refused() {
-    let node = three_guests();
-    node.physical("eno1", "vmbr2");
-    node.ip(&[
-        "addr add 10.99.0.1/24 dev vmbr2".to_owned(),
-        "link set vmbr2 up".to_owned(),
-    ]);
-    let refused = |output: &str| {
-        node.span_cfg(&format!("[x]\nsource = 101\noutput = {output}\n"));
-        let (code, _, err) = run(&node, &["apply"]);
-        assert_eq!(code, 1, "{err}");
-        err
-    };
-    assert_eq!(
-        refused("port:eno1"),
-        "pve-span: warning: x: port:eno1: eno1 is the only uplink of vmbr2, which carries this node's address 10.99.0.1: a mirror \
-         into it would cut the node off\n"
-    );
-    assert_eq!(
-        refused("port:vmbr2"),
-        "pve-span: warning: x: port:vmbr2: vmbr2 is a bridge, and frames can only go out of a port\n"
-    );
-    // A second uplink is a port for an appliance.
-    node.physical("eno2", "vmbr2");
-    node.span_cfg("[x]\nsource = 101\noutput = port:eno2\n");
-    let (code, _, err) = run(&node, &["apply"]);
-    assert_eq!(code, 0, "{err}");
-}
-
-#[test]
-fn a_tag_on_the_sensor_does_not_make_it_feed_itself() {
-    let node = guests(&[
-        vm(101, "").tags("web"),
-        sensor(200).tags("web"),
-        sensor(201).tags("web"),
-    ]);
-    node.span_cfg(
-        "[a]\nsource = tag:web\noutput = 200/net1\n[b]\nsource = tag:web\noutput = 201/net1\n",
-    );
-    let (code, out, err) = run(&node, &["apply"]);
-    assert_eq!(code, 0, "{err}");
-    assert_eq!(
-        out,
-        "a: mirrors 101/net0 to 200/net1 (ovs, vmbr2)\nb: mirrors 101/net0 to 201/net1 (ovs, vmbr2)\n"
-    );
 }
 
 #[test]

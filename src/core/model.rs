@@ -3,11 +3,15 @@
 //!
 //! Only types with an invariant live here; what they mean together is `state`'s and `resolve`'s.
 
+mod names;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
+
+pub use names::{IfName, NodeName, SessionName, printable};
 
 /// A word that is not what it should be; the text says what it should have been.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -173,150 +177,6 @@ pub fn port_owner(name: &str) -> Option<(NicId, PortRole)> {
     })
 }
 
-/// The name of a network interface, port or bridge: no blank, `/`, `:` or control character, as in
-/// Linux's `dev_valid_name`. A device's has at most 15 bytes; an Open vSwitch patch port's may have more.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub struct IfName(String);
-
-impl IfName {
-    /// The name as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for IfName {
-    type Err = Invalid;
-
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        let reason = if text.is_empty() {
-            "is empty"
-        } else if text.len() > 255 {
-            "is longer than 255 bytes"
-        } else if text == "." || text == ".." {
-            "is reserved"
-        } else if text
-            .chars()
-            .any(|c| c.is_whitespace() || c.is_control() || matches!(c, '/' | ':' | ','))
-        {
-            "has a blank, `/`, `:`, `,` or control character"
-        } else {
-            return Ok(Self(text.to_owned()));
-        };
-        Err(Invalid(format!(
-            "`{}` is not an interface name: it {reason}",
-            printable(text)
-        )))
-    }
-}
-
-impl fmt::Display for IfName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
-    }
-}
-
-impl std::borrow::Borrow<str> for IfName {
-    fn borrow(&self) -> &str {
-        &self.0
-    }
-}
-
-/// Text fit for a terminal: control characters are written as escapes.
-pub fn printable(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| {
-            let escape =
-                c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-            if escape {
-                c.escape_default().collect::<Vec<_>>()
-            } else {
-                vec![c]
-            }
-        })
-        .collect()
-}
-
-/// The name of a session: `[a-z0-9-]`, 1 to 32 of them.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub struct SessionName(String);
-
-impl SessionName {
-    /// The name as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// The name found in a mark, whatever it is: what carries our mark is ours.
-    pub fn from_mark(text: &str) -> Self {
-        Self(text.to_owned())
-    }
-}
-
-impl FromStr for SessionName {
-    type Err = Invalid;
-
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        let fits = (1..=32).contains(&text.len())
-            && text
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        if fits {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(Invalid(format!(
-                "`{}` is not a session name: 1 to 32 of a-z, 0-9 and `-`",
-                printable(text)
-            )))
-        }
-    }
-}
-
-impl fmt::Display for SessionName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&printable(&self.0))
-    }
-}
-
-impl std::borrow::Borrow<str> for SessionName {
-    fn borrow(&self) -> &str {
-        &self.0
-    }
-}
-
-/// The name of a cluster node: a host name label (RFC 1123 §2.1).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub struct NodeName(String);
-
-impl NodeName {
-    /// The name as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for NodeName {
-    type Err = Invalid;
-
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        let fits = (1..=63).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-            && !text.starts_with('-')
-            && !text.ends_with('-');
-        if fits {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(Invalid(format!("`{}` is not a node name", printable(text))))
-        }
-    }
-}
-
-impl fmt::Display for NodeName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
-    }
-}
-
 /// Which of a source's frames, seen from the source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -465,13 +325,5 @@ mod tests {
     fn vlan_sets_print_as_ranges() {
         let set: VlanSet = [10, 20, 21, 22, 4095, 0].into_iter().collect();
         assert_eq!(set.to_string(), "0,10,20-22,4095");
-    }
-
-    #[test]
-    fn hostile_names_are_escaped() {
-        assert_eq!(printable("a\u{1b}[31mb\u{202e}"), "a\\u{1b}[31mb\\u{202e}");
-        assert!("a b".parse::<IfName>().is_err());
-        assert!("x".repeat(256).parse::<IfName>().is_err());
-        assert!("../../etc".parse::<NodeName>().is_err());
     }
 }

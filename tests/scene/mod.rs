@@ -134,3 +134,14 @@ pub fn mirrors(node: &Node) -> Vec<String> {
     lines.sort();
     lines
 }
+
+/// Exit code, stdout and stderr, with the node's root taken out.
+pub fn run(node: &Node, args: &[&str]) -> (i32, String, String) {
+    let output: Output = node.pve_span(args);
+    let root = node.root().display().to_string();
+    (
+        output.status.code().unwrap(),
+        stdout(&output).replace(&root, ""),
+        stderr(node, &output),
+    )
+}

@@ -1,0 +1,316 @@
+//! Sections and keys of span.cfg → sessions, with every fault on the way.
+
+use std::collections::BTreeMap;
+
+use super::ini::{self, Line};
+use super::values::{self, Fault};
+use super::{At, Session, Switch};
+use crate::core::diagnostic::{Diagnostic, Place, Severity, did_you_mean};
+use crate::core::filter::{self, Filter};
+use crate::core::model::{Invalid, SessionName, printable};
+
+/// The keys of a session; all but the last two may stand in `[defaults]`.
+const KEYS: [&str; 15] = [
+    "direction",
+    "exclude",
+    "point",
+    "vlan",
+    "filter",
+    "snaplen",
+    "sample",
+    "engine",
+    "dedup",
+    "wire",
+    "enabled",
+    "expires",
+    "comment",
+    "source",
+    "output",
+];
+const NOT_DEFAULTS: [&str; 2] = ["source", "output"];
+
+/// A section's keys with their values, as they stand.
+pub type Properties = BTreeMap<String, (Place, At<String>)>;
+
+/// Reads one file.
+pub struct Reader<'a> {
+    /// The file's name in the diagnostics.
+    pub file: &'a str,
+    /// What was found.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+pub type Section = (SessionName, Place, Properties);
+
+impl Reader<'_> {
+    fn error(&mut self, place: Place, message: String, hint: Option<String>) {
+        let file = self.file.to_owned();
+        self.diagnostics.push(Diagnostic {
+            file,
+            place: Some(place),
+            severity: Severity::Error,
+            message,
+            hint,
+        });
+    }
+
+    fn faults(&mut self, place: &Place, faults: impl IntoIterator<Item = Fault>) {
+        for fault in faults {
+            self.error(
+                place.within(fault.offset, fault.width.max(1)),
+                fault.message,
+                fault.hint,
+            );
+        }
+    }
+
+    /// The file's sections: `[defaults]` apart, the sessions in their order.
+    pub fn sections(&mut self, text: &str) -> (Properties, Vec<Section>) {
+        let mut defaults: Option<(Place, Properties)> = None;
+        let mut sections: Vec<Section> = Vec::new();
+        // What the current section is: nothing yet, refused, the defaults, or the last session.
+        enum Current {
+            None,
+            Refused,
+            Defaults,
+            Session,
+        }
+        let mut current = Current::None;
+        for line in ini::lines(text) {
+            match line {
+                Line::Fault { message, place } => self.error(place, message, None),
+                Line::Section { name, place } => {
+                    let earlier = if name == "defaults" {
+                        defaults.as_ref().map(|(place, _)| place.line)
+                    } else {
+                        sections
+                            .iter()
+                            .find(|(known, ..)| known.as_str() == name)
+                            .map(|(_, place, _)| place.line)
+                    };
+                    current = match (earlier, name.parse::<SessionName>()) {
+                        (Some(line), _) => {
+                            let message = format!(
+                                "[{}] stands twice, first on line {line}",
+                                printable(&name)
+                            );
+                            self.error(place, message, Some("join the two sections".into()));
+                            Current::Refused
+                        }
+                        (None, Err(error)) => {
+                            let hint = Some(name.to_lowercase().replace([' ', '_', '.'], "-"))
+                                .filter(|better| better.parse::<SessionName>().is_ok())
+                                .map(|better| format!("write [{better}]"));
+                            self.error(place, error.to_string(), hint);
+                            Current::Refused
+                        }
+                        (None, Ok(_)) if name == "defaults" => {
+                            defaults = Some((place, Properties::new()));
+                            Current::Defaults
+                        }
+                        (None, Ok(session)) => {
+                            sections.push((session, place, Properties::new()));
+                            Current::Session
+                        }
+                    };
+                }
+                Line::Property {
+                    key,
+                    key_place,
+                    value,
+                    value_place,
+                } => {
+                    let properties = match current {
+                        Current::Session => sections.last_mut().map(|(.., properties)| properties),
+                        Current::Defaults => defaults.as_mut().map(|(_, properties)| properties),
+                        Current::None => {
+                            let hint =
+                                Some("begin a session with its name in brackets: [dmz-ids]".into());
+                            self.error(
+                                key_place,
+                                format!("`{}` stands before any section", printable(&key)),
+                                hint,
+                            );
+                            continue;
+                        }
+                        Current::Refused => None,
+                    };
+                    let in_defaults = matches!(current, Current::Defaults);
+                    if !KEYS.contains(&key.as_str()) {
+                        let hint = did_you_mean(&key, KEYS)
+                            .or_else(|| Some(format!("the keys are {}", KEYS.join(", "))));
+                        self.error(
+                            key_place,
+                            format!("unknown key `{}`", printable(&key)),
+                            hint,
+                        );
+                    } else if in_defaults && NOT_DEFAULTS.contains(&key.as_str()) {
+                        self.error(
+                            key_place,
+                            format!("`{key}` belongs to a session, not to [defaults]"),
+                            None,
+                        );
+                    } else if let Some(properties) = properties {
+                        if let Some((earlier, _)) = properties.get(&key) {
+                            let message = format!(
+                                "`{key}` stands twice in this section, first on line {}",
+                                earlier.line
+                            );
+                            self.error(
+                                key_place,
+                                message,
+                                Some("join the two lines with a comma, or delete one".into()),
+                            );
+                        } else {
+                            properties.insert(
+                                key,
+                                (
+                                    key_place,
+                                    At {
+                                        value,
+                                        place: value_place,
+                                    },
+                                ),
+                            );
+                        }
+                    }
+                }
+            }
+        }
+        (
+            defaults
+                .map(|(_, properties)| properties)
+                .unwrap_or_default(),
+            sections,
+        )
+    }
+
+    pub fn session(
+        &mut self,
+        name: SessionName,
+        place: &Place,
+        defaults: &Properties,
+        own: &Properties,
+    ) -> Session {
+        let mut session = Session::empty(name, place.clone());
+        for key in KEYS {
+            if let Some((_, value)) = own.get(key).or_else(|| defaults.get(key)) {
+                self.value(&mut session, key, value);
+            }
+        }
+        for key in NOT_DEFAULTS {
+            if !own.contains_key(key) {
+                let message = format!("session {} has no `{key}`", session.name);
+                let example = if key == "source" {
+                    "source = 101"
+                } else {
+                    "output = 200/net1"
+                };
+                self.error(
+                    place.clone(),
+                    message,
+                    Some(format!("add a line, `{example}` for example")),
+                );
+            }
+        }
+        session
+    }
+
+    /// Reads one value into the session; a fault leaves the default.
+    pub fn value(&mut self, session: &mut Session, key: &str, at: &At<String>) {
+        let (value, place) = (at.value.as_str(), &at.place);
+        session.keys.insert(key.to_owned(), place.clone());
+        if value.is_empty() && key != "comment" {
+            self.error(place.clone(), format!("`{key}` has no value"), None);
+            return;
+        }
+        let faults: Vec<Fault> = match key {
+            "source" => set_list(value, place, &mut session.sources),
+            "exclude" => set_list(value, place, &mut session.exclude),
+            "output" => set_list(value, place, &mut session.outputs),
+            "direction" => set(values::direction(value), |direction| {
+                session.direction = direction
+            }),
+            "point" => set(values::point(value), |point| session.point = point),
+            "vlan" => values::vlans(value)
+                .map(|vlans| session.vlans = vlans)
+                .err()
+                .unwrap_or_default(),
+            "filter" => set(read_filter(value), |filter| session.filter = Some(filter)),
+            "snaplen" => set(values::snaplen(value), |bytes| {
+                session.snaplen = Some(bytes)
+            }),
+            "sample" => set(values::sample(value), |frames| session.sample = frames),
+            "engine" => set(values::engine(value), |engine| session.engine = engine),
+            "dedup" => set(values::switch(value), |dedup| session.dedup = dedup),
+            "wire" => set(values::switch(value), |wire| session.wire = wire),
+            "enabled" => set(values::switch(value), |enabled| session.enabled = enabled),
+            "expires" => set(values::expires(value), |expires| {
+                session.expires = Some(expires)
+            }),
+            _ => {
+                session.comment = Some(value.to_owned());
+                Vec::new()
+            }
+        };
+        self.faults(place, faults);
+        if key == "wire" && session.wire == Switch::Yes {
+            self.warn(
+                place,
+                "`wire = yes` has no effect yet: frames arrive as the sources' offloads left them",
+            );
+        }
+        if key == "dedup" && session.dedup == Switch::No {
+            self.warn(
+                place,
+                "`dedup = no` has no effect: Open vSwitch delivers every frame once",
+            );
+        }
+    }
+
+    fn warn(&mut self, place: &Place, message: &str) {
+        let (file, place) = (self.file.to_owned(), Some(place.clone()));
+        self.diagnostics.push(Diagnostic {
+            file,
+            place,
+            severity: Severity::Warning,
+            message: message.into(),
+            hint: None,
+        });
+    }
+}
+
+fn set<T>(read: Result<T, Fault>, mut put: impl FnMut(T)) -> Vec<Fault> {
+    match read {
+        Ok(value) => {
+            put(value);
+            Vec::new()
+        }
+        Err(fault) => vec![fault],
+    }
+}
+
+fn set_list<T>(value: &str, place: &Place, into: &mut Vec<At<T>>) -> Vec<Fault>
+where
+    T: std::str::FromStr<Err = Invalid>,
+{
+    match values::list(value, str::parse) {
+        Ok(items) => {
+            into.extend(items.into_iter().map(|item| At {
+                value: item.value,
+                place: place.within(item.offset, item.width),
+            }));
+            Vec::new()
+        }
+        Err(faults) => faults,
+    }
+}
+
+fn read_filter(value: &str) -> Result<Filter, Fault> {
+    filter::parse(value).map_err(|error| Fault {
+        offset: error.offset,
+        width: error.width,
+        message: error.message,
+        hint: error.hint,
+    })
+}
