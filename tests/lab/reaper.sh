@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # The guardian of one miniature node: makes its directory and network namespaces, waits until its owner lets
 # go of the pipe on standard input (a drop, a panic and a SIGKILL look the same from here), and takes
 # everything away again. Ends only processes in the node's own namespaces, or started with its mark.
@@ -25,7 +26,7 @@ end_processes() {
         for pid in $pids; do kill -KILL "$pid" 2>/dev/null; done
         rounds=$((rounds + 1))
         [ "$rounds" -gt 500 ] && {
-            echo "lab: processes of $dir do not end:" $pids >&2
+            echo "lab: processes of $dir do not end: $pids" >&2
             return
         }
         sleep 0.01

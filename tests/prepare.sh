@@ -1,0 +1,87 @@
+#!/bin/sh
+# Installs what `make demo`, `make test`, `make bench` and `make lint` need and this machine lacks, and
+# says what it installs. For root on Debian 13 (Proxmox VE 9's base), and on Debian 12 with a Rust
+# toolchain of 1.85 or newer.
+#
+#   sh tests/prepare.sh demo|test|bench|lint
+set -eu
+
+wanted=${1:?"usage: prepare.sh demo|test|bench|lint"}
+oldest=1.85
+packages=
+
+# need PROGRAM PACKAGE: notes the package if the program is not there.
+need() {
+    command -v "$1" >/dev/null 2>&1 && return
+    case " $packages " in
+        *" $2 "*) ;;
+        *) packages="$packages $2" ;;
+    esac
+}
+
+say() {
+    echo "prepare: $*" >&2
+}
+
+PATH=$PATH:/usr/sbin:/sbin:${HOME:-/root}/.cargo/bin
+
+need cc gcc
+[ -e /usr/include/stdio.h ] || need no-such-program libc6-dev
+need cargo cargo
+need rustc rustc
+if [ "$wanted" = lint ]; then
+    need cargo-fmt rustfmt
+    need cargo-clippy rust-clippy
+    need shellcheck shellcheck
+else
+    need ip iproute2
+    need ovs-vsctl openvswitch-switch
+    need ovs-vswitchd openvswitch-switch
+    need ovsdb-server openvswitch-common
+    need tcpdump tcpdump
+    need script bsdutils
+fi
+[ "$wanted" != bench ] || need hyperfine hyperfine
+
+case " $packages " in
+    *" cargo "* | *" rustc "*)
+        # shellcheck source=/dev/null
+        release=$(. /etc/os-release 2>/dev/null && echo "${VERSION_ID:-0}")
+        if [ "${release%%.*}" -lt 13 ] 2>/dev/null; then
+            say "this release's own Rust is older than $oldest; install a toolchain of $oldest or newer (https://rustup.rs), then try again"
+            exit 1
+        fi
+        ;;
+esac
+
+if [ -n "$packages" ]; then
+    if [ "$(id -u)" -ne 0 ]; then
+        say "these packages are missing, and only root can install them: apt-get install$packages"
+        exit 1
+    fi
+    say "installing with apt-get:$packages"
+    # Tests and demo start daemons of their own: a service that the package brings stays off.
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+        trap 'rm -f "$policy"' EXIT
+        trap 'exit 1' HUP INT TERM
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod 755 "$policy"
+    fi
+    export DEBIAN_FRONTEND=noninteractive
+    # shellcheck disable=SC2086 # a list of words
+    apt-get install -qq -y --no-install-recommends $packages >/dev/null 2>&1 || {
+        apt-get update -qq
+        apt-get install -qq -y --no-install-recommends $packages >/dev/null
+    }
+fi
+
+version=$(rustc --version | cut -d' ' -f2)
+if [ "$(printf '%s\n%s\n' "$oldest" "$version" | sort -V | head -n1)" != "$oldest" ]; then
+    say "rustc is $version, and $oldest or newer is needed (https://rustup.rs)"
+    exit 1
+fi
+if [ "$wanted" != lint ] && [ "$(id -u)" -ne 0 ]; then
+    say "make $wanted builds network namespaces and has to run as root"
+    exit 1
+fi
