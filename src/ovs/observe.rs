@@ -12,7 +12,7 @@ use crate::core::state::{
     Mark, Mirror, MirrorConfig, MirrorOutput, Ovs, OvsBridge, OvsPort, RowId, Statistics, Taken,
 };
 
-/// What is read of each table; all of it is in the schema since Open vSwitch 2.8.
+/// What is read of each table: nothing newer than Open vSwitch 3.1.
 const ROOT: (&str, &[&str]) = ("Open_vSwitch", &["next_cfg", "cur_cfg"]);
 const BRIDGE: (&str, &[&str]) = ("Bridge", &["_uuid", "name", "ports", "mirrors"]);
 const PORT: (&str, &[&str]) = ("Port", &["_uuid", "name", "tag", "trunks", "interfaces"]);
