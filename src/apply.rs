@@ -124,13 +124,9 @@ pub fn look(context: &Context, detail: Detail, gone: &BTreeSet<Vmid>) -> Result<
     };
     let cluster =
         Pve::new(&context.root).cluster(questions, &whose, context.migrated_from.as_ref());
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs();
     let assume = Assumptions {
         gone: gone.clone(),
-        now: i64::try_from(now).unwrap_or(i64::MAX),
+        now: now(),
     };
     let (desired, plan) = if in_force.annotations().is_some() {
         let desired = resolve(annotations, &cluster, &observed, &assume);
@@ -148,6 +144,14 @@ pub fn look(context: &Context, detail: Detail, gone: &BTreeSet<Vmid>) -> Result<
         client,
         ports,
     })
+}
+
+/// The time, in seconds since 1970.
+pub fn now() -> i64 {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// The most devices that are asked for one by one; a list of all is cheaper than more of them.

@@ -98,14 +98,7 @@ pub struct ClearArgs {
 /// `pve-span [OPTIONS] VMID PHASE`, as Proxmox VE calls it, is `pve-span hook VMID PHASE`: whatever has a
 /// number where the command should be.
 pub fn with_hook(mut args: Vec<OsString>) -> Vec<OsString> {
-    let mut at = 1;
-    while let Some(arg) = args.get(at).and_then(|arg| arg.to_str()) {
-        match arg {
-            "--root" => at += 2,
-            _ if arg.starts_with('-') => at += 1,
-            _ => break,
-        }
-    }
+    let at = command_at(&args);
     let is_number = |arg: &OsString| {
         arg.to_str()
             .is_some_and(|arg| arg.starts_with(|c: char| c.is_ascii_digit()))
@@ -114,6 +107,25 @@ pub fn with_hook(mut args: Vec<OsString>) -> Vec<OsString> {
         args.insert(at, "hook".into());
     }
     args
+}
+
+/// Is it a hookscript's call, whatever may be wrong with it?
+pub fn is_hook(args: &[OsString]) -> bool {
+    args.get(command_at(args))
+        .is_some_and(|command| command == "hook")
+}
+
+/// Where the command stands, behind the options that may precede it.
+fn command_at(args: &[OsString]) -> usize {
+    let mut at = 1;
+    while let Some(arg) = args.get(at).and_then(|arg| arg.to_str()) {
+        match arg {
+            "--root" => at += 2,
+            _ if arg.starts_with('-') => at += 1,
+            _ => break,
+        }
+    }
+    at
 }
 
 #[cfg(test)]
@@ -143,6 +155,12 @@ mod tests {
         );
         assert_eq!(read("pve-span status"), ["pve-span", "status"]);
         assert_eq!(read("pve-span clear 101"), ["pve-span", "clear", "101"]);
+        assert!(is_hook(&with_hook(
+            ["pve-span", "--root", "/x", "101"]
+                .map(OsString::from)
+                .into()
+        )));
+        assert!(!is_hook(&["pve-span", "clear", "hook"].map(OsString::from)));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `pve-span`: arguments → log → run → exit code.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -9,13 +10,20 @@ use pve_span::{apply, cli, commands, hook, log, ovs};
 
 fn main() -> ExitCode {
     let args = cli::with_hook(std::env::args_os().collect());
-    match Cli::try_parse_from(&args) {
+    if cli::is_hook(&args) {
+        // A guest must not be kept from starting by what it is called with, nor by a fault of ours.
+        let _ = std::panic::catch_unwind(|| parse_and_run(&args));
+        return ExitCode::SUCCESS;
+    }
+    parse_and_run(&args)
+}
+
+fn parse_and_run(args: &[OsString]) -> ExitCode {
+    match Cli::try_parse_from(args) {
         Ok(cli) => run(&cli),
         Err(error) => {
             let _ = error.print();
-            // A hookscript must not stop a guest because of its arguments.
-            let is_hook = args.iter().any(|arg| arg == "hook");
-            ExitCode::from(if is_hook || !error.use_stderr() { 0 } else { 2 })
+            ExitCode::from(if error.use_stderr() { 2 } else { 0 })
         }
     }
 }

@@ -41,6 +41,19 @@ fn frames_of_access_ports_arrive_with_their_vlan_tag() {
 }
 
 #[test]
+fn a_sensor_nic_with_a_vlan_tag_gets_the_frames_without_theirs() {
+    let tagged = Guest::vm(200).net(1, "virtio=BC:24:11:2A:01:C8,bridge=vmbr2,tag=99");
+    let node = guests(&[vm(101, ",tag=10"), vm(102, ",tag=10"), tagged]);
+    apply(&node, BOTH);
+    let mut sensor = node.capture("200/net1");
+    node.exchange("101/net0", "102/net0", "there");
+    assert_eq!(
+        sensor.wait_for(|frame| frame.contains("there")).vlan(),
+        None
+    );
+}
+
+#[test]
 fn a_host_behind_the_physical_port_is_seen_like_a_guest_on_another_node() {
     let node = three_guests();
     let cable = node.physical("eno1", "vmbr2");

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::Format;
+use crate::apply::now;
 use crate::core::annotations;
 use crate::core::diagnostic::{Diagnostic, Severity};
 use crate::core::resolve::references;
@@ -55,11 +56,22 @@ pub fn run(root: &Path, file: Option<&Path>, format: Format) -> u8 {
         annotations
             .diagnostics
             .extend(references::check(&name, &annotations, &cluster));
-        annotations.diagnostics.sort();
-        annotations
-            .diagnostics
-            .sort_by(|a, b| a.place.cmp(&b.place));
     }
+    let diagnostics = &mut annotations.diagnostics;
+    for session in annotations
+        .sessions
+        .values()
+        .filter(|session| session.has_expired(now()))
+    {
+        diagnostics.push(Diagnostic {
+            file: name.clone(),
+            place: session.keys.get("expires").cloned(),
+            severity: Severity::Warning,
+            message: format!("session {} has expired", session.name),
+            hint: Some("move `expires`, or delete the session".into()),
+        });
+    }
+    diagnostics.sort_by(|a, b| a.place.cmp(&b.place));
     let in_force = if file.is_none() {
         Some(inforce::load(root))
     } else {
