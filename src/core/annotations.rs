@@ -16,7 +16,6 @@ use super::diagnostic::{Diagnostic, Place, Severity};
 use super::filter::Filter;
 use super::model::{Direction, SessionName, VlanSet};
 use super::selector::{Output, Selector};
-pub(crate) use checks::reaches;
 use reader::Reader;
 
 /// Where a guest's frames are taken.
@@ -149,6 +148,9 @@ impl Session {
     }
 }
 
+/// The most faults that are told of one file, errors of later lines left out: nobody reads more.
+const MOST_DIAGNOSTICS: usize = 1000;
+
 /// Reads a file; `file` is its name in the diagnostics.
 pub fn parse(file: &str, text: &str) -> Annotations {
     let mut reader = Reader {
@@ -186,6 +188,7 @@ pub fn parse(file: &str, text: &str) -> Annotations {
         (&a.place, a.severity, &a.message).cmp(&(&b.place, b.severity, &b.message))
     });
     reader.diagnostics.dedup();
+    reader.diagnostics.truncate(MOST_DIAGNOSTICS);
     Annotations {
         sessions,
         diagnostics: reader.diagnostics,

@@ -1,6 +1,8 @@
 //! A fault in a file, shown where it stands: file, line, column, the line with a caret, a hint.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -29,17 +31,42 @@ impl fmt::Display for Severity {
 }
 
 /// A place within a line.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone)]
 pub struct Place {
     /// The line, counted from 1.
     pub line: usize,
-    /// The whole line as it stands in the file.
-    pub text: String,
+    /// The whole line as it stands in the file; shared, since a line may have many places.
+    pub text: Arc<str>,
     /// Where it begins, in bytes from the line's start.
     pub offset: usize,
     /// How long it is, in bytes.
     pub width: usize,
 }
+
+/// Places of one file are told apart by where they are.
+impl Ord for Place {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.line, self.offset, self.width).cmp(&(other.line, other.offset, other.width))
+    }
+}
+
+impl PartialOrd for Place {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Place {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Place {}
+
+/// How much of a long line is shown: so many characters before the place, and so many in all.
+const BEFORE: usize = 60;
+const SHOWN: usize = 160;
 
 impl Place {
     /// A part of this place: `offset` and `width` in bytes from its own start.
@@ -59,26 +86,52 @@ impl Place {
             + 1
     }
 
-    /// The caret line under the text: tabs stay tabs, so that it lines up in every terminal.
-    fn carets(&self) -> String {
-        let before = self.text.get(..self.offset).unwrap_or("");
-        let under = self.text.get(self.offset..).unwrap_or("");
-        let width = under
+    /// The line, or its part around the place, and the carets under it. Tabs stay tabs, so that the
+    /// carets stand right in every terminal.
+    fn shown(&self) -> (String, String) {
+        let before: Vec<char> = self.text.get(..self.offset).unwrap_or("").chars().collect();
+        let behind = self.text.get(self.offset..).unwrap_or("");
+        let is_long = self.text.chars().nth(SHOWN).is_some();
+        let skipped = if is_long {
+            before.len().saturating_sub(BEFORE)
+        } else {
+            0
+        };
+        let as_shown = |c: &char| {
+            if *c == '\t' {
+                "\t".to_owned()
+            } else {
+                printable(&c.to_string())
+            }
+        };
+        let room = SHOWN.saturating_sub(before.len() - skipped);
+        let cut = is_long && behind.chars().nth(room).is_some();
+        let mut text = String::from(if skipped > 0 { "…" } else { "" });
+        let mut carets = String::from(if skipped > 0 { " " } else { "" });
+        for c in before.iter().skip(skipped) {
+            text.push_str(&as_shown(c));
+            carets.push_str(&if *c == '\t' {
+                "\t".to_owned()
+            } else {
+                " ".repeat(as_shown(c).chars().count())
+            });
+        }
+        for (at, c) in behind
             .char_indices()
-            .take_while(|(at, _)| *at < self.width)
-            .count()
-            .max(1);
-        let blanks: String = before
-            .chars()
-            .map(|c| {
-                if c == '\t' {
-                    "\t".to_owned()
-                } else {
-                    " ".repeat(printable(&c.to_string()).chars().count())
-                }
-            })
-            .collect();
-        format!("{blanks}{}", "^".repeat(width))
+            .take(if is_long { room } else { usize::MAX })
+        {
+            text.push_str(&as_shown(&c));
+            if at < self.width {
+                carets.push_str(&"^".repeat(as_shown(&c).chars().count()));
+            }
+        }
+        if self.width == 0 || behind.is_empty() {
+            carets.push('^');
+        }
+        if cut {
+            text.push('…');
+        }
+        (text, carets)
     }
 }
 
@@ -116,19 +169,9 @@ impl fmt::Display for Diagnostic {
             self.message
         )?;
         let margin = place.line.to_string().len();
-        let text: String = place
-            .text
-            .chars()
-            .map(|c| {
-                if c == '\t' {
-                    "\t".into()
-                } else {
-                    printable(&c.to_string())
-                }
-            })
-            .collect();
+        let (text, carets) = place.shown();
         writeln!(f, " {} | {text}", place.line)?;
-        write!(f, " {:margin$} | {}", "", place.carets())?;
+        write!(f, " {:margin$} | {carets}", "")?;
         self.hint
             .as_ref()
             .map_or(Ok(()), |hint| write!(f, "\n {:margin$} = {hint}", ""))
@@ -192,14 +235,14 @@ mod tests {
             offset: 5,
             width: 1,
         };
-        assert_eq!((place.column(), place.carets()), (3, "  ^".into()));
+        assert_eq!((place.column(), place.shown().1), (3, "  ^".into()));
         let broken = Place {
             line: 1,
             text: "ä".into(),
             offset: 1,
             width: 9,
         };
-        assert_eq!((broken.column(), broken.carets()), (1, "^".into()));
+        assert_eq!((broken.column(), broken.shown().1), (1, "^".into()));
     }
 
     #[test]

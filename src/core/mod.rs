@@ -10,6 +10,7 @@ pub mod diagnostic;
 pub mod filter;
 pub mod guest;
 pub mod interest;
+pub mod loops;
 pub mod model;
 pub mod plan;
 pub mod ports;

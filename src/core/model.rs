@@ -224,6 +224,11 @@ impl VlanSet {
         self.0.iter().copied()
     }
 
+    /// Is it one of them?
+    pub fn contains(&self, vlan: u16) -> bool {
+        self.0.contains(&vlan)
+    }
+
     /// Is there none?
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

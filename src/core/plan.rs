@@ -8,7 +8,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::model::{IfName, NicId, SessionName, VlanSet, port_owner};
+use super::model::{IfName, NicId, SessionName, VlanSet, port_owner, printable};
 use super::state::{
     Desired, Mirror, MirrorConfig, MirrorKey, MirrorOutput, Observed, OvsBridge, OvsState, RowId,
     SessionPhase, Taken, Wanted,
@@ -298,7 +298,7 @@ fn shared_outputs(desired: &Desired, name: &IfName, bridge: &OvsBridge) -> Vec<P
             let text = format!(
                 "{} is also the output of mirror `{}`, which is not pve-span's: its frames arrive there too, and it is left alone",
                 key.output,
-                super::model::printable(&other.name)
+                printable(&other.name)
             );
             Some(Problem { session: key.session.clone(), text })
         })
@@ -312,7 +312,12 @@ impl fmt::Display for Action {
             session,
             output,
         } = &self.mirror;
-        write!(f, "{bridge} {session} → {output}: {}", self.change)
+        write!(
+            f,
+            "{bridge} {session} → {}: {}",
+            printable(output),
+            self.change
+        )
     }
 }
 

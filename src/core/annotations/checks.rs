@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::core::diagnostic::{Diagnostic, Severity};
+use crate::core::loops::{Circles, Feeds, Knot};
 use crate::core::model::{Direction, SessionName, Vmid};
 use crate::core::selector::{Output, Selector};
 
@@ -62,22 +63,16 @@ impl Found<'_> {
     }
 
     fn contradictions(&mut self, session: &Session) {
+        let sources: BTreeSet<&Selector> =
+            session.sources.iter().map(|source| &source.value).collect();
         for output in &session.outputs {
             if let Output::Port(port) = &output.value {
-                if session
-                    .sources
-                    .iter()
-                    .any(|source| source.value == Selector::Port(port.clone()))
-                {
+                if sources.contains(&Selector::Port(port.clone())) {
                     let message =
                         format!("port:{port} is a source of the session that it is an output of");
                     self.say(Severity::Error, output, message, None);
                 }
-                if session
-                    .sources
-                    .iter()
-                    .any(|source| source.value == Selector::Bridge(port.clone()))
-                {
+                if sources.contains(&Selector::Bridge(port.clone())) {
                     self.say(
                         Severity::Error,
                         output,
@@ -87,7 +82,7 @@ impl Found<'_> {
                 }
             }
             if let Output::Vlan(vlan) = output.value {
-                if session.vlans.iter().any(|taken| taken == vlan) {
+                if session.vlans.contains(vlan) {
                     let message = format!(
                         "VLAN {vlan} is both mirrored and the output: it would feed itself"
                     );
@@ -112,14 +107,21 @@ impl Found<'_> {
                 .values()
                 .filter(move |session| session.engine == engine)
         };
+        let mut ovs: BTreeMap<&Output, &SessionName> = BTreeMap::new();
+        for session in forced(EngineChoice::Ovs) {
+            ovs.extend(
+                session
+                    .outputs
+                    .iter()
+                    .map(|output| (&output.value, &session.name)),
+            );
+        }
         for nft in forced(EngineChoice::Nft) {
             for output in &nft.outputs {
-                let other = forced(EngineChoice::Ovs)
-                    .find(|ovs| ovs.outputs.iter().any(|o| o.value == output.value));
-                if let Some(ovs) = other {
+                if let Some(ovs) = ovs.get(&output.value) {
                     let message = format!(
-                        "{} is an output of two engines: ovs in [{}], nft in [{}]",
-                        output.value, ovs.name, nft.name
+                        "{} is an output of two engines: ovs in [{ovs}], nft in [{}]",
+                        output.value, nft.name
                     );
                     self.say(
                         Severity::Error,
@@ -134,37 +136,42 @@ impl Found<'_> {
 
     /// A sensor that is, by its number, a source of what feeds it: in one session or around several.
     fn loops(&mut self, sessions: &BTreeMap<SessionName, Session>) {
-        let mut feeds: BTreeMap<Vmid, BTreeSet<Vmid>> = BTreeMap::new();
-        let edges = || {
-            sessions.values().flat_map(|session| {
-                session
-                    .sources
-                    .iter()
-                    .filter_map(move |source| named(session, source))
-                    .flat_map(move |(source, from)| {
-                        sensors(session).map(move |to| (session, source, from, to))
-                    })
-            })
-        };
-        for (_, _, from, to) in edges() {
-            feeds.entry(from).or_default().insert(to);
+        let mut feeds = Feeds::new();
+        for (name, session) in sessions {
+            for (_, from) in session
+                .sources
+                .iter()
+                .filter_map(|source| named(session, source))
+            {
+                feeds
+                    .entry(Knot::Guest(from))
+                    .or_default()
+                    .insert(Knot::Session(name));
+            }
+            feeds
+                .entry(Knot::Session(name))
+                .or_default()
+                .extend(sensors(session).map(Knot::Guest));
         }
-        let mut reported = BTreeSet::new();
-        for (session, source, from, to) in edges() {
-            let message = if from == to {
-                format!(
-                    "guest {to} is the sensor of [{}] and cannot be its source",
-                    session.name
-                )
-            } else if reaches(&feeds, to, from) {
-                format!(
-                    "a loop: [{}] feeds guest {to} from guest {from}, and other sessions feed {from} from {to}",
-                    session.name
-                )
-            } else {
-                continue;
-            };
-            if reported.insert((session.name.clone(), from)) {
+        let circles = Circles::of(&feeds);
+        for session in sessions.values() {
+            let own: BTreeSet<Vmid> = sensors(session).collect();
+            let in_circles = circles.sensors(own.iter().copied());
+            for (source, from) in session
+                .sources
+                .iter()
+                .filter_map(|source| named(session, source))
+            {
+                let name = &session.name;
+                let message = if own.contains(&from) {
+                    format!("guest {from} is the sensor of [{name}] and cannot be its source")
+                } else if let Some(to) = circles.back(from, &in_circles) {
+                    format!(
+                        "a loop: [{name}] feeds guest {to} from guest {from}, and other sessions feed {from} from {to}"
+                    )
+                } else {
+                    continue;
+                };
                 self.say(
                     Severity::Error,
                     source,
@@ -256,21 +263,4 @@ fn sensors(session: &Session) -> impl Iterator<Item = Vmid> + '_ {
             Output::Nic(nic) => Some(nic.vmid),
             _ => None,
         })
-}
-
-/// Does a path lead from one guest to another?
-pub(crate) fn reaches(feeds: &BTreeMap<Vmid, BTreeSet<Vmid>>, from: Vmid, to: Vmid) -> bool {
-    let mut seen = BTreeSet::new();
-    let mut todo = vec![from];
-    while let Some(at) = todo.pop() {
-        for next in feeds.get(&at).into_iter().flatten() {
-            if *next == to {
-                return true;
-            }
-            if seen.insert(*next) {
-                todo.push(*next);
-            }
-        }
-    }
-    false
 }

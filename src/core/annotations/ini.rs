@@ -6,6 +6,8 @@
 
 use ini::{Ini, ParseOption};
 
+use std::sync::Arc;
+
 use crate::core::diagnostic::Place;
 
 /// One meaningful line.
@@ -51,9 +53,10 @@ fn read(number: usize, line: &str) -> Option<Line> {
         return None;
     }
     let offset = line.len() - body.len();
+    let text: Arc<str> = line.into();
     let place = |offset: usize, width: usize| Place {
         line: number,
-        text: line.to_owned(),
+        text: Arc::clone(&text),
         offset,
         width,
     };

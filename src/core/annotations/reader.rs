@@ -32,6 +32,29 @@ const NOT_DEFAULTS: [&str; 2] = ["source", "output"];
 /// A section's keys with their values, as they stand.
 pub type Properties = BTreeMap<String, (Place, At<String>)>;
 
+/// The most sessions of a file: more than all bridges of a node can serve.
+const MOST_SESSIONS: usize = 1000;
+
+/// Which section a line belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Current {
+    #[default]
+    None,
+    Refused,
+    Defaults,
+    Session,
+}
+
+/// The sections so far.
+#[derive(Default)]
+struct Sections {
+    defaults: Properties,
+    sessions: Vec<Section>,
+    /// Where each of them begins, by name.
+    lines: BTreeMap<String, usize>,
+    current: Current,
+}
+
 /// Reads one file.
 pub struct Reader<'a> {
     /// The file's name in the diagnostics.
@@ -66,53 +89,12 @@ impl Reader<'_> {
 
     /// The file's sections: `[defaults]` apart, the sessions in their order.
     pub fn sections(&mut self, text: &str) -> (Properties, Vec<Section>) {
-        let mut defaults: Option<(Place, Properties)> = None;
-        let mut sections: Vec<Section> = Vec::new();
-        // What the current section is: nothing yet, refused, the defaults, or the last session.
-        enum Current {
-            None,
-            Refused,
-            Defaults,
-            Session,
-        }
-        let mut current = Current::None;
+        let mut found = Sections::default();
         for line in ini::lines(text) {
             match line {
                 Line::Fault { message, place } => self.error(place, message, None),
                 Line::Section { name, place } => {
-                    let earlier = if name == "defaults" {
-                        defaults.as_ref().map(|(place, _)| place.line)
-                    } else {
-                        sections
-                            .iter()
-                            .find(|(known, ..)| known.as_str() == name)
-                            .map(|(_, place, _)| place.line)
-                    };
-                    current = match (earlier, name.parse::<SessionName>()) {
-                        (Some(line), _) => {
-                            let message = format!(
-                                "[{}] stands twice, first on line {line}",
-                                printable(&name)
-                            );
-                            self.error(place, message, Some("join the two sections".into()));
-                            Current::Refused
-                        }
-                        (None, Err(error)) => {
-                            let hint = Some(name.to_lowercase().replace([' ', '_', '.'], "-"))
-                                .filter(|better| better.parse::<SessionName>().is_ok())
-                                .map(|better| format!("write [{better}]"));
-                            self.error(place, error.to_string(), hint);
-                            Current::Refused
-                        }
-                        (None, Ok(_)) if name == "defaults" => {
-                            defaults = Some((place, Properties::new()));
-                            Current::Defaults
-                        }
-                        (None, Ok(session)) => {
-                            sections.push((session, place, Properties::new()));
-                            Current::Session
-                        }
-                    };
+                    found.current = self.begin(&mut found, &name, place)
                 }
                 Line::Property {
                     key,
@@ -120,71 +102,91 @@ impl Reader<'_> {
                     value,
                     value_place,
                 } => {
-                    let properties = match current {
-                        Current::Session => sections.last_mut().map(|(.., properties)| properties),
-                        Current::Defaults => defaults.as_mut().map(|(_, properties)| properties),
-                        Current::None => {
-                            let hint =
-                                Some("begin a session with its name in brackets: [dmz-ids]".into());
-                            self.error(
-                                key_place,
-                                format!("`{}` stands before any section", printable(&key)),
-                                hint,
-                            );
-                            continue;
-                        }
-                        Current::Refused => None,
-                    };
-                    let in_defaults = matches!(current, Current::Defaults);
-                    if !KEYS.contains(&key.as_str()) {
-                        let hint = did_you_mean(&key, KEYS)
-                            .or_else(|| Some(format!("the keys are {}", KEYS.join(", "))));
-                        self.error(
-                            key_place,
-                            format!("unknown key `{}`", printable(&key)),
-                            hint,
-                        );
-                    } else if in_defaults && NOT_DEFAULTS.contains(&key.as_str()) {
-                        self.error(
-                            key_place,
-                            format!("`{key}` belongs to a session, not to [defaults]"),
-                            None,
-                        );
-                    } else if let Some(properties) = properties {
-                        if let Some((earlier, _)) = properties.get(&key) {
-                            let message = format!(
-                                "`{key}` stands twice in this section, first on line {}",
-                                earlier.line
-                            );
-                            self.error(
-                                key_place,
-                                message,
-                                Some("join the two lines with a comma, or delete one".into()),
-                            );
-                        } else {
-                            properties.insert(
-                                key,
-                                (
-                                    key_place,
-                                    At {
-                                        value,
-                                        place: value_place,
-                                    },
-                                ),
-                            );
-                        }
-                    }
+                    self.property(
+                        &mut found,
+                        key,
+                        key_place,
+                        At {
+                            value,
+                            place: value_place,
+                        },
+                    );
                 }
             }
         }
-        (
-            defaults
-                .map(|(_, properties)| properties)
-                .unwrap_or_default(),
-            sections,
-        )
+        (found.defaults, found.sessions)
     }
 
+    fn begin(&mut self, found: &mut Sections, name: &str, place: Place) -> Current {
+        if let Some(line) = found.lines.get(name) {
+            let message = format!("[{}] stands twice, first on line {line}", printable(name));
+            self.error(place, message, Some("join the two sections".into()));
+            return Current::Refused;
+        }
+        let session = match name.parse::<SessionName>() {
+            Ok(session) => session,
+            Err(error) => {
+                let hint = Some(name.to_lowercase().replace([' ', '_', '.'], "-"))
+                    .filter(|better| better.parse::<SessionName>().is_ok())
+                    .map(|better| format!("write [{better}]"));
+                self.error(place, error.to_string(), hint);
+                return Current::Refused;
+            }
+        };
+        found.lines.insert(name.to_owned(), place.line);
+        if name == "defaults" {
+            return Current::Defaults;
+        }
+        if found.sessions.len() == MOST_SESSIONS {
+            self.error(place, format!("more than {MOST_SESSIONS} sessions"), None);
+            return Current::Refused;
+        }
+        found.sessions.push((session, place, Properties::new()));
+        Current::Session
+    }
+
+    fn property(&mut self, found: &mut Sections, key: String, place: Place, value: At<String>) {
+        let properties = match found.current {
+            Current::Session => found.sessions.last_mut().map(|(.., properties)| properties),
+            Current::Defaults => Some(&mut found.defaults),
+            Current::Refused => None,
+            Current::None => {
+                let hint = Some("begin a session with its name in brackets: [dmz-ids]".into());
+                return self.error(
+                    place,
+                    format!("`{}` stands before any section", printable(&key)),
+                    hint,
+                );
+            }
+        };
+        if !KEYS.contains(&key.as_str()) {
+            let hint = did_you_mean(&key, KEYS)
+                .or_else(|| Some(format!("the keys are {}", KEYS.join(", "))));
+            self.error(place, format!("unknown key `{}`", printable(&key)), hint);
+        } else if found.current == Current::Defaults && NOT_DEFAULTS.contains(&key.as_str()) {
+            self.error(
+                place,
+                format!("`{key}` belongs to a session, not to [defaults]"),
+                None,
+            );
+        } else if let Some(properties) = properties {
+            if let Some((earlier, _)) = properties.get(&key) {
+                let message = format!(
+                    "`{key}` stands twice in this section, first on line {}",
+                    earlier.line
+                );
+                self.error(
+                    place,
+                    message,
+                    Some("join the two lines with a comma, or delete one".into()),
+                );
+            } else {
+                properties.insert(key, (place, value));
+            }
+        }
+    }
+
+    /// Makes a session of a section, with the defaults for what it does not say.
     pub fn session(
         &mut self,
         name: SessionName,

@@ -197,3 +197,62 @@ fn sensors_that_feed_themselves_are_refused() {
         ["VLAN 999 is both mirrored and the output: it would feed itself"]
     );
 }
+
+#[test]
+fn a_hostile_file_costs_neither_time_nor_memory() {
+    let long_list = format!(
+        "[a]\nsource = {}\noutput = 200/net1\n",
+        vec!["x"; 400_000].join(",")
+    );
+    let annotations = parse(FILE, &long_list);
+    assert_eq!(annotations.diagnostics.len(), 1000);
+    let shown = annotations.diagnostics[500].to_string();
+    assert!(shown.len() < 1000 && shown.contains("…"), "{shown}");
+    let sections: String = (0..150_000)
+        .map(|number| format!("[s{number}]\n"))
+        .collect();
+    assert_eq!(parse(FILE, &sections).diagnostics.len(), 1000);
+    let many = |word: &str| {
+        (0..900)
+            .map(|number| format!("{word}{number}"))
+            .collect::<Vec<_>>()
+            .join(",")
+    };
+    let session = |name: usize| {
+        format!(
+            "[s{name}]\nsource = {}\noutput = {}\n",
+            many("10"),
+            (0..100)
+                .map(|n| format!("9{n}/net0"))
+                .collect::<Vec<_>>()
+                .join(",")
+        )
+    };
+    let wide: String = (0..200).map(session).collect();
+    assert!(parse(FILE, &wide).is_valid());
+    let depth = format!(
+        "[a]\nsource = 101\noutput = 200/net1\nfilter = {}tcp\n",
+        "(".repeat(100_000)
+    );
+    assert!(!parse(FILE, &depth).is_valid());
+}
+
+#[test]
+fn a_long_line_is_shown_around_its_fault() {
+    let text = format!(
+        "[a]\nsource = {}, tga:web, 102\noutput = 200/net1\n",
+        (1000..1100)
+            .map(|n| n.to_string())
+            .collect::<Vec<_>>()
+            .join(", ")
+    );
+    let shown = messages(&text);
+    assert_eq!(
+        shown,
+        [
+            "/etc/pve/span.cfg:2:610: error: `tga:web` is not a selector, did you mean `tag`?\n \
+          2 | …1090, 1091, 1092, 1093, 1094, 1095, 1096, 1097, 1098, 1099, tga:web, 102\n   \
+            |                                                              ^^^^^^^"
+        ]
+    );
+}

@@ -41,6 +41,9 @@ pub struct Item<T> {
     pub value: T,
 }
 
+/// The most words of a list.
+const MOST_ITEMS: usize = 1000;
+
 /// A comma-separated list; every faulty item is reported.
 pub fn list<T>(
     value: &str,
@@ -49,7 +52,18 @@ pub fn list<T>(
     let mut items = Vec::new();
     let mut faults = Vec::new();
     let mut offset = 0;
-    for part in value.split(',') {
+    for (number, part) in value.split(',').enumerate() {
+        if number == MOST_ITEMS {
+            let message = format!("more than {MOST_ITEMS} words in a list");
+            let hint = Some("use ranges, tags or pools".into());
+            faults.push(Fault {
+                offset,
+                width: part.len().max(1),
+                message,
+                hint,
+            });
+            break;
+        }
         let item = part.trim();
         let at = offset + (part.len() - part.trim_start().len()).min(part.len());
         offset += part.len() + 1;

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::matching::{Matcher, Subject, Truth, whole_bridges};
 use super::{phase, sensors};
-use crate::core::annotations::{Annotations, Session, reaches};
+use crate::core::annotations::{Annotations, Session};
 use crate::core::cluster::Cluster;
-use crate::core::model::{IfName, SessionName, Vmid};
+use crate::core::loops::{Circles, Feeds, Knot};
+use crate::core::model::{IfName, SessionName};
 use crate::core::ports::{Port, PortMap};
 use crate::core::selector::Selector;
 use crate::core::state::{Assumptions, SessionPhase, SourceState};
@@ -160,7 +161,7 @@ pub fn drop_loops(
     choices: &mut BTreeMap<&SessionName, Choice<'_>>,
     assume: &Assumptions,
 ) {
-    let mut feeds: BTreeMap<Vmid, BTreeSet<Vmid>> = BTreeMap::new();
+    let mut feeds = Feeds::new();
     for (name, session) in &annotations.sessions {
         let Some(choice) = choices
             .get(name)
@@ -170,16 +171,22 @@ pub fn drop_loops(
         };
         for nic in choice.ports.values().filter_map(|port| port.nic.as_ref()) {
             feeds
-                .entry(nic.id.vmid)
+                .entry(Knot::Guest(nic.id.vmid))
                 .or_default()
-                .extend(sensors(std::iter::once(session)));
+                .insert(Knot::Session(name));
         }
+        let sensors = sensors(std::iter::once(session));
+        feeds
+            .entry(Knot::Session(name))
+            .or_default()
+            .extend(sensors.into_iter().map(Knot::Guest));
     }
+    let circles = Circles::of(&feeds);
     for (name, session) in &annotations.sessions {
         let Some(choice) = choices.get_mut(name) else {
             continue;
         };
-        let own = sensors(std::iter::once(session));
+        let own = circles.sensors(sensors(std::iter::once(session)));
         let mut notes = Vec::new();
         choice.ports.retain(|_, port| {
             let Some(nic) = &port.nic else { return true };
@@ -187,9 +194,7 @@ pub fn drop_loops(
                 .sources
                 .iter()
                 .any(|source| names(&source.value, Subject::from(*port)));
-            let looped = own
-                .iter()
-                .find(|sensor| reaches(&feeds, **sensor, nic.id.vmid));
+            let looped = circles.back(nic.id.vmid, &own);
             match looped {
                 Some(sensor) if !by_name => {
                     notes.push(format!(

@@ -7,7 +7,7 @@ use super::choice::{Choice, Whole};
 use super::outputs::{Outputs, Place};
 use crate::core::annotations::{EngineChoice, Point, Session};
 use crate::core::model::IfName;
-use crate::core::ports::{BridgeKind, PortMap};
+use crate::core::ports::{BridgeKind, Port, PortMap};
 use crate::core::state::{
     Desired, MirrorConfig, MirrorKey, MirrorOutput, OutputState, SessionState, Taken, Wanted,
 };
@@ -27,6 +27,12 @@ pub fn place(
         let (engine, fault) = match outputs.place(&output.value) {
             Err(fault) => (None, Some(fault)),
             Ok(place) => {
+                if let Place::Port(Port { tag: Some(tag), .. }) = place {
+                    let note = format!(
+                        "{spelled} is in VLAN {tag}: frames arrive without their 802.1Q tags"
+                    );
+                    state.notes.push(note);
+                }
                 let bridges: BTreeSet<&IfName> = match place {
                     Place::Port(port) => [&port.bridge].into(),
                     Place::Vlan(_) => source_bridges(choice, outputs.map),
