@@ -92,6 +92,7 @@ fn build() -> Node {
         ),
         &Guest::vm(200)
             .name("sensor")
+            .net(0, "virtio=BC:24:11:2A:00:C7")
             .net(1, "virtio=BC:24:11:2A:00:C8,bridge=vmbr2"),
     ]);
     node.start_guests([101, 102, 103, 200]);

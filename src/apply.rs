@@ -108,6 +108,7 @@ pub fn look(context: &Context, detail: Detail, gone: &BTreeSet<Vmid>) -> Result<
         Detail::Mirrors => Interest::of(annotations),
     };
     let (observed, client, ports) = observe(context, &interest)?;
+    tell_observed(&observed);
     let questions = Questions::of(annotations);
     let (questions, whose) = match detail {
         Detail::All => (Questions::ALL, Whose::All),
@@ -144,6 +145,22 @@ pub fn look(context: &Context, detail: Detail, gone: &BTreeSet<Vmid>) -> Result<
         client,
         ports,
     })
+}
+
+/// What was seen, for those who ask for more.
+fn tell_observed(observed: &Observed) {
+    match &observed.ovs {
+        OvsState::Present(ovs) => {
+            for (name, bridge) in &ovs.bridges {
+                let (ports, mirrors) = (bridge.ports.len(), bridge.mirrors.len());
+                log::info!(
+                    "Open vSwitch bridge {name}: looked at {ports} ports and {mirrors} mirrors"
+                );
+            }
+        }
+        OvsState::Absent(why) | OvsState::Failed(why) => log::info!("{why}"),
+    }
+    log::debug!("looked at {} network devices", observed.links.len());
 }
 
 /// The time, in seconds since 1970.
@@ -245,7 +262,12 @@ pub fn reconcile(
     lock.memory.failed();
     lock.store();
     let vmids = gone.iter().copied().filter_map(Vmid::new).collect();
-    let done = act(context, &vmids, None)?;
+    let detail = if *trigger == Trigger::Command {
+        Detail::All
+    } else {
+        Detail::Mirrors
+    };
+    let done = act(context, detail, &vmids, None)?;
     if let Err(error) = inforce::keep(&context.root, &done.look.in_force) {
         log::warn!(
             "{}; mirroring goes on, without a last good copy",
@@ -267,7 +289,7 @@ pub fn clear(context: &Context, sessions: Option<&BTreeSet<SessionName>>) -> Res
     let mut lock = Lock::acquire(&context.root, context.deadline)?;
     lock.memory.failed();
     lock.store();
-    act(context, &BTreeSet::new(), Some(sessions))
+    act(context, Detail::Mirrors, &BTreeSet::new(), Some(sessions))
 }
 
 /// The plan that removes mirrors of ours, whatever the annotations say.
@@ -300,13 +322,14 @@ fn clearing(observed: &Observed, sessions: Option<&BTreeSet<SessionName>>) -> Pl
 /// Looks, acts and looks again, until there is nothing left to do.
 fn act(
     context: &Context,
+    detail: Detail,
     gone: &BTreeSet<Vmid>,
     clear: Option<Option<&BTreeSet<SessionName>>>,
 ) -> Result<Done, Error> {
     let mut actions: Vec<Action> = Vec::new();
     let mut committed = None;
     for _ in 0..TRIES {
-        let mut look = look(context, Detail::Mirrors, gone)?;
+        let mut look = look(context, detail, gone)?;
         if let Some(sessions) = clear {
             look.plan = clearing(&look.observed, sessions);
         } else if let InForce::Unknown { why } = &look.in_force {

@@ -10,7 +10,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 /// As a hookscript it is called as `pve-span VMID PHASE`, which is the same as
 /// `pve-span hook VMID PHASE`.
 #[derive(Debug, Parser)]
-#[command(name = "pve-span", version, disable_help_subcommand = true)]
+#[command(name = "pve-span", version)]
 pub struct Cli {
     /// Prefix of every path that is used (etc/pve, run/openvswitch/db.sock, …), for tests.
     #[arg(long, global = true, value_name = "DIR", default_value = "/")]
@@ -109,10 +109,10 @@ pub fn with_hook(mut args: Vec<OsString>) -> Vec<OsString> {
     args
 }
 
-/// Is it a hookscript's call, whatever may be wrong with it?
-pub fn is_hook(args: &[OsString]) -> bool {
+/// Is it a call of this command, whatever may be wrong with it?
+pub fn is_command(args: &[OsString], name: &str) -> bool {
     args.get(command_at(args))
-        .is_some_and(|command| command == "hook")
+        .is_some_and(|command| command == name)
 }
 
 /// Where the command stands, behind the options that may precede it.
@@ -155,12 +155,16 @@ mod tests {
         );
         assert_eq!(read("pve-span status"), ["pve-span", "status"]);
         assert_eq!(read("pve-span clear 101"), ["pve-span", "clear", "101"]);
-        assert!(is_hook(&with_hook(
+        let hook = with_hook(
             ["pve-span", "--root", "/x", "101"]
                 .map(OsString::from)
-                .into()
-        )));
-        assert!(!is_hook(&["pve-span", "clear", "hook"].map(OsString::from)));
+                .into(),
+        );
+        assert!(is_command(&hook, "hook"));
+        assert!(!is_command(
+            &["pve-span", "clear", "hook"].map(OsString::from),
+            "hook"
+        ));
     }
 
     #[test]

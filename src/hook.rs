@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::apply::{self, Context, Done, Trigger};
 use crate::core::model::{NodeName, Vmid, printable};
-use crate::core::state::SessionPhase;
+use crate::core::state::{Fault, SessionPhase, SessionState};
 use crate::linux::{Ended, supervise};
 use crate::lock::Moment;
 use crate::ovs::{Applied, chain};
@@ -106,54 +106,58 @@ fn tell(done: &Done, trigger: &Trigger, vmid: Vmid) {
 fn concerning(done: &Done, vmid: Vmid) -> Vec<String> {
     let mut lines = Vec::new();
     for state in &done.look.desired.sessions {
-        let own: Vec<_> = state
+        let name = &state.name;
+        let is_source = state
             .present
             .iter()
-            .filter(|source| source.nic.is_some_and(|nic| nic.vmid == vmid))
-            .collect();
-        let is_sensor = |output: &str| {
-            output
-                .split_once('/')
-                .is_some_and(|(guest, _)| guest == vmid.to_string())
-        };
-        let name = &state.name;
-        if let (SessionPhase::Refused(why), false) = (&state.phase, own.is_empty()) {
-            lines.push(format!("{name} is refused: {why}"));
+            .any(|source| source.nic.is_some_and(|nic| nic.vmid == vmid));
+        match &state.phase {
+            SessionPhase::Refused(why) if is_source => {
+                lines.push(format!("{name} is refused: {why}"))
+            }
+            SessionPhase::Running => lines.extend(of_running(state, vmid, is_source)),
+            _ => {}
         }
-        if state.phase != SessionPhase::Running {
-            continue;
-        }
-        for output in state
-            .outputs
-            .iter()
-            .filter(|output| !own.is_empty() || is_sensor(&output.output))
-        {
-            if let Some(fault) = &output.fault {
-                // A sensor that stops is not told that it is off.
-                if own.is_empty() && matches!(fault, crate::core::state::Fault::Absent(_)) {
-                    continue;
-                }
+    }
+    lines
+}
+
+fn of_running(state: &SessionState, vmid: Vmid, is_source: bool) -> Vec<String> {
+    let name = &state.name;
+    let mut lines = Vec::new();
+    for output in &state.outputs {
+        let is_sensor = output
+            .output
+            .split_once('/')
+            .is_some_and(|(guest, _)| guest == vmid.to_string());
+        match &output.fault {
+            // A sensor that stops is not told that it is off.
+            Some(Fault::Absent(_)) if !is_source => {}
+            Some(fault) if is_source || is_sensor => {
                 lines.push(format!(
                     "{name}: nothing is mirrored to {}: {fault}",
                     output.output
                 ));
             }
+            _ => {}
         }
-        for source in state
-            .unplugged
+        let own = output
+            .lacks
             .iter()
-            .filter(|source| source.nic.vmid == vmid)
-        {
-            lines.push(format!(
-                "{name}: {} is not mirrored: {}",
-                source.nic, source.why
-            ));
-        }
-        for source in own {
-            if let Some(why) = &source.refused {
-                lines.push(format!("{name}: {} is not mirrored: {why}", source.port));
-            }
-        }
+            .filter(|lack| lack.nic.is_some_and(|nic| nic.vmid == vmid));
+        lines.extend(own.map(|lack| {
+            format!(
+                "{name}: {lack} is not mirrored to {}: {}",
+                output.output, lack.why
+            )
+        }));
     }
+    let unplugged = state
+        .unplugged
+        .iter()
+        .filter(|source| source.nic.vmid == vmid);
+    lines.extend(
+        unplugged.map(|source| format!("{name}: {} is not mirrored: {}", source.nic, source.why)),
+    );
     lines
 }

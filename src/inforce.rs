@@ -54,6 +54,14 @@ impl InForce {
         }
     }
 
+    /// What is gone by instead of a file that cannot be used.
+    pub fn instead(&self) -> Option<&str> {
+        // What comes before is why, which `check` has said in full.
+        self.notice()
+            .and_then(|notice| notice.rsplit_once("; "))
+            .map(|(_, instead)| instead)
+    }
+
     /// What every command has to say about it.
     pub fn notice(&self) -> Option<&str> {
         match self {
@@ -222,7 +230,7 @@ mod tests {
     fn a_syntax_error_leaves_it_in_force() {
         assert_eq!(
             notice(&tree(Some("[dmz]\nsouce = 101\noutput = 200\n"))),
-            "/etc/pve/span.cfg is not valid (line 1: session dmz has no `source` and 2 more); see pve-span check; \
+            "/etc/pve/span.cfg is not valid (line 2: unknown key `souce` and 1 more); see pve-span check; \
              the last good copy, /var/lib/pve-span/span.cfg, stays in force"
         );
     }

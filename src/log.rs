@@ -27,11 +27,10 @@ impl Log for Logger {
         if record.level() <= self.stderr {
             write_stderr(record.level(), &text);
         }
-        if let Some(journal) = self
-            .journal
-            .as_ref()
-            .filter(|_| record.level() <= Level::Info)
-        {
+        // Changes and faults: what else is told would only fill the journal.
+        let is_news = record.level() <= Level::Warn
+            || record.target() == "pve_span::hook" && record.level() == Level::Info;
+        if let Some(journal) = self.journal.as_ref().filter(|_| is_news) {
             // A journal that does not listen or is full costs this line in the journal, nothing else.
             let _ = send(journal, record.level(), &text);
         }

@@ -6,11 +6,12 @@ use std::process::ExitCode;
 use clap::Parser;
 use pve_span::cli::{Cli, Command};
 use pve_span::log::Journal;
-use pve_span::{apply, cli, commands, hook, log, ovs};
+use pve_span::report::Out;
+use pve_span::{cli, commands, hook, log, ovs};
 
 fn main() -> ExitCode {
     let args = cli::with_hook(std::env::args_os().collect());
-    if cli::is_hook(&args) {
+    if cli::is_command(&args, "hook") {
         // A guest must not be kept from starting by what it is called with, nor by a fault of ours.
         let _ = std::panic::catch_unwind(|| parse_and_run(&args));
         return ExitCode::SUCCESS;
@@ -23,7 +24,9 @@ fn parse_and_run(args: &[OsString]) -> ExitCode {
         Ok(cli) => run(&cli),
         Err(error) => {
             let _ = error.print();
-            ExitCode::from(if error.use_stderr() { 2 } else { 0 })
+            // For `plan`, 2 would say that changes are pending.
+            let usage = if cli::is_command(args, "plan") { 1 } else { 2 };
+            ExitCode::from(if error.use_stderr() { usage } else { 0 })
         }
     }
 }
@@ -36,30 +39,34 @@ fn run(cli: &Cli) -> ExitCode {
     };
     log::start(&cli.root, cli.verbose, journal);
     let root = &cli.root;
-    let result = match &cli.command {
+    let (result, json, failed) = match &cli.command {
         Command::Hook(args) => {
             hook::run(root, &args.vmid, &args.phase, args.deadline);
-            Ok(0)
+            return ExitCode::SUCCESS;
         }
-        Command::Check(args) => Ok(commands::check(
-            root,
-            args.file.as_deref(),
-            args.json.into(),
-        )),
-        Command::Plan(args) => commands::plan(root, args.json.into()),
-        Command::Apply(args) => commands::apply(root, args.json.into()),
-        Command::Clear(args) => commands::clear(root, &args.sessions, args.json.into()),
-        Command::Status(args) => commands::status(root, args.json.into()).or_else(cannot_tell),
-        Command::Ports(args) => commands::ports(root, args.json.into()).or_else(cannot_tell),
+        Command::Check(args) => {
+            return ExitCode::from(commands::check(
+                root,
+                args.file.as_deref(),
+                args.json.into(),
+            ));
+        }
+        Command::Plan(args) => (commands::plan(root, args.json.into()), args.json, 1),
+        Command::Apply(args) => (commands::apply(root, args.json.into()), args.json, 1),
+        Command::Clear(args) => (
+            commands::clear(root, &args.sessions, args.json.into()),
+            args.json,
+            1,
+        ),
+        Command::Status(args) => (commands::status(root, args.json.into()), args.json, 2),
+        Command::Ports(args) => (commands::ports(root, args.json.into()), args.json, 2),
     };
     ExitCode::from(result.unwrap_or_else(|error| {
-        ::log::error!("{}", ovs::chain(&error));
-        1
+        let text = ovs::chain(&error);
+        if json {
+            Out::new().json(&serde_json::json!({"error": text}));
+        }
+        ::log::error!("{text}");
+        failed
     }))
-}
-
-#[allow(clippy::needless_pass_by_value)]
-fn cannot_tell(error: apply::Error) -> Result<u8, apply::Error> {
-    ::log::error!("{}", ovs::chain(&error));
-    Ok(2)
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IsTerminal, Write};
 
-use crate::core::model::printable;
+use crate::core::model::{MAX_LISTED, printable};
 use crate::core::plan::{Action, Change};
 use crate::core::state::{MirrorKey, Taken};
 
@@ -40,7 +40,9 @@ impl Out {
         };
         Self {
             width,
-            colour: terminal && std::env::var_os("NO_COLOR").is_none(),
+            colour: terminal
+                && std::env::var_os("NO_COLOR").is_none()
+                && std::env::var_os("TERM").is_none_or(|term| term != "dumb"),
             stream,
         }
     }
@@ -98,12 +100,27 @@ impl Out {
                     .unwrap_or(0)
             })
             .collect();
+        let longest_word = |column: usize| {
+            let cells = rows
+                .iter()
+                .filter_map(move |row| row.cells.get(column))
+                .map(String::as_str);
+            let words = cells
+                .chain(headings.get(column).copied())
+                .flat_map(|cell| cell.split(' '));
+            words.map(|word| word.chars().count()).max().unwrap_or(0)
+        };
+        let least: Vec<usize> = (0..headings.len()).map(longest_word).collect();
         let total =
             |widths: &[usize]| widths.iter().sum::<usize>() + 2 * widths.len().saturating_sub(1);
         while self.width.is_some_and(|width| total(&widths) > width) {
-            match widths.iter_mut().max() {
-                Some(widest) if *widest > 6 => *widest -= 1,
-                _ => break,
+            let can_shrink = widths
+                .iter_mut()
+                .zip(&least)
+                .filter(|(width, least)| **width > **least);
+            match can_shrink.map(|(width, _)| width).max() {
+                Some(widest) => *widest -= 1,
+                None => break,
             }
         }
         widths
@@ -248,7 +265,28 @@ fn mirror_in_words(key: &MirrorKey, changes: &[&Change]) -> String {
             }
             _ => None,
         });
-        chosen.collect::<Vec<_>>().join(", ")
+        let chosen: Vec<String> = chosen.collect();
+        // Two more than the list are not worth a word of their own.
+        let shown = if chosen.len() > MAX_LISTED + 2 {
+            MAX_LISTED
+        } else {
+            chosen.len()
+        };
+        let more = chosen.len() - shown;
+        let more = if more > 0 {
+            format!(" and {more} more")
+        } else {
+            String::new()
+        };
+        format!(
+            "{}{more}",
+            chosen
+                .iter()
+                .take(shown)
+                .cloned()
+                .collect::<Vec<_>>()
+                .join(", ")
+        )
     };
     let mut parts = Vec::new();
     if let Some(why) = changes.iter().find_map(|change| match change {

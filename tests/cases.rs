@@ -23,8 +23,8 @@ use pve_span::core::model::{GuestKind, IfName, SessionName};
 use pve_span::core::plan::plan;
 use pve_span::core::resolve::resolve;
 use pve_span::core::state::{
-    Assumptions, Desired, Link, Mark, Mirror, MirrorConfig, MirrorOutput, Observed, Ovs, OvsBridge,
-    OvsPort, OvsState, RowId, SessionPhase, Taken,
+    Assumptions, Desired, Link, Mark, Mirror, MirrorConfig, MirrorOutput, Observed, OutputState,
+    Ovs, OvsBridge, OvsPort, OvsState, RowId, SessionPhase, Taken,
 };
 
 #[test]
@@ -104,24 +104,8 @@ fn sessions(desired: &Desired) -> String {
         if state.phase != SessionPhase::Running {
             writeln!(text, "{}: {:?}", state.name, state.phase).unwrap();
         }
-        for output in &state.outputs {
-            if let Some(fault) = &output.fault {
-                writeln!(text, "{}: {}: {fault}", state.name, output.output).unwrap();
-            }
-        }
-        for source in state
-            .present
-            .iter()
-            .filter(|source| source.refused.is_some())
-        {
-            writeln!(
-                text,
-                "{}: {}: {}",
-                state.name,
-                source.port,
-                source.refused.as_deref().unwrap_or_default()
-            )
-            .unwrap();
+        for fault in state.outputs.iter().flat_map(OutputState::faults) {
+            writeln!(text, "{}: {fault}", state.name).unwrap();
         }
         for note in &state.notes {
             writeln!(text, "{}: {note}", state.name).unwrap();

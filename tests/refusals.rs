@@ -42,15 +42,15 @@ fn what_cannot_be_mirrored_is_refused_with_reason_and_remedy() {
     assert_eq!(
         err,
         format!(
-            "pve-span: warning: across: 101/net1 is not mirrored: it is on vmbr3 and output 201/net1 on vmbr2: mirroring across \
+            "pve-span: warning: across: 101/net1 is not mirrored to 201/net1: it is on vmbr3 and the output on vmbr2: mirroring across \
              bridges {lacks}\n\
-             pve-span: warning: across: 101/net2 is not mirrored: it is on the Linux bridge vmbr0, which {lacks}\n\
-             pve-span: warning: before: 101/net0 is not mirrored: `point = guest` behind the firewall bridge fwbr101i0 {lacks}\n\
-             pve-span: warning: behind: 200/net1: 200/net1 is behind its firewall bridge fwbr200i1, which learns both ends of a \
+             pve-span: warning: across: 101/net2 is not mirrored to 201/net1: it is on the Linux bridge vmbr0, which {lacks}\n\
+             pve-span: warning: before: 101/net0 is not mirrored to 201/net1: `point = guest` behind the firewall bridge fwbr101i0 {lacks}\n\
+             pve-span: warning: behind: nothing is mirrored to 200/net1: it is behind its firewall bridge fwbr200i1, which learns both ends of a \
              conversation on one port and then drops the frames between them: switch the firewall off on this NIC (firewall=0)\n\
              pve-span: warning: filter: refused: `filter` {lacks}; what is mirrored now stays as it is\n\
-             pve-span: warning: linux: 200/net2: 200/net2 is on the Linux bridge vmbr0, which {lacks}\n\
-             pve-span: warning: tunnel: vxlan:10.0.0.9/100: tunnels are not available in this version\n"
+             pve-span: warning: linux: nothing is mirrored to 200/net2: it is on the Linux bridge vmbr0, which {lacks}\n\
+             pve-span: warning: tunnel: nothing is mirrored to vxlan:10.0.0.9/100: tunnels are not available in this version\n"
         )
     );
     let (code, _, _) = run(&node, &["status"]);
@@ -73,12 +73,12 @@ fn an_output_that_would_cut_the_node_off_is_refused() {
     };
     assert_eq!(
         refused("port:eno1"),
-        "pve-span: warning: x: port:eno1: eno1 is the only uplink of vmbr2, which carries this node's address 10.99.0.1: a mirror \
+        "pve-span: warning: x: nothing is mirrored to port:eno1: eno1 is the only uplink of vmbr2, which carries this node's address 10.99.0.1: a mirror \
          into it would cut the node off\n"
     );
     assert_eq!(
         refused("port:vmbr2"),
-        "pve-span: warning: x: port:vmbr2: vmbr2 is a bridge, and frames can only go out of a port\n"
+        "pve-span: warning: x: nothing is mirrored to port:vmbr2: vmbr2 is a bridge, and frames can only go out of a port\n"
     );
     // A second uplink is a port for an appliance.
     node.physical("eno2", "vmbr2");

@@ -84,9 +84,11 @@ fn is_whole(done: &Done) -> bool {
                 .outputs
                 .iter()
                 .any(|output| matches!(output.fault, Some(Fault::Refused(_))))
-            || state.present.iter().any(|source| source.refused.is_some())
+            || state.outputs.iter().any(|output| !output.lacks.is_empty())
     };
-    done.applied == Applied::Yes
+    let by_the_file = !matches!(done.look.in_force, InForce::LastGood { .. });
+    by_the_file
+        && done.applied == Applied::Yes
         && done.look.plan.problems.is_empty()
         && !done.look.desired.sessions.iter().any(refused)
 }

@@ -98,12 +98,18 @@ pub fn run(root: &Path, file: Option<&Path>, format: Format) -> u8 {
             .iter()
             .for_each(|diagnostic| out.line(&format!("{diagnostic}\n")));
         out.line(&summary(&name, annotations.sessions.len(), diagnostics));
-        if let Some(notice) = notice {
+        if let Some(in_force) = in_force.as_ref().filter(|_| notice.is_some()) {
             let _ = std::io::stdout().flush();
-            log::warn!("{notice}");
+            let said = if annotations.is_valid() {
+                in_force.notice()
+            } else {
+                in_force.instead()
+            };
+            log::warn!("{}", said.unwrap_or_default());
         }
     }
-    u8::from(worst.is_some_and(|worst| worst < Severity::Warning))
+    // A file that is cut off may look valid.
+    u8::from(notice.is_some() || worst.is_some_and(|worst| worst < Severity::Warning))
 }
 
 fn say_in_force(root: &Path) {

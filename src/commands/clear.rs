@@ -53,13 +53,19 @@ pub fn run(root: &Path, sessions: &[String], format: Format) -> Result<u8, Error
         .in_force
         .annotations()
         .map(|annotations| &annotations.sessions);
-    let returning = done
+    let cleared: BTreeSet<&SessionName> = done
         .actions
         .iter()
-        .any(|action| listed.is_some_and(|listed| listed.contains_key(&action.mirror.session)));
-    if returning {
+        .map(|action| &action.mirror.session)
+        .collect();
+    let returning = cleared
+        .into_iter()
+        .filter(|name| listed.is_some_and(|listed| listed.contains_key(*name)));
+    let returning: Vec<&str> = returning.map(SessionName::as_str).collect();
+    if !returning.is_empty() {
         log::warn!(
-            "span.cfg still lists it: the next reconcile brings it back; write `enabled = no` to keep it off"
+            "span.cfg still lists {}: the next reconcile brings the mirrors back; write `enabled = no` to keep a session off",
+            returning.join(", ")
         );
     }
     if done.applied == Applied::NotYet {

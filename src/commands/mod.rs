@@ -18,7 +18,7 @@ pub use ports::run as ports;
 pub use status::run as status;
 
 use crate::apply::{Context, Look};
-use crate::core::state::{SessionPhase, SessionState};
+use crate::core::state::{OutputState, SessionPhase, SessionState};
 use crate::report::Out;
 
 /// How a command prints what it has to say.
@@ -37,7 +37,7 @@ impl From<bool> for Format {
 }
 
 /// How long a command waits for whatever hangs, and of that for ovs-vswitchd.
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 fn context(root: &Path, comment: &str) -> Context {
@@ -65,19 +65,7 @@ fn faults(state: &SessionState) -> Vec<String> {
             "refused: {why}; what is mirrored now stays as it is"
         ));
     }
-    for output in &state.outputs {
-        if let Some(fault) = &output.fault {
-            lines.push(format!("{}: {fault}", output.output));
-        }
-    }
-    for source in &state.present {
-        if let Some(why) = &source.refused {
-            let name = source
-                .nic
-                .map_or_else(|| source.port.to_string(), |nic| nic.to_string());
-            lines.push(format!("{name} is not mirrored: {why}"));
-        }
-    }
+    lines.extend(state.outputs.iter().flat_map(OutputState::faults));
     lines.extend(
         state
             .unplugged

@@ -31,6 +31,9 @@ pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
         return Err(Error::NotInForce(why.clone()));
     }
     notice(&look);
+    if let OvsState::Failed(why) = &look.observed.ovs {
+        return Err(Error::Ovs(why.clone()));
+    }
     if format == Format::Json {
         let (notice, sessions) = (look.in_force.notice(), look.desired.sessions.as_slice());
         out.json(&Report {
@@ -38,9 +41,6 @@ pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
             plan: &look.plan,
             sessions,
         });
-    }
-    if let OvsState::Failed(why) = &look.observed.ovs {
-        return Err(Error::Ovs(why.clone()));
     }
     if format == Format::Text {
         for state in &look.desired.sessions {

@@ -54,6 +54,13 @@ pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
             .map(|(nic, device)| unplugged(*nic, device, &look)),
     );
     entries.sort_by_key(|entry| entry.nic);
+    let exit = match &look.observed.ovs {
+        OvsState::Failed(why) => {
+            log::error!("Open vSwitch cannot be asked, and its ports are missing here: {why}");
+            2
+        }
+        _ => 0,
+    };
     let mut out = Out::new();
     if format == Format::Json {
         out.json(&Report {
@@ -71,11 +78,7 @@ pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
             &rows,
         );
     }
-    // What Open vSwitch would have told is missing from the table.
-    match &look.observed.ovs {
-        OvsState::Failed(why) => Err(Error::Ovs(why.clone())),
-        _ => Ok(0),
-    }
+    Ok(exit)
 }
 
 fn plugged<'a>(port: &'a Port, nic: &'a PluggedNic, look: &'a Look) -> Entry<'a> {
@@ -108,8 +111,10 @@ fn plugged<'a>(port: &'a Port, nic: &'a PluggedNic, look: &'a Look) -> Entry<'a>
 }
 
 fn unplugged<'a>(nic: NicId, device: &'a IfName, look: &'a Look) -> Entry<'a> {
+    let takes = |state: &SessionState| state.unplugged.iter().any(|source| source.nic == nic);
     Entry {
         device: Some(device),
+        source_of: sessions(look, takes),
         ..entry(nic, look)
     }
 }
@@ -146,16 +151,17 @@ fn sessions(look: &Look, belongs: impl Fn(&SessionState) -> bool) -> Vec<&str> {
 }
 
 fn row(entry: &Entry<'_>) -> Row {
-    let name = |name: Option<&IfName>| name.map_or_else(|| "-".to_owned(), ToString::to_string);
+    let name = |name: Option<&IfName>| name.map_or_else(|| "?".to_owned(), ToString::to_string);
     let vlan = match entry.tag {
         Some(tag) => tag.to_string(),
+        None if entry.port.is_none() => "?".to_owned(),
         None if entry.trunks.is_empty() => "-".to_owned(),
         None => format!("trunk {}", entry.trunks),
     };
     let kind = match entry.kind {
         Some(BridgeKind::Ovs) => "ovs",
         Some(BridgeKind::Linux) => "linux",
-        None => "-",
+        None => "?",
     };
     let mut part_of: Vec<String> = entry
         .source_of
@@ -179,10 +185,10 @@ fn row(entry: &Entry<'_>) -> Row {
         name(entry.bridge),
         kind.to_owned(),
         vlan,
-        if entry.firewall_bridge.is_some() {
-            "yes"
-        } else {
-            "no"
+        match (entry.port, entry.firewall_bridge) {
+            (None, _) => "?",
+            (Some(_), None) => "no",
+            (Some(_), Some(_)) => "yes",
         }
         .to_owned(),
         if part_of.is_empty() {

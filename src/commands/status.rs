@@ -100,10 +100,12 @@ pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
         return Err(Error::Ovs(why.clone()));
     }
     notice(&look);
+    let leftovers = leftovers(&look);
     let sessions: Vec<Session<'_>> = look
         .desired
         .sessions
         .iter()
+        .chain(&leftovers)
         .map(|state| session(state, &look))
         .collect();
     let healthy = sessions.iter().all(|session| session.state.is_healthy());
@@ -159,20 +161,54 @@ fn session<'a>(state: &'a SessionState, look: &'a Look) -> Session<'a> {
     }
 }
 
+/// What is said of a session that is over and whose mirrors are still there.
+const STILL_MIRRORED: &str =
+    "still mirrored, although span.cfg no longer asks for it: pve-span apply ends it";
+
+fn is_pending(session: &SessionName, look: &Look) -> bool {
+    look.plan
+        .actions
+        .iter()
+        .any(|action| action.mirror.session == *session)
+}
+
+/// Sessions that span.cfg does not list any more, and that are still mirrored.
+fn leftovers(look: &Look) -> Vec<SessionState> {
+    let listed = |name: &SessionName| {
+        look.desired
+            .sessions
+            .iter()
+            .any(|state| state.name == *name)
+    };
+    let names = look
+        .plan
+        .sessions()
+        .into_iter()
+        .filter(|name| !listed(name));
+    let leftover = |name: &SessionName| SessionState {
+        name: name.clone(),
+        phase: SessionPhase::Disabled,
+        present: Vec::new(),
+        unplugged: Vec::new(),
+        total: 0,
+        outputs: Vec::new(),
+        notes: Vec::new(),
+    };
+    names.map(leftover).collect()
+}
+
 fn health(state: &SessionState, look: &Look) -> (Health, Vec<String>) {
     match &state.phase {
+        SessionPhase::Refused(_) => return (Health::Refused, Vec::new()),
+        SessionPhase::Disabled | SessionPhase::Expired if is_pending(&state.name, look) => {
+            return (Health::Degraded, vec![STILL_MIRRORED.to_owned()]);
+        }
         SessionPhase::Disabled => return (Health::Disabled, Vec::new()),
         SessionPhase::Expired => return (Health::Expired, Vec::new()),
-        SessionPhase::Refused(_) => return (Health::Refused, Vec::new()),
         SessionPhase::Running => {}
     }
     let mut reasons = Vec::new();
-    if look
-        .plan
-        .actions
-        .iter()
-        .any(|action| action.mirror.session == state.name)
-    {
+    if is_pending(&state.name, look) {
         reasons.push("not in force yet: see pve-span plan, then pve-span apply".to_owned());
     }
     let problems = look
@@ -196,7 +232,7 @@ fn health(state: &SessionState, look: &Look) -> (Health, Vec<String>) {
         None => false,
     });
     let source_fault =
-        !state.unplugged.is_empty() || state.present.iter().any(|source| source.refused.is_some());
+        !state.unplugged.is_empty() || state.outputs.iter().any(|output| !output.lacks.is_empty());
     let undecided = state
         .notes
         .iter()

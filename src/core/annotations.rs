@@ -168,9 +168,9 @@ pub fn parse(file: &str, text: &str) -> Annotations {
     }
     let (defaults, sections) = reader.sections(text);
     let mut sessions = BTreeMap::new();
-    for (name, place, properties) in sections {
-        let session = reader.session(name.clone(), &place, &defaults, &properties);
-        sessions.insert(name, session);
+    for section in sections {
+        let session = reader.session(&section, &defaults);
+        sessions.insert(section.name, session);
     }
     // Values of [defaults] are read anew for each session, so their faults come up as often; and once more here
     // for the file that has no session yet.

@@ -13,6 +13,9 @@ use serde::{Serialize, Serializer};
 
 pub use names::{IfName, NodeName, SessionName, printable};
 
+/// The most names that a message lists before it says how many more there are.
+pub const MAX_LISTED: usize = 5;
+
 /// A word that is not what it should be; the text says what it should have been.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]

@@ -331,12 +331,14 @@ impl fmt::Display for Change {
                 to,
             } => write!(f, "output {to}"),
             Self::SetOutput { from, to } => write!(f, "output {to} instead of {from}"),
-            Self::SetAll { all: true } => f.write_str("take everything on the bridge"),
-            Self::SetAll { all: false } => f.write_str("no longer take everything on the bridge"),
-            Self::SetVlans { to } if to.is_empty() => f.write_str("take every VLAN"),
-            Self::SetVlans { to } => write!(f, "take VLAN {to}"),
-            Self::SetSnaplen { to: Some(bytes) } => write!(f, "keep {bytes} bytes of each frame"),
-            Self::SetSnaplen { to: None } => f.write_str("keep whole frames"),
+            Self::SetAll { all: true } => f.write_str("everything on the bridge"),
+            Self::SetAll { all: false } => f.write_str("no longer everything on the bridge"),
+            Self::SetVlans { to } if to.is_empty() => f.write_str("every VLAN"),
+            Self::SetVlans { to } => write!(f, "VLAN {to} only"),
+            Self::SetSnaplen { to: Some(bytes) } => {
+                write!(f, "the first {bytes} bytes of each frame")
+            }
+            Self::SetSnaplen { to: None } => f.write_str("whole frames"),
             Self::SetSource {
                 port,
                 nic,

@@ -48,7 +48,7 @@ pub fn resolve(
         observed,
         cluster,
     };
-    let reserved = reserved_ports(annotations, &map);
+    let reserved = reserved_ports(annotations, &map, assume);
 
     let mut choices: BTreeMap<&SessionName, Choice<'_>> = BTreeMap::new();
     for (name, session) in &annotations.sessions {
@@ -105,16 +105,26 @@ fn sensors<'a>(sessions: impl Iterator<Item = &'a Session>) -> BTreeSet<Vmid> {
         .collect()
 }
 
-/// The ports that are an output of any session: they carry copies only, so no group takes them.
-fn reserved_ports(annotations: &Annotations, map: &PortMap) -> BTreeSet<IfName> {
-    let outputs = annotations
+/// The ports that are an output of a running session: they carry copies only, so no group takes them.
+fn reserved_ports<'a>(
+    annotations: &'a Annotations,
+    map: &PortMap,
+    assume: &Assumptions,
+) -> BTreeMap<IfName, &'a SessionName> {
+    let running = annotations
         .sessions
         .values()
-        .flat_map(|session| &session.outputs);
+        .filter(|session| phase(session, assume) == SessionPhase::Running);
+    let outputs = running.flat_map(|session| {
+        session
+            .outputs
+            .iter()
+            .map(|output| (&output.value, &session.name))
+    });
     outputs
-        .filter_map(|output| match &output.value {
-            Output::Nic(nic) => map.of_nic(*nic).map(|port| port.name.clone()),
-            Output::Port(port) => Some(port.clone()),
+        .filter_map(|(output, session)| match output {
+            Output::Nic(nic) => map.of_nic(*nic).map(|port| (port.name.clone(), session)),
+            Output::Port(port) => Some((port.clone(), session)),
             _ => None,
         })
         .collect()

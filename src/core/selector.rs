@@ -61,6 +61,7 @@ impl FromStr for Selector {
         match (low.trim().parse::<Vmid>(), high.trim().parse::<Vmid>()) {
             (Ok(low), Ok(high)) if low <= high => Ok(Self::Guests { low, high, nic }),
             (Ok(low), Ok(high)) => Err(Invalid(format!("the range `{low}-{high}` runs backwards"))),
+            _ if text.contains(char::is_whitespace) => Err(unknown_selector(text)),
             _ if text.starts_with(|c: char| c.is_ascii_digit()) => Err(Invalid(format!(
                 "`{}` is not a guest, a NIC (101/net0) or a range (300-399)",
                 printable(text)
@@ -105,7 +106,10 @@ impl Selector {
             }
             "node" => with_nic(name).and_then(|(node, nic)| Ok(Self::Node(node.parse()?, nic))),
             "bridge" => Ok(Self::Bridge(name.parse()?)),
-            "port" => Ok(Self::Port(name.parse()?)),
+            "port" => match port_owner(name) {
+                Some((nic, _)) => Err(Invalid(format!("`{name}` is a guest's port: write {nic}"))),
+                None => Ok(Self::Port(name.parse()?)),
+            },
             _ => Err(unknown_selector(text)),
         }
     }
@@ -113,10 +117,24 @@ impl Selector {
 
 fn unknown_selector(text: &str) -> Invalid {
     let word = text.split(':').next().unwrap_or(text);
-    let hint = did_you_mean(word, KINDS.into_iter().chain(["all"]))
-        .map(|hint| format!(", {hint}"))
-        .unwrap_or_default();
-    Invalid(format!("`{}` is not a selector{hint}", printable(text)))
+    let remedy = if text.contains(char::is_whitespace) {
+        ": separate words with commas".to_owned()
+    } else if text.contains(['"', '\'']) {
+        ": write it without quotes".to_owned()
+    } else if text.contains(':') {
+        let hint = did_you_mean(word, KINDS).map(|hint| format!(", {hint}"));
+        hint.unwrap_or_else(|| format!(" (101, 300-399, all, {}:…)", KINDS.join(":…, ")))
+    } else {
+        let hint =
+            did_you_mean(word, KINDS.into_iter().chain(["all"])).map(|hint| format!(", {hint}"));
+        hint.unwrap_or_else(|| {
+            format!(
+                ": is it tag:{0}, pool:{0}, bridge:{0} or port:{0}?",
+                printable(text)
+            )
+        })
+    };
+    Invalid(format!("`{}` is not a selector{remedy}", printable(text)))
 }
 
 /// Splits `…/netN`.
@@ -124,6 +142,13 @@ fn with_nic(text: &str) -> Result<(&str, Option<NicIndex>), Invalid> {
     let Some((head, nic)) = text.split_once('/') else {
         return Ok((text, None));
     };
+    if nic.is_empty() {
+        return Err(Invalid(format!(
+            "`{}` lacks the NIC: {}net0",
+            printable(text),
+            printable(text)
+        )));
+    }
     let index = NicIndex::from_key(nic).ok_or_else(|| {
         Invalid(format!(
             "`{}` is not a NIC: net0 to net{}",
@@ -339,10 +364,29 @@ mod tests {
         assert_eq!(fault("tag:"), "`tag:` names nothing");
         assert_eq!(fault("tag:a b"), "`a b` is not a Proxmox VE tag");
         assert_eq!(
+            fault("101 102"),
+            "`101 102` is not a selector: separate words with commas"
+        );
+        assert_eq!(
+            fault("\"101\""),
+            "`\"101\"` is not a selector: write it without quotes"
+        );
+        assert_eq!(
+            fault("port:tap101i0"),
+            "`tap101i0` is a guest's port: write 101/net0"
+        );
+        assert_eq!(
+            fault("guest:101"),
+            "`guest:101` is not a selector (101, 300-399, all, tag:…, pool:…, bridge:…, port:…, node:…)"
+        );
+        assert_eq!(
             fault("101;102"),
             "`101;102` is not a guest, a NIC (101/net0) or a range (300-399)"
         );
-        assert_eq!(fault("web"), "`web` is not a selector");
+        assert_eq!(
+            fault("web"),
+            "`web` is not a selector: is it tag:web, pool:web, bridge:web or port:web?"
+        );
     }
 
     #[test]

@@ -276,8 +276,6 @@ pub struct SourceState {
     pub port: IfName,
     /// The bridge.
     pub bridge: IfName,
-    /// Why its frames do not reach an output, if they do not.
-    pub refused: Option<String>,
 }
 
 /// A source whose device is there, and in no bridge.
@@ -298,6 +296,43 @@ pub struct OutputState {
     pub engine: Option<String>,
     /// Why nothing can be delivered there, if nothing can.
     pub fault: Option<Fault>,
+    /// Sources that are here and not delivered there.
+    pub lacks: Vec<Lack>,
+}
+
+impl OutputState {
+    /// What keeps it from being whole, in words.
+    pub fn faults(&self) -> impl Iterator<Item = String> + '_ {
+        let fault = self
+            .fault
+            .iter()
+            .map(|fault| format!("nothing is mirrored to {}: {fault}", self.output));
+        fault.chain(
+            self.lacks
+                .iter()
+                .map(|lack| format!("{lack} is not mirrored to {}: {}", self.output, lack.why)),
+        )
+    }
+}
+
+/// A source that is not delivered to an output.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Lack {
+    /// The guest's NIC, if it is one's.
+    pub nic: Option<NicId>,
+    /// The port, or the bridge for a `bridge:` source.
+    pub port: IfName,
+    /// What is in the way.
+    pub why: String,
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.nic {
+            Some(nic) => nic.fmt(f),
+            None => self.port.fmt(f),
+        }
+    }
 }
 
 /// Why nothing can be delivered to an output.

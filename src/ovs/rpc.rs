@@ -37,7 +37,10 @@ pub enum Error {
         source: io::Error,
     },
     /// It accepts, but does not answer in time.
-    #[error("ovsdb-server did not answer within {} ms ({doing})", waited.as_millis())]
+    #[error(
+        "ovsdb-server did not answer within {} ms ({doing}): does it hang? (systemctl status openvswitch-switch)",
+        waited.as_millis()
+    )]
     Timeout {
         /// What was being done.
         doing: &'static str,

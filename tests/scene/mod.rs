@@ -18,12 +18,14 @@ pub fn vm(vmid: u32, more: &str) -> Guest {
     )
 }
 
-/// The sensor: its monitor NIC is net1.
+/// The sensor: its monitor NIC is net1; net0 is of no concern here (user-mode NAT, no port).
 pub fn sensor(vmid: u32) -> Guest {
-    Guest::vm(vmid).name("sensor").net(
-        1,
-        &format!("virtio=BC:24:11:2A:01:{:02X},bridge=vmbr2", vmid % 256),
-    )
+    let mac = |nic: u32| format!("BC:24:11:2A:{nic:02X}:{:02X}", vmid % 256);
+    let monitor = format!("virtio={},bridge=vmbr2", mac(1));
+    Guest::vm(vmid)
+        .name("sensor")
+        .net(0, &format!("virtio={}", mac(9)))
+        .net(1, &monitor)
 }
 
 /// 101, 102 and the sensor 200, all running.

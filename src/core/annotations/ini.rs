@@ -73,10 +73,10 @@ fn read(number: usize, line: &str) -> Option<Line> {
         ..ParseOption::default()
     };
     let Ok(parsed) = Ini::load_from_str_opt(body, options) else {
-        return fault(if body.starts_with('[') {
-            "a section is one word in brackets: [dmz-ids]"
-        } else {
-            "expected `key = value` or [section]"
+        return fault(match (body.starts_with('['), body.contains(']')) {
+            (true, false) => "the `]` is missing: [dmz-ids]",
+            (true, true) => "a section stands on a line of its own: [dmz-ids]",
+            (false, _) => "expected `key = value` or [section]",
         });
     };
     if body.starts_with('[') {
@@ -159,11 +159,11 @@ mod tests {
             summary("nonsense\n[open\nvlan = 1\n[]\n= 3\n[a] b\n"),
             [
                 "1: expected `key = value` or [section]",
-                "2: a section is one word in brackets: [dmz-ids]",
+                "2: the `]` is missing: [dmz-ids]",
                 "vlan@0=1@7",
                 "[]@1",
                 "5: expected `key = value` or [section]",
-                "6: a section is one word in brackets: [dmz-ids]",
+                "6: a section stands on a line of its own: [dmz-ids]",
             ]
         );
     }

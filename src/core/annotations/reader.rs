@@ -48,7 +48,7 @@ enum Current {
 /// The sections so far.
 #[derive(Default)]
 struct Sections {
-    defaults: Properties,
+    defaults: Option<Section>,
     sessions: Vec<Section>,
     /// Where each of them begins, by name.
     lines: BTreeMap<String, usize>,
@@ -63,7 +63,17 @@ pub struct Reader<'a> {
     pub diagnostics: Vec<Diagnostic>,
 }
 
-pub type Section = (SessionName, Place, Properties);
+/// A section as it stands.
+pub struct Section {
+    /// Its name.
+    pub name: SessionName,
+    /// Where that stands.
+    pub place: Place,
+    /// Its keys.
+    pub properties: Properties,
+    /// Keys that were meant, and are not missing.
+    misspelt: Vec<&'static str>,
+}
 
 impl Reader<'_> {
     fn error(&mut self, place: Place, message: String, hint: Option<String>) {
@@ -114,7 +124,13 @@ impl Reader<'_> {
                 }
             }
         }
-        (found.defaults, found.sessions)
+        (
+            found
+                .defaults
+                .map(|section| section.properties)
+                .unwrap_or_default(),
+            found.sessions,
+        )
     }
 
     fn begin(&mut self, found: &mut Sections, name: &str, place: Place) -> Current {
@@ -134,21 +150,32 @@ impl Reader<'_> {
             }
         };
         found.lines.insert(name.to_owned(), place.line);
+        let section = Section {
+            name: session,
+            place,
+            properties: Properties::new(),
+            misspelt: Vec::new(),
+        };
         if name == "defaults" {
+            found.defaults = Some(section);
             return Current::Defaults;
         }
         if found.sessions.len() == MOST_SESSIONS {
-            self.error(place, format!("more than {MOST_SESSIONS} sessions"), None);
+            self.error(
+                section.place,
+                format!("more than {MOST_SESSIONS} sessions"),
+                None,
+            );
             return Current::Refused;
         }
-        found.sessions.push((session, place, Properties::new()));
+        found.sessions.push(section);
         Current::Session
     }
 
     fn property(&mut self, found: &mut Sections, key: String, place: Place, value: At<String>) {
-        let properties = match found.current {
-            Current::Session => found.sessions.last_mut().map(|(.., properties)| properties),
-            Current::Defaults => Some(&mut found.defaults),
+        let section = match found.current {
+            Current::Session => found.sessions.last_mut(),
+            Current::Defaults => found.defaults.as_mut(),
             Current::Refused => None,
             Current::None => {
                 let hint = Some("begin a session with its name in brackets: [dmz-ids]".into());
@@ -160,8 +187,15 @@ impl Reader<'_> {
             }
         };
         if !KEYS.contains(&key.as_str()) {
-            let hint = did_you_mean(&key, KEYS)
-                .or_else(|| Some(format!("the keys are {}", KEYS.join(", "))));
+            let hint = did_you_mean(&key, KEYS);
+            let meant = KEYS.iter().find(|known| {
+                hint.as_ref()
+                    .is_some_and(|hint| hint.contains(&format!("`{known}`")))
+            });
+            if let (Some(section), Some(meant)) = (section, meant) {
+                section.misspelt.push(meant);
+            }
+            let hint = hint.or_else(|| Some(format!("the keys are {}", KEYS.join(", "))));
             self.error(place, format!("unknown key `{}`", printable(&key)), hint);
         } else if found.current == Current::Defaults && NOT_DEFAULTS.contains(&key.as_str()) {
             self.error(
@@ -169,8 +203,8 @@ impl Reader<'_> {
                 format!("`{key}` belongs to a session, not to [defaults]"),
                 None,
             );
-        } else if let Some(properties) = properties {
-            if let Some((earlier, _)) = properties.get(&key) {
+        } else if let Some(section) = section {
+            if let Some((earlier, _)) = section.properties.get(&key) {
                 let message = format!(
                     "`{key}` stands twice in this section, first on line {}",
                     earlier.line
@@ -181,39 +215,44 @@ impl Reader<'_> {
                     Some("join the two lines with a comma, or delete one".into()),
                 );
             } else {
-                properties.insert(key, (place, value));
+                section.properties.insert(key, (place, value));
             }
         }
     }
 
     /// Makes a session of a section, with the defaults for what it does not say.
-    pub fn session(
-        &mut self,
-        name: SessionName,
-        place: &Place,
-        defaults: &Properties,
-        own: &Properties,
-    ) -> Session {
-        let mut session = Session::empty(name, place.clone());
+    pub fn session(&mut self, section: &Section, defaults: &Properties) -> Session {
+        let Section {
+            name,
+            place,
+            properties: own,
+            misspelt,
+        } = section;
+        let mut session = Session::empty(name.clone(), place.clone());
         for key in KEYS {
             if let Some((_, value)) = own.get(key).or_else(|| defaults.get(key)) {
                 self.value(&mut session, key, value);
             }
         }
-        for key in NOT_DEFAULTS {
-            if !own.contains_key(key) {
-                let message = format!("session {} has no `{key}`", session.name);
-                let example = if key == "source" {
-                    "source = 101"
-                } else {
-                    "output = 200/net1"
-                };
-                self.error(
-                    place.clone(),
-                    message,
-                    Some(format!("add a line, `{example}` for example")),
-                );
-            }
+        for key in NOT_DEFAULTS
+            .into_iter()
+            .filter(|key| !own.contains_key(*key) && !misspelt.contains(key))
+        {
+            let example = if key == "source" {
+                "source = 101"
+            } else {
+                "output = 200/net1"
+            };
+            let hint = if name.as_str() == "default" {
+                "did you mean [defaults]?".to_owned()
+            } else {
+                format!("add a line, `{example}` for example")
+            };
+            self.error(
+                place.clone(),
+                format!("session {name} has no `{key}`"),
+                Some(hint),
+            );
         }
         session
     }

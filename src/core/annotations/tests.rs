@@ -58,7 +58,6 @@ fn all_faults_are_reported_at_once_with_their_places() {
     assert_eq!(
         messages(text),
         [
-            "/etc/pve/span.cfg:1:2: error: session dmz has no `source`\n 1 | [dmz]\n   |  ^^^\n   = add a line, `source = 101` for example",
             "/etc/pve/span.cfg:2:1: error: unknown key `souce`\n 2 | souce = 101\n   | ^^^^^\n   = did you mean `source`?",
             "/etc/pve/span.cfg:4:12: error: `4095` is not a VLAN (1 to 4094, or 0 for untagged)\n 4 | vlan = 10,\t4095, 30-20\n   |           \t^^^^",
             "/etc/pve/span.cfg:4:18: error: the range `30-20` runs backwards\n 4 | vlan = 10,\t4095, 30-20\n   |           \t      ^^^^^",
@@ -84,7 +83,7 @@ fn each_value_has_its_own_fault() {
     assert_eq!(fault("sample = 100"), ["error: `100` is not a rate"]);
     assert_eq!(
         fault("expires = 2027-01-31"),
-        ["error: `2027-01-31` is not a time with its zone"]
+        ["error: `2027-01-31` is not a point in time with its zone"]
     );
     assert_eq!(
         fault("enabled = maybe"),

@@ -224,7 +224,10 @@ pub fn expires(value: &str) -> Result<Timestamp, Fault> {
         ),
         ..Fault::whole(
             value,
-            format!("`{}` is not a time with its zone", printable(value)),
+            format!(
+                "`{}` is not a point in time with its zone",
+                printable(value)
+            ),
         )
     })
 }

@@ -1,6 +1,6 @@
 //! Which of this node's ports a session takes, before anybody asks whether they can be mirrored.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::matching::{Matcher, Subject, Truth, whole_bridges};
 use super::{phase, sensors};
@@ -38,7 +38,6 @@ impl Choice<'_> {
             nic: None,
             port: (*bridge).clone(),
             bridge: (*bridge).clone(),
-            refused: None,
         });
         let ports = self
             .ports
@@ -48,7 +47,6 @@ impl Choice<'_> {
                 nic: port.nic.as_ref().map(|nic| nic.id),
                 port: port.name.clone(),
                 bridge: port.bridge.clone(),
-                refused: None,
             });
         bridges.chain(ports).collect()
     }
@@ -58,7 +56,7 @@ pub fn choose<'a>(
     session: &'a Session,
     map: &'a PortMap,
     matcher: &Matcher<'_>,
-    reserved: &BTreeSet<IfName>,
+    reserved: &BTreeMap<IfName, &SessionName>,
 ) -> Choice<'a> {
     let mut choice = Choice::default();
     let own_sensors = sensors(std::iter::once(session));
@@ -76,14 +74,22 @@ pub fn choose<'a>(
             .sources
             .iter()
             .any(|source| names(&source.value, subject));
-        if reserved.contains(&port.name) && !by_name {
-            continue;
-        }
         let truth = matcher.takes(session, subject);
         let is_whole = choice.bridges.contains_key(&port.bridge);
         let sensor = subject
             .nic
             .filter(|nic| own_sensors.contains(&nic.vmid) && !is_whole);
+        if let Some(other) = reserved.get(&port.name).filter(|_| !by_name) {
+            if let (Truth::Yes, Some(nic)) = (
+                truth,
+                subject.nic.filter(|_| *other != &session.name && !is_whole),
+            ) {
+                choice
+                    .notes
+                    .push(format!("{nic} is left out: it is an output of {other}"));
+            }
+            continue;
+        }
         match (truth, sensor) {
             (Truth::Yes, Some(nic)) => {
                 choice.notes.push(format!(
@@ -99,6 +105,17 @@ pub fn choose<'a>(
             }
             _ => {}
         }
+    }
+    for source in &session.sources {
+        let missing = match &source.value {
+            Selector::Bridge(bridge) if !map.bridges.contains_key(bridge) => "bridge",
+            Selector::Port(port) if !map.ports.contains_key(port) => "port",
+            _ => continue,
+        };
+        choice.notes.push(format!(
+            "there is no such {missing} on this node: {}",
+            source.value
+        ));
     }
     if !choice.undecided.is_empty() {
         let ports: Vec<&str> = choice.undecided.keys().map(|port| port.as_str()).collect();

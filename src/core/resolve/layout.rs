@@ -1,15 +1,17 @@
 //! A running session laid out over the bridges: one wanted mirror a bridge and output, and the reason for
 //! whatever does not reach an output.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::choice::{Choice, Whole};
 use super::outputs::{Outputs, Place};
 use crate::core::annotations::{EngineChoice, Point, Session};
-use crate::core::model::IfName;
+use crate::core::model::{IfName, MAX_LISTED};
 use crate::core::ports::{BridgeKind, Port, PortMap};
+use crate::core::selector::Output;
 use crate::core::state::{
-    Desired, MirrorConfig, MirrorKey, MirrorOutput, OutputState, SessionState, Taken, Wanted,
+    Desired, Fault, Lack, MirrorConfig, MirrorKey, MirrorOutput, OutputState, SessionState, Taken,
+    Wanted,
 };
 
 /// Lays a running session out over the bridges.
@@ -20,175 +22,241 @@ pub fn place(
     state: &mut SessionState,
     desired: &mut Desired,
 ) {
-    let mut reached: BTreeSet<IfName> = BTreeSet::new();
-    let mut reasons: BTreeMap<IfName, String> = BTreeMap::new();
     for output in &session.outputs {
-        let spelled = output.value.to_string();
-        let (engine, fault) = match outputs.place(&output.value) {
-            Err(fault) => (None, Some(fault)),
-            Ok(place) => {
-                if let Place::Port(Port { tag: Some(tag), .. }) = place {
-                    let note = format!(
-                        "{spelled} is in VLAN {tag}: frames arrive without their 802.1Q tags"
-                    );
-                    state.notes.push(note);
-                }
-                let bridges: BTreeSet<&IfName> = match place {
-                    Place::Port(port) => [&port.bridge].into(),
-                    Place::Vlan(_) => source_bridges(choice, outputs.map),
-                };
-                for bridge in &bridges {
-                    let wanted = on_bridge(
-                        session,
-                        choice,
-                        outputs.map,
-                        bridge,
-                        &place,
-                        &mut reasons,
-                        &mut reached,
-                    );
-                    if let Some(wanted) = wanted {
-                        let key = MirrorKey {
-                            bridge: (*bridge).clone(),
-                            session: session.name.clone(),
-                            output: spelled.clone(),
-                        };
-                        desired.mirrors.insert(key, wanted);
-                    }
-                }
-                for (port, bridge) in sources(choice) {
-                    if !bridges.contains(bridge) {
-                        reasons
-                            .entry(port.clone())
-                            .or_insert_with(|| not_on(bridge, &bridges, &spelled, outputs.map));
-                    }
-                }
-                (Some(engine(session, &place, &bridges)), None)
-            }
+        let layout = Layout {
+            session,
+            choice,
+            map: outputs.map,
+            output: &output.value,
         };
-        state.outputs.push(OutputState {
-            output: spelled,
-            engine,
-            fault,
+        let served = outputs
+            .place(&output.value)
+            .and_then(|place| layout.on_bridges(&place, state, desired));
+        let output = output.value.to_string();
+        state.outputs.push(match served {
+            Ok((engine, lacks)) => OutputState {
+                output,
+                engine: Some(engine),
+                fault: None,
+                lacks,
+            },
+            Err(fault) => OutputState {
+                output,
+                engine: None,
+                fault: Some(fault),
+                lacks: Vec::new(),
+            },
         });
     }
-    for source in &mut state.present {
-        if !reached.contains(&source.port) {
-            source.refused = reasons.get(&source.port).cloned();
+}
+
+/// One output's part of a session.
+struct Layout<'a> {
+    session: &'a Session,
+    choice: &'a Choice<'a>,
+    map: &'a PortMap,
+    output: &'a Output,
+}
+
+impl Layout<'_> {
+    /// The mirrors to an output, the engine with its reason, and what they do not take.
+    fn on_bridges(
+        &self,
+        place: &Place<'_>,
+        state: &mut SessionState,
+        desired: &mut Desired,
+    ) -> Result<(String, Vec<Lack>), Fault> {
+        let bridges: BTreeSet<&IfName> = match place {
+            Place::Port(port) => [&port.bridge].into(),
+            Place::Vlan(vlan) => self.rspan_bridges(*vlan)?,
+        };
+        state.notes.extend(self.notes(place, &bridges));
+        let mut lacks = Vec::new();
+        for bridge in &bridges {
+            if let Some(wanted) = self.on_bridge(bridge, place, &mut lacks) {
+                let output = self.output.to_string();
+                let key = MirrorKey {
+                    bridge: (*bridge).clone(),
+                    session: self.session.name.clone(),
+                    output,
+                };
+                desired.mirrors.insert(key, wanted);
+            }
         }
-    }
-}
-
-/// The engine and why: so far there is one, and it mirrors within a bridge.
-fn engine(session: &Session, place: &Place<'_>, bridges: &BTreeSet<&IfName>) -> String {
-    let why = match (session.engine, place) {
-        (EngineChoice::Ovs, _) => "as asked",
-        (_, Place::Vlan(_)) => "RSPAN",
-        (_, Place::Port(_)) => "same bridge",
-    };
-    let names: Vec<&str> = bridges.iter().map(|bridge| bridge.as_str()).collect();
-    let place = if names.is_empty() {
-        String::new()
-    } else {
-        format!(", {}", names.join(" and "))
-    };
-    format!("ovs: {why}{place}")
-}
-
-fn sources<'c>(choice: &'c Choice<'_>) -> impl Iterator<Item = (&'c IfName, &'c IfName)> {
-    let bridges = choice.bridges.keys().map(|bridge| (*bridge, *bridge));
-    bridges.chain(choice.ports.values().map(|port| (&port.name, &port.bridge)))
-}
-
-fn source_bridges<'c>(choice: &'c Choice<'_>, map: &PortMap) -> BTreeSet<&'c IfName> {
-    let undecided = choice.undecided.values().map(|port| &port.bridge);
-    let bridges = sources(choice).map(|(_, bridge)| bridge).chain(undecided);
-    bridges
-        .filter(|bridge| map.bridges.get(*bridge) == Some(&BridgeKind::Ovs))
-        .collect()
-}
-
-fn not_on(bridge: &IfName, bridges: &BTreeSet<&IfName>, output: &str, map: &PortMap) -> String {
-    let lacks = "needs the nft engine, which this version does not have";
-    if map.bridges.get(bridge) == Some(&BridgeKind::Linux) {
-        return format!("it is on the Linux bridge {bridge}, which {lacks}");
-    }
-    let there: Vec<&str> = bridges.iter().map(|bridge| bridge.as_str()).collect();
-    format!(
-        "it is on {bridge} and output {output} on {}: mirroring across bridges {lacks}",
-        there.join(", ")
-    )
-}
-
-/// One bridge's part of a session; nothing when there is nothing to take.
-fn on_bridge(
-    session: &Session,
-    choice: &Choice<'_>,
-    map: &PortMap,
-    bridge: &IfName,
-    place: &Place<'_>,
-    reasons: &mut BTreeMap<IfName, String>,
-    reached: &mut BTreeSet<IfName>,
-) -> Option<Wanted> {
-    let output = match place {
-        Place::Port(port) => MirrorOutput::Port(port.name.clone()),
-        Place::Vlan(vlan) => MirrorOutput::Vlan(*vlan),
-    };
-    let mut config = MirrorConfig {
-        vlans: session.vlans.clone(),
-        snaplen: session.snaplen,
-        output,
-        ..MirrorConfig::default()
-    };
-    let is_output = |port: &IfName| matches!(place, Place::Port(output) if output.name == *port);
-    let whole = choice.bridges.get(bridge);
-    if whole == Some(&Whole::Everything) {
-        config.all = true;
-    } else {
-        let taken = Taken::new(
-            session.direction.takes_sent(),
-            session.direction.takes_delivered(),
-        );
-        for (name, port) in choice
-            .ports
-            .iter()
-            .filter(|(name, port)| port.bridge == *bridge && !is_output(name))
+        for source in self
+            .choice
+            .present()
+            .into_iter()
+            .filter(|source| !bridges.contains(&source.bridge))
         {
-            let firewall = port
+            let why = self.not_on(&source.bridge, &bridges);
+            lacks.push(Lack {
+                nic: source.nic,
+                port: source.port,
+                why,
+            });
+        }
+        Ok((self.engine(place, &bridges), lacks))
+    }
+
+    /// The bridges whose sources go into an RSPAN VLAN.
+    ///
+    /// Open vSwitch does not mirror frames that are in the output VLAN already.
+    fn rspan_bridges(&self, vlan: u16) -> Result<BTreeSet<&IfName>, Fault> {
+        let own = self
+            .choice
+            .ports
+            .values()
+            .find(|port| port.tag == Some(vlan));
+        if let Some(port) = own {
+            let name = port
                 .nic
                 .as_ref()
-                .and_then(|nic| nic.firewall_bridge.as_ref());
-            if let (Point::Guest, Some(firewall)) = (session.point, firewall) {
-                let reason = format!(
-                    "`point = guest` behind the firewall bridge {firewall} needs the nft engine, which this version does not have"
-                );
-                reasons.insert((*name).clone(), reason);
-                continue;
+                .map_or_else(|| port.name.to_string(), |nic| nic.id.to_string());
+            return Err(Fault::Refused(format!(
+                "the source {name} is itself in VLAN {vlan}, and Open vSwitch mirrors nothing into a frame's own VLAN: use a VLAN \
+                 of its own for RSPAN"
+            )));
+        }
+        let undecided = self.choice.undecided.values().map(|port| &port.bridge);
+        let bridges = self
+            .choice
+            .ports
+            .values()
+            .map(|port| &port.bridge)
+            .chain(undecided);
+        let bridges = bridges.chain(self.choice.bridges.keys().copied());
+        Ok(bridges
+            .filter(|bridge| self.map.bridges.get(*bridge) == Some(&BridgeKind::Ovs))
+            .collect())
+    }
+
+    /// What an administrator may not expect of an output.
+    fn notes(&self, place: &Place<'_>, bridges: &BTreeSet<&IfName>) -> Vec<String> {
+        match place {
+            Place::Port(Port { tag: Some(tag), .. }) => {
+                vec![format!(
+                    "{} is in VLAN {tag}: frames arrive without their 802.1Q tags",
+                    self.output
+                )]
             }
-            // A whole bridge is every frame, so both directions of what is left of it.
-            let taken = if whole.is_some() {
-                Some(Taken::Both)
-            } else {
-                taken
-            };
-            if let Some(taken) = taken {
-                config.ports.insert((*name).clone(), taken);
-                reached.insert((*name).clone());
+            Place::Port(_) => Vec::new(),
+            Place::Vlan(_) => {
+                let is_trunk = |port: &&Port| {
+                    port.bridge_kind == BridgeKind::Ovs
+                        && port.tag.is_none()
+                        && port.trunks.is_empty()
+                        && bridges.contains(&port.bridge)
+                };
+                let all = self
+                    .map
+                    .ports
+                    .values()
+                    .filter(is_trunk)
+                    .filter_map(|port| port.nic.as_ref());
+                let all: Vec<String> = all.map(|nic| nic.id.to_string()).collect();
+                let some = all
+                    .iter()
+                    .take(MAX_LISTED)
+                    .cloned()
+                    .collect::<Vec<_>>()
+                    .join(", ");
+                let more = if all.len() > MAX_LISTED {
+                    format!(" and {} more", all.len() - MAX_LISTED)
+                } else {
+                    String::new()
+                };
+                let note = format!(
+                    "{} also goes to guests whose NIC takes every VLAN: {some}{more} (set tag= or trunks=)",
+                    self.output
+                );
+                if all.is_empty() {
+                    Vec::new()
+                } else {
+                    vec![note]
+                }
             }
         }
     }
-    if whole.is_some() && map.bridges.contains_key(bridge) {
-        reached.insert(bridge.clone());
+
+    /// The engine and why: so far there is one, and it mirrors within a bridge.
+    fn engine(&self, place: &Place<'_>, bridges: &BTreeSet<&IfName>) -> String {
+        let why = match (self.session.engine, place) {
+            (EngineChoice::Ovs, _) => "as asked",
+            (_, Place::Vlan(_)) => "RSPAN",
+            (_, Place::Port(_)) => "same bridge",
+        };
+        let names: Vec<&str> = bridges.iter().map(|bridge| bridge.as_str()).collect();
+        let place = if names.is_empty() {
+            String::new()
+        } else {
+            format!(", {}", names.join(" and "))
+        };
+        format!("ovs: {why}{place}")
     }
-    let undecided: BTreeSet<IfName> = if config.all {
-        BTreeSet::new()
-    } else {
-        let here = choice
-            .undecided
-            .iter()
-            .filter(|(name, port)| port.bridge == *bridge && !is_output(name));
-        here.map(|(name, _)| (*name).clone()).collect()
-    };
-    let nothing = !config.all && config.ports.is_empty() && undecided.is_empty();
-    (!nothing).then_some(Wanted { config, undecided })
+
+    fn not_on(&self, bridge: &IfName, bridges: &BTreeSet<&IfName>) -> String {
+        let lacks = "needs the nft engine, which this version does not have";
+        if self.map.bridges.get(bridge) == Some(&BridgeKind::Linux) {
+            return format!("it is on the Linux bridge {bridge}, which {lacks}");
+        }
+        let there: Vec<&str> = bridges.iter().map(|bridge| bridge.as_str()).collect();
+        format!(
+            "it is on {bridge} and the output on {}: mirroring across bridges {lacks}",
+            there.join(", ")
+        )
+    }
+
+    /// One bridge's part; nothing when there is nothing to take.
+    fn on_bridge(
+        &self,
+        bridge: &IfName,
+        place: &Place<'_>,
+        lacks: &mut Vec<Lack>,
+    ) -> Option<Wanted> {
+        let output = match place {
+            Place::Port(port) => MirrorOutput::Port(port.name.clone()),
+            Place::Vlan(vlan) => MirrorOutput::Vlan(*vlan),
+        };
+        let is_output =
+            |port: &IfName| matches!(place, Place::Port(output) if output.name == *port);
+        let (vlans, snaplen) = (self.session.vlans.clone(), self.session.snaplen);
+        let mut config = MirrorConfig {
+            vlans,
+            snaplen,
+            output,
+            ..MirrorConfig::default()
+        };
+        let whole = self.choice.bridges.get(bridge);
+        if whole == Some(&Whole::Everything) {
+            config.all = true;
+            return Some(Wanted {
+                config,
+                undecided: BTreeSet::new(),
+            });
+        }
+        let direction = self.session.direction;
+        // A whole bridge is every frame, so both directions of what is left of it.
+        let taken = match whole {
+            Some(_) => Some(Taken::Both),
+            None => Taken::new(direction.takes_sent(), direction.takes_delivered()),
+        };
+        let here = |port: &Port| port.bridge == *bridge && !is_output(&port.name);
+        for port in self.choice.ports.values().filter(|port| here(port)) {
+            let nic = port.nic.as_ref();
+            match (self.session.point, nic.and_then(|nic| nic.firewall_bridge.as_ref())) {
+                (Point::Guest, Some(firewall)) => lacks.push(Lack {
+                    nic: nic.map(|nic| nic.id),
+                    port: port.name.clone(),
+                    why: format!(
+                        "`point = guest` behind the firewall bridge {firewall} needs the nft engine, which this version does not have"
+                    ),
+                }),
+                _ => config.ports.extend(taken.map(|taken| (port.name.clone(), taken))),
+            }
+        }
+        let undecided = self.choice.undecided.values().filter(|port| here(port));
+        let undecided: BTreeSet<IfName> = undecided.map(|port| port.name.clone()).collect();
+        (!config.ports.is_empty() || !undecided.is_empty()).then_some(Wanted { config, undecided })
+    }
 }

@@ -45,7 +45,7 @@ impl<'a> Outputs<'a> {
         };
         if port.bridge_kind == BridgeKind::Linux {
             return Err(Refused(format!(
-                "{nic} is on the Linux bridge {}, which needs the nft engine, which this version does not have",
+                "it is on the Linux bridge {}, which needs the nft engine, which this version does not have",
                 port.bridge
             )));
         }
@@ -55,7 +55,7 @@ impl<'a> Outputs<'a> {
             .and_then(|nic| nic.firewall_bridge.as_ref())
         {
             return Err(Refused(format!(
-                "{nic} is behind its firewall bridge {bridge}, which learns both ends of a conversation on one port \
+                "it is behind its firewall bridge {bridge}, which learns both ends of a conversation on one port \
                  and then drops the frames between them: switch the firewall off on this NIC (firewall=0)"
             )));
         }
@@ -74,7 +74,7 @@ impl<'a> Outputs<'a> {
         }
         if let (Ok(placements), Ok(this)) = (&self.cluster.placements, &self.cluster.this) {
             match placements.get(&guest) {
-                None => return Absent(format!("there is no guest {guest}")),
+                None => return Refused(format!("there is no guest {guest}")),
                 Some(placement) if placement.node != *this => {
                     return Absent(format!(
                         "guest {guest} is on node {}, and outputs on another node are not available in this version",
@@ -86,9 +86,9 @@ impl<'a> Outputs<'a> {
         }
         if let Some(config) = self.cluster.guest(guest) {
             match config.nics.get(&nic.index) {
-                None => return Absent(format!("guest {guest} has no net{}", nic.index)),
+                None => return Refused(format!("guest {guest} has no net{}", nic.index)),
                 Some(config) if config.bridge.is_none() => {
-                    return Absent(format!("{nic} has no bridge (user-mode NAT)"));
+                    return Refused("it has no bridge (user-mode NAT)".into());
                 }
                 Some(_) => {}
             }
@@ -105,7 +105,9 @@ impl<'a> Outputs<'a> {
     /// Why a device is in no bridge that can be seen.
     pub fn why_unplugged(&self, device: &IfName) -> Fault {
         match &self.observed.ovs {
-            OvsState::Absent(why) => Refused(format!("{device} is in no Linux bridge, and {why}")),
+            OvsState::Absent(why) | OvsState::Failed(why) => {
+                Refused(format!("{device} is in no Linux bridge, and {why}"))
+            }
             _ => Absent(format!("{device} is not plugged into any bridge")),
         }
     }
@@ -135,7 +137,7 @@ impl<'a> Outputs<'a> {
         };
         if port.bridge_kind == BridgeKind::Linux {
             return Err(Refused(format!(
-                "{name} is on the Linux bridge {}, which needs the nft engine, which this version does not have",
+                "it is on the Linux bridge {}, which needs the nft engine, which this version does not have",
                 port.bridge
             )));
         }

@@ -3,9 +3,10 @@
 //! Warnings only: a guest may be created tomorrow. What is unknown is not reported as missing.
 
 use crate::core::annotations::{Annotations, At};
-use crate::core::cluster::Cluster;
+use crate::core::cluster::{Cluster, Known};
 use crate::core::diagnostic::{Diagnostic, Severity, did_you_mean};
-use crate::core::model::{NicIndex, Vmid};
+use crate::core::guest::Guest;
+use crate::core::model::{NicId, NicIndex, Vmid};
 use crate::core::selector::{Output, Selector};
 
 /// Looks every name up.
@@ -39,6 +40,14 @@ pub fn check(file: &str, annotations: &Annotations, cluster: &Cluster) -> Vec<Di
             if let Output::Nic(nic) = output.value {
                 if let Some(fault) = guest_fault(nic.vmid, Some(nic.index), cluster) {
                     say(&at, (fault, None));
+                } else if let Some(fault) = only_nic(nic, cluster) {
+                    say(
+                        &at,
+                        (
+                            fault,
+                            Some("give the sensor a second NIC for its monitor port".into()),
+                        ),
+                    );
                 }
             }
         }
@@ -84,8 +93,36 @@ fn selector_fault(selector: &Selector, cluster: &Cluster) -> Option<(String, Opt
                 )
             })
         }
+        Selector::Tag(tag, _) => {
+            let guests = cluster.guests.values();
+            let has = |guest: &Known<Guest>| {
+                guest
+                    .as_ref()
+                    .map_or(true, |guest| guest.tags.contains(tag))
+            };
+            let known = cluster.placements.is_ok() && !cluster.guests.is_empty();
+            let message = || format!("no guest has the tag `{tag}` yet");
+            (known && !guests.clone().any(has)).then(|| {
+                let tags = guests
+                    .flatten()
+                    .flat_map(|guest| guest.tags.iter().map(String::as_str));
+                (message(), did_you_mean(tag, tags))
+            })
+        }
         _ => None,
     }
+}
+
+/// An output's NIC carries nothing but copies from then on.
+fn only_nic(nic: NicId, cluster: &Cluster) -> Option<String> {
+    let nics = &cluster.guest(nic.vmid)?.nics;
+    let is_only = nics.len() == 1 && nics.contains_key(&nic.index);
+    is_only.then(|| {
+        format!(
+            "{nic} is the only NIC of guest {}: as an output it is cut off from the network",
+            nic.vmid
+        )
+    })
 }
 
 fn guest_fault(vmid: Vmid, nic: Option<NicIndex>, cluster: &Cluster) -> Option<String> {
