@@ -110,17 +110,15 @@ pub fn look(context: &Context, detail: Detail, gone: &BTreeSet<Vmid>) -> Result<
     let (observed, client, ports) = observe(context, &interest)?;
     tell_observed(&observed);
     let questions = Questions::of(annotations);
+    let here = || {
+        PortMap::new(&observed)
+            .nics()
+            .map(|(_, nic)| nic.id.vmid)
+            .collect()
+    };
     let (questions, whose) = match detail {
-        Detail::All => (Questions::ALL, Whose::All),
-        Detail::Mirrors if questions.tags => (
-            questions,
-            Whose::Of(
-                PortMap::new(&observed)
-                    .nics()
-                    .map(|(_, nic)| nic.id.vmid)
-                    .collect(),
-            ),
-        ),
+        Detail::All => (Questions::ALL, Whose::AllAnd(here())),
+        Detail::Mirrors if questions.tags => (questions, Whose::Of(here())),
         Detail::Mirrors => (questions, Whose::Of(BTreeSet::new())),
     };
     let cluster =
@@ -186,17 +184,30 @@ fn observe(
             .filter(|name| scope.covers(name.as_str()))
             .collect();
         if few.len() <= FEW {
+            few.extend(
+                scope
+                    .ports
+                    .iter()
+                    .filter(|name| name.can_be_device())
+                    .cloned(),
+            );
             let which = Ports::Named(few.iter().chain(&scope.ports).cloned().collect());
             let (ovs, client) = asked(&which);
             if let OvsState::Present(present) = &ovs {
-                few.extend(present.bridges.keys().cloned());
+                few.extend(
+                    present
+                        .bridges
+                        .keys()
+                        .filter(|name| name.can_be_device())
+                        .cloned(),
+                );
             }
             let links = linux::links_named(&few)?;
             let all_seen = match &ovs {
-                OvsState::Present(present) => present
-                    .bridges
-                    .keys()
-                    .all(|bridge| links.contains_key(bridge)),
+                OvsState::Present(present) => {
+                    let mut devices = present.bridges.keys().filter(|name| name.can_be_device());
+                    devices.all(|bridge| links.contains_key(bridge))
+                }
                 OvsState::Absent(_) | OvsState::Failed(_) => true,
             };
             // An Open vSwitch whose devices are not to be seen here can only be asked for everything.
@@ -255,7 +266,7 @@ pub fn reconcile(
         Trigger::Stopping(vmid) => lock.memory.stops(*vmid, began),
     }
     let gone = lock.memory.stopping(began);
-    if *trigger != Trigger::Command && lock.memory.covers(arrival, &gone) {
+    if *trigger != Trigger::Command && lock.memory.covers(arrival, began, &gone) {
         return Ok(None);
     }
     // Written before the work: who dies in the middle leaves the announcement and no claim of success.
@@ -337,7 +348,12 @@ fn act(
         }
         let (ovs, mut client) = match (&look.observed.ovs, look.client.take()) {
             (OvsState::Present(ovs), Some(client)) => (ovs, client),
-            (OvsState::Failed(why), _) => return Err(Error::Ovs(why.clone())),
+            // Where there have never been sessions there is nothing to lose either.
+            (OvsState::Failed(why), _)
+                if clear.is_some() || look.in_force.annotations().is_some() =>
+            {
+                return Err(Error::Ovs(why.clone()));
+            }
             _ => {
                 return Ok(Done {
                     look,

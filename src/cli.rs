@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
 
 /// Port mirroring (SPAN, RSPAN) for Proxmox VE that follows its guests.
 ///
@@ -95,15 +95,32 @@ pub struct ClearArgs {
     pub json: bool,
 }
 
+/// The phases that Proxmox VE calls a hookscript for.
+const PHASES: [&str; 4] = ["pre-start", "post-start", "pre-stop", "post-stop"];
+
 /// `pve-span [OPTIONS] VMID PHASE`, as Proxmox VE calls it, is `pve-span hook VMID PHASE`: whatever has a
-/// number where the command should be.
+/// number where the command should be, or a phase and no command.
 pub fn with_hook(mut args: Vec<OsString>) -> Vec<OsString> {
     let at = command_at(&args);
     let is_number = |arg: &OsString| {
         arg.to_str()
             .is_some_and(|arg| arg.starts_with(|c: char| c.is_ascii_digit()))
     };
-    if args.get(at).is_some_and(is_number) {
+    let is_command = |arg: &OsString| {
+        Cli::command()
+            .get_subcommands()
+            .any(|command| *arg == *command.get_name())
+    };
+    let has_phase = || {
+        args.iter()
+            .skip(1)
+            .any(|arg| PHASES.iter().any(|phase| arg == phase))
+    };
+    let is_hook = match args.get(at) {
+        Some(word) => is_number(word) || (has_phase() && !is_command(word)),
+        None => false,
+    };
+    if is_hook {
         args.insert(at, "hook".into());
     }
     args
@@ -155,6 +172,18 @@ mod tests {
         );
         assert_eq!(read("pve-span status"), ["pve-span", "status"]);
         assert_eq!(read("pve-span clear 101"), ["pve-span", "clear", "101"]);
+        assert_eq!(
+            read("pve-span web1 post-start"),
+            ["pve-span", "hook", "web1", "post-start"]
+        );
+        assert_eq!(
+            read("pve-span -5 post-start"),
+            ["pve-span", "-5", "hook", "post-start"]
+        );
+        assert_eq!(
+            read("pve-span clear post-start"),
+            ["pve-span", "clear", "post-start"]
+        );
         let hook = with_hook(
             ["pve-span", "--root", "/x", "101"]
                 .map(OsString::from)
@@ -169,7 +198,6 @@ mod tests {
 
     #[test]
     fn the_command_line_is_sound() {
-        use clap::CommandFactory;
         Cli::command().debug_assert();
     }
 }

@@ -88,7 +88,7 @@ impl Memory {
     pub fn stopping(&self, now: Moment) -> BTreeSet<u32> {
         self.stopping
             .iter()
-            .filter(|(_, until)| **until > now)
+            .filter(|(_, until)| **until > now && **until <= now.after(STOPPING))
             .map(|(vmid, _)| *vmid)
             .collect()
     }
@@ -110,10 +110,10 @@ impl Memory {
 
     /// Has a reconcile that began after `arrival` already done, for the same guests as gone, what the
     /// one that arrived then would do?
-    pub fn covers(&self, arrival: Moment, gone: &BTreeSet<u32>) -> bool {
-        self.last
-            .as_ref()
-            .is_some_and(|(began, last_gone)| *began >= arrival && last_gone == gone)
+    pub fn covers(&self, arrival: Moment, now: Moment, gone: &BTreeSet<u32>) -> bool {
+        self.last.as_ref().is_some_and(|(began, last_gone)| {
+            *began >= arrival && *began <= now && last_gone == gone
+        })
     }
 
     /// Notes a reconcile that succeeded.
@@ -243,17 +243,21 @@ mod tests {
         let mut memory = Memory::default();
         let gone = BTreeSet::new();
         memory.succeeded(Moment(10), gone.clone());
-        assert!(memory.covers(Moment(9), &gone));
+        assert!(memory.covers(Moment(9), Moment(20), &gone));
         assert!(
-            !memory.covers(Moment(11), &gone),
+            !memory.covers(Moment(11), Moment(20), &gone),
             "it may have missed what happened since"
         );
         assert!(
-            !memory.covers(Moment(9), &[101].into()),
+            !memory.covers(Moment(9), Moment(20), &[101].into()),
             "another guest counted as gone"
         );
+        assert!(
+            !memory.covers(Moment(3), Moment(8), &gone),
+            "it cannot have begun later than now"
+        );
         memory.failed();
-        assert!(!memory.covers(Moment(9), &gone));
+        assert!(!memory.covers(Moment(9), Moment(20), &gone));
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! Faults go to stderr and, on a node with systemd, to the journal.
 
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use crate::linux::write_in_time;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 /// The journal's socket (systemd, "Native Journal Protocol"), below the root directory.
@@ -39,16 +42,28 @@ impl Log for Logger {
     fn flush(&self) {}
 }
 
+/// How long a message waits for a reader that sleeps: Proxmox VE may be waiting for us.
+const PATIENCE: Duration = Duration::from_millis(100);
+
 fn write_stderr(level: Level, text: &str) {
-    use std::io::Write;
     let word = match level {
         Level::Error => "error: ",
         Level::Warn => "warning: ",
         Level::Info => "",
         Level::Debug | Level::Trace => "debug: ",
     };
-    // Not eprintln!, which panics when nobody reads.
-    let _ = writeln!(std::io::stderr(), "pve-span: {word}{text}");
+    say(&format!("pve-span: {word}{text}\n"));
+}
+
+/// Writes to stderr; it neither panics nor waits when nobody reads.
+pub fn say(text: &str) {
+    let stderr = std::io::stderr();
+    write_in_time(
+        stderr.as_fd(),
+        &stderr,
+        text.as_bytes(),
+        Instant::now() + PATIENCE,
+    );
 }
 
 fn send(journal: &Path, level: Level, text: &str) -> std::io::Result<()> {

@@ -23,7 +23,11 @@ fn parse_and_run(args: &[OsString]) -> ExitCode {
     match Cli::try_parse_from(args) {
         Ok(cli) => run(&cli),
         Err(error) => {
-            let _ = error.print();
+            if error.use_stderr() {
+                log::say(&error.to_string());
+            } else {
+                let _ = error.print();
+            }
             // For `plan`, 2 would say that changes are pending.
             let usage = if cli::is_command(args, "plan") { 1 } else { 2 };
             ExitCode::from(if error.use_stderr() { usage } else { 0 })

@@ -3,7 +3,7 @@
 //!
 //! Nothing here is ever written. What cannot be read is handed on as unknown, with the reason.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::core::annotations::Annotations;
@@ -28,8 +28,8 @@ pub struct Pve {
 pub enum Whose {
     /// These guests'.
     Of(BTreeSet<Vmid>),
-    /// Every guest's of the cluster.
-    All,
+    /// Every guest's of the cluster, and these, whether they are filed or not.
+    AllAnd(BTreeSet<Vmid>),
 }
 
 /// What the annotations ask about the cluster.
@@ -114,17 +114,23 @@ impl Pve {
         let this = this.or_else(|why| self.local().ok_or(why));
         let wanted: BTreeSet<Vmid> = match whose {
             Whose::Of(guests) => guests.clone(),
-            Whose::All => placements
-                .as_ref()
-                .map(|all| all.keys().copied().collect())
-                .unwrap_or_default(),
+            Whose::AllAnd(more) => {
+                let filed = placements.iter().flat_map(|all| all.keys());
+                filed.chain(more).copied().collect()
+            }
         };
-        let guests = wanted.into_iter().map(|vmid| {
+        let mut warnings = Vec::new();
+        let mut guests = BTreeMap::new();
+        for vmid in wanted {
             let placement = placements.as_ref().ok().and_then(|all| all.get(&vmid));
-            (vmid, self.guest(vmid, placement, migrated_from))
-        });
+            guests.insert(
+                vmid,
+                self.guest(vmid, placement, migrated_from, &mut warnings),
+            );
+        }
         Cluster {
-            guests: guests.collect(),
+            guests,
+            warnings,
             this,
             nodes: members.map(|members| members.nodes).unwrap_or_default(),
             placements,
@@ -153,8 +159,9 @@ impl Pve {
     }
 
     fn pools(&self) -> Known<Pools> {
-        self.read("user.cfg")
-            .map(|text| cluster::parse_pools(&text))
+        let text = self.read("user.cfg")?;
+        cluster::parse_pools(&text)
+            .map_err(|error| self.not_understood("user.cfg", &error.to_string()))
     }
 
     fn not_understood(&self, name: &str, error: &str) -> Unknown {
@@ -180,6 +187,7 @@ impl Pve {
         vmid: Vmid,
         placement: Option<&Placement>,
         migrated_from: Option<&NodeName>,
+        told: &mut Vec<String>,
     ) -> Known<Guest> {
         let mut places: Vec<(String, GuestKind)> = Vec::new();
         if let Some(Placement { node, kind, .. }) = placement {
@@ -196,16 +204,23 @@ impl Pve {
                 GuestKind::Lxc => "lxc",
             };
             match files::read_bytes(&self.path(&format!("{node}/{folder}/{vmid}.conf"))) {
+                Ok(bytes) if bytes.is_empty() => {
+                    missing = Unknown(format!("the config of guest {vmid} is empty"))
+                }
                 Ok(bytes) => {
                     let (guest, warnings) =
                         guest::parse(vmid, kind, &String::from_utf8_lossy(&bytes));
-                    for warning in warnings {
-                        log::debug!(
-                            "{node}/{folder}/{vmid}.conf:{}: {}",
-                            warning.line,
-                            warning.message
-                        );
-                    }
+                    let place = |line| {
+                        format!(
+                            "{}:{line}",
+                            self.path(&format!("{node}/{folder}/{vmid}.conf")).display()
+                        )
+                    };
+                    told.extend(
+                        warnings
+                            .into_iter()
+                            .map(|warning| format!("{}: {}", place(warning.line), warning.message)),
+                    );
                     return Ok(guest);
                 }
                 Err(error) if error.is_missing() => {}

@@ -76,7 +76,7 @@ fn outcome(case: &Path) -> String {
         cluster.placements = Ok(parse_vmlist(&vmlist).unwrap());
     }
     if let Some(user_cfg) = read("user.cfg") {
-        cluster.pools = Ok(parse_pools(&user_cfg));
+        cluster.pools = Ok(parse_pools(&user_cfg).unwrap());
     }
     for entry in fs::read_dir(case).unwrap() {
         let path = entry.unwrap().path();

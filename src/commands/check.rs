@@ -1,5 +1,6 @@
 //! `pve-span check`: every fault of span.cfg at once, each where it stands.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
 
@@ -51,11 +52,13 @@ pub fn run(root: &Path, file: Option<&Path>, format: Format) -> u8 {
     };
     let name = path.display().to_string();
     let mut annotations = annotations::parse(&name, &text);
+    let mut config_warnings = Vec::new();
     if pve.is_mounted() {
-        let cluster = pve.cluster(Questions::ALL, &Whose::All, None);
+        let cluster = pve.cluster(Questions::ALL, &Whose::AllAnd(BTreeSet::new()), None);
         annotations
             .diagnostics
             .extend(references::check(&name, &annotations, &cluster));
+        config_warnings = cluster.warnings;
     }
     let diagnostics = &mut annotations.diagnostics;
     for session in annotations
@@ -83,6 +86,9 @@ pub fn run(root: &Path, file: Option<&Path>, format: Format) -> u8 {
         .iter()
         .map(|diagnostic| diagnostic.severity)
         .min();
+    config_warnings
+        .iter()
+        .for_each(|warning| log::warn!("{warning}"));
     let mut out = Out::new();
     if format == Format::Json {
         let (valid, sessions) = (annotations.is_valid(), annotations.sessions.len());

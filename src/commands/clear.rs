@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{Format, context};
+use super::{Format, context, notice};
 use crate::apply::{self, Error, NOT_YET};
 use crate::core::diagnostic::did_you_mean;
 use crate::core::model::{SessionName, printable};
@@ -35,6 +35,7 @@ pub fn run(root: &Path, sessions: &[String], format: Format) -> Result<u8, Error
         return Ok(2);
     }
     let done = apply::clear(&context, wanted)?;
+    notice(&done.look);
     let mut out = Out::new();
     if format == Format::Json {
         out.json(&Report {

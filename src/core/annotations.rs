@@ -175,11 +175,7 @@ pub fn parse(file: &str, text: &str) -> Annotations {
     // Values of [defaults] are read anew for each session, so their faults come up as often; and once more here
     // for the file that has no session yet.
     for (key, (_, value)) in &defaults {
-        reader.value(
-            &mut Session::empty(SessionName::from_mark("defaults"), value.place.clone()),
-            key,
-            value,
-        );
+        reader.value(&mut reader::scratch(value), key, value);
     }
     reader
         .diagnostics

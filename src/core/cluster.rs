@@ -31,6 +31,8 @@ pub struct Cluster {
     pub pools: Known<Pools>,
     /// The guests whose config was looked at.
     pub guests: BTreeMap<Vmid, Known<Guest>>,
+    /// Lines of their configs that were kept opaque.
+    pub warnings: Vec<String>,
 }
 
 impl Cluster {
@@ -43,6 +45,7 @@ impl Cluster {
             placements: Err(unknown()),
             pools: Err(unknown()),
             guests: BTreeMap::new(),
+            warnings: Vec::new(),
         }
     }
 
@@ -179,23 +182,35 @@ impl Pools {
 
 /// Reads the pools of `user.cfg` (`pool:<name>:<comment>:<vmid,…>:<storages>:`); other lines are
 /// users, groups and permissions and are not looked at.
-pub fn parse_pools(text: &str) -> Pools {
+///
+/// # Errors
+/// The file is empty or ends within a pool: it was caught while it was being written.
+pub fn parse_pools(text: &str) -> Result<Pools, Invalid> {
+    if text.trim().is_empty() {
+        return Err(Invalid("it is empty".into()));
+    }
     let mut pools = Pools::default();
     for line in text.lines() {
-        let mut fields = line.trim().split(':');
-        if fields.next() != Some("pool") {
-            continue;
-        }
-        let (Some(name), _comment) = (fields.next(), fields.next()) else {
+        let fields: Vec<&str> = line.trim().split(':').collect();
+        let ["pool", name, _comment, guests, rest @ ..] = fields.as_slice() else {
+            if fields.first() == Some(&"pool") {
+                return Err(Invalid("a pool's line is cut off".into()));
+            }
             continue;
         };
-        let guests = fields.next().unwrap_or("");
+        if rest.is_empty() {
+            return Err(Invalid("a pool's line is cut off".into()));
+        }
         let guests = guests
             .split([',', ';', ' '])
             .filter_map(|vmid| vmid.parse::<Vmid>().ok());
-        pools.0.entry(name.to_owned()).or_default().extend(guests);
+        pools
+            .0
+            .entry((*name).to_owned())
+            .or_default()
+            .extend(guests);
     }
-    pools
+    Ok(pools)
 }
 
 #[cfg(test)]
@@ -240,12 +255,22 @@ mod tests {
 
     #[test]
     fn pools_nest_and_do_not_leak_by_prefix() {
-        let pools = parse_pools(include_str!("../../tests/samples/user.cfg"));
+        let pools = parse_pools(include_str!("../../tests/samples/user.cfg")).unwrap();
         assert!(pools.contains("prod", vmid(101)));
         assert!(pools.contains("prod", vmid(103)), "prod/dmz is within prod");
         assert!(pools.contains("prod/dmz", vmid(103)));
         assert!(!pools.contains("prod/dmz", vmid(101)));
         assert!(!pools.contains("pro", vmid(101)));
         assert!(pools.exists("lab") && !pools.exists("la"));
+    }
+
+    #[test]
+    fn a_user_cfg_that_is_empty_or_cut_off_is_not_known() {
+        assert!(parse_pools("").is_err());
+        assert!(
+            parse_pools("user:root@pam:1:0:::::\n").is_ok_and(|pools| pools.names().count() == 0)
+        );
+        assert!(parse_pools("pool:prod::101:\npool:lab::10").is_err());
+        assert!(parse_pools("pool:prod::101:\npool:l").is_err());
     }
 }

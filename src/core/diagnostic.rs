@@ -200,7 +200,7 @@ pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) ->
         .map(|known| (distance(known), known))
         .filter(|(distance, known)| *distance <= 2 && *distance < known.len().max(2) / 2 + 1)
         .min()
-        .map(|(_, known)| format!("did you mean `{known}`?"))
+        .map(|(_, known)| format!("did you mean `{}`?", printable(known)))
 }
 
 #[cfg(test)]

@@ -27,6 +27,8 @@ pub struct Link {
     pub kind: Option<String>,
     /// The device that it is enslaved to: its Linux bridge.
     pub master: Option<IfName>,
+    /// The device that it is on top of (`IFLA_LINK`): that of a VLAN or macvlan device.
+    pub parent: Option<IfName>,
     /// The node's own addresses on it.
     pub addresses: Vec<core::net::IpAddr>,
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
 };
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkInfo, LinkMessage};
@@ -94,16 +94,19 @@ struct Found {
     name: IfName,
     index: u32,
     master: Option<u32>,
+    parent: Option<u32>,
     kind: Option<String>,
 }
 
 impl Found {
     fn link(self, names: &BTreeMap<u32, IfName>, addresses: Vec<core::net::IpAddr>) -> Link {
-        let master = self.master.and_then(|master| names.get(&master).cloned());
+        let name = |index: u32| names.get(&index).cloned();
+        let (master, parent) = (self.master.and_then(name), self.parent.and_then(name));
         Link {
             index: self.index,
             kind: self.kind,
             master,
+            parent,
             addresses,
         }
     }
@@ -113,19 +116,23 @@ fn found(message: RouteNetlinkMessage) -> Option<Found> {
     let RouteNetlinkMessage::NewLink(message) = message else {
         return None;
     };
-    let (mut name, mut master, mut kind) = (None, None, None);
+    let (mut name, mut master, mut parent, mut kind) = (None, None, None, None);
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name = text.parse().ok(),
             LinkAttribute::Controller(index) => master = Some(index),
+            LinkAttribute::Link(index) => parent = Some(index),
             LinkAttribute::LinkInfo(infos) => kind = infos.iter().find_map(kind_of),
             _ => {}
         }
     }
+    // A veth's is its peer, whose index counts in the peer's own network namespace.
+    let parent = parent.filter(|_| kind.as_deref() != Some("veth"));
     Some(Found {
         name: name?,
         index: message.header.index,
         master,
+        parent,
         kind,
     })
 }
@@ -293,15 +300,33 @@ impl Netlink {
         let mut messages = Vec::new();
         let mut offset = 0;
         while let Some(rest) = self.buffer.get(offset..).filter(|rest| !rest.is_empty()) {
-            let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
-                .map_err(|error| Error::Decode(error.to_string()))?;
-            let length = usize::try_from(message.header.length).unwrap_or(usize::MAX);
+            let length = rest
+                .first_chunk()
+                .map_or(0, |length| u32::from_ne_bytes(*length));
+            let length = usize::try_from(length).unwrap_or(usize::MAX);
             if length == 0 {
                 return Err(Error::Decode("a message without length".into()));
             }
+            match NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest) {
+                Ok(message) => messages.push(message),
+                // A device whose name is not text is no guest's; any other one that is not understood might be.
+                Err(_) if !has_name(rest.get(..length).unwrap_or(rest)) => {}
+                Err(error) => return Err(Error::Decode(error.to_string())),
+            }
             offset = offset.saturating_add(length.next_multiple_of(4));
-            messages.push(message);
         }
         Ok(messages)
     }
+}
+
+/// Is the name in an `RTM_NEWLINK` text? (struct nlmsghdr and struct ifinfomsg are 16 bytes each.)
+fn has_name(message: &[u8]) -> bool {
+    const IFLA_IFNAME: u16 = 3;
+    let attributes = NlasIterator::new(message.get(32..).unwrap_or_default());
+    let mut names = attributes
+        .flatten()
+        .filter(|attribute| attribute.kind() == IFLA_IFNAME);
+    names
+        .next()
+        .is_none_or(|name| std::str::from_utf8(name.value()).is_ok())
 }

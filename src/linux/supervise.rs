@@ -6,14 +6,15 @@
 //! pipes; the parent touches no file, relays what the child says, and leaves when it is time.
 
 use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use super::write::{remaining, write_in_time};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, kill};
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, pipe2};
 
@@ -35,6 +36,7 @@ pub enum Ended {
 /// # Errors
 /// There can be no child; nothing was done.
 pub fn supervise(deadline: Instant, work: impl FnOnce() -> i32) -> Result<Ended, Errno> {
+    default_sigchld()?;
     let (out_read, out_write) = pipe2(OFlag::O_CLOEXEC)?;
     let (err_read, err_write) = pipe2(OFlag::O_CLOEXEC)?;
     match fork()? {
@@ -64,6 +66,13 @@ pub fn supervise(deadline: Instant, work: impl FnOnce() -> i32) -> Result<Ended,
 fn fork() -> Result<ForkResult, Errno> {
     // SAFETY: the caller promises one thread, so no lock can be held by another one in the child.
     unsafe { nix::unistd::fork() }
+}
+
+/// A caller that ignores SIGCHLD hands that on, and then a child's end could not be waited for.
+#[allow(unsafe_code)]
+fn default_sigchld() -> Result<(), Errno> {
+    // SAFETY: the default disposition runs no code of ours.
+    unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }.map(|_| ())
 }
 
 /// Lets go of everything that the caller might wait for.
@@ -142,23 +151,11 @@ fn pass_on(pipe: &mut File, to: Destination, deadline: Instant) -> bool {
     }
 }
 
-/// Writes at most `PIPE_BUF` bytes (pipe(7)): if the pipe says that it can take them, it does not block.
-/// A reader that has gone or sleeps costs the text and nothing else.
-fn write_in_time(fd: BorrowedFd<'_>, mut to: impl Write, piece: &[u8], deadline: Instant) {
-    let mut ready = [PollFd::new(fd, PollFlags::POLLOUT)];
-    if poll(&mut ready, remaining(deadline)).is_ok_and(|count| count > 0) {
-        let _ = to.write_all(piece).and_then(|()| to.flush());
-    }
-}
-
-fn remaining(deadline: Instant) -> PollTimeout {
-    let left = deadline.saturating_duration_since(Instant::now());
-    PollTimeout::try_from(left.as_millis()).unwrap_or(PollTimeout::MAX)
-}
-
 fn reap(child: Pid, deadline: Instant) -> Ended {
     loop {
         match waitpid(child, Some(WaitPidFlag::WNOHANG)) {
+            // Somebody else reaps our children: it has ended, and nobody can tell how.
+            Err(Errno::ECHILD) => return Ended::Exited(0),
             Ok(WaitStatus::Exited(_, code)) => return Ended::Exited(code),
             Ok(WaitStatus::Signaled(_, signal, _)) => return Ended::Killed(signal),
             Ok(_) | Err(Errno::EINTR) if Instant::now() < deadline => {

@@ -149,9 +149,7 @@ impl<'a> Lowering<'a> {
         }
         let mut mutations = Vec::new();
         for (column, takes) in COLUMNS {
-            let leave = self.ports(bridge, changes, |from, to| {
-                from.is_some_and(takes) && !to.is_some_and(takes)
-            })?;
+            let leave = self.leaving(changes, takes);
             if !leave.is_empty() {
                 mutations.push(json!([column, "delete", to_set(leave)]));
             }
@@ -167,6 +165,28 @@ impl<'a> Lowering<'a> {
             self.changes.push(mutate);
         }
         Ok(())
+    }
+
+    /// The ports that a column loses. They need no guard, and may be anywhere: somebody may have put a
+    /// port of another bridge in.
+    fn leaving(&self, changes: &[&Change], takes: fn(Taken) -> bool) -> Vec<Value> {
+        let left = changes.iter().filter_map(|change| match change {
+            Change::SetSource { port, from, to, .. }
+                if from.is_some_and(takes) && !to.is_some_and(takes) =>
+            {
+                Some(port)
+            }
+            _ => None,
+        });
+        let row = |name: &IfName| {
+            self.ovs
+                .bridges
+                .values()
+                .find_map(|bridge| bridge.ports.get(name))
+        };
+        left.filter_map(row)
+            .map(|port| to_uuid(&port.row))
+            .collect()
     }
 
     fn mutate_mirrors(&mut self, bridge: &OvsBridge, mutator: &str, mirror: &Value) {

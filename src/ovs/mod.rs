@@ -29,6 +29,13 @@ pub const MARK_OUTPUT: &str = "pve-span-output";
 /// The socket, below the root directory.
 pub const SOCKET: &str = "run/openvswitch/db.sock";
 
+/// What an Open vSwitch that is not running leaves, below the root directory.
+const TRACES: [&str; 3] = [
+    "run/openvswitch",
+    "etc/openvswitch/conf.db",
+    "var/lib/openvswitch/conf.db",
+];
+
 /// How far a transaction got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Applied {
@@ -46,9 +53,16 @@ pub fn observe(root: &Path, which: &Ports, deadline: Instant) -> (OvsState, Opti
     });
     match read {
         Ok((ovs, client)) => (OvsState::Present(ovs), Some(client)),
-        Err(error @ Error::NoSocket { .. }) => (OvsState::Absent(error.to_string()), None),
+        Err(error @ Error::NoSocket { .. }) if !is_installed(root) => {
+            (OvsState::Absent(error.to_string()), None)
+        }
         Err(error) => (OvsState::Failed(chain(&error)), None),
     }
+}
+
+/// Has there ever been an Open vSwitch here? One that is stopped keeps its database, with our mirrors in it.
+fn is_installed(root: &Path) -> bool {
+    TRACES.iter().any(|trace| root.join(trace).exists())
 }
 
 /// Reads again on the same connection.

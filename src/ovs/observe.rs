@@ -114,8 +114,9 @@ pub fn read(client: &mut Client, which: &Ports) -> Result<Ovs, Error> {
             ports: references("ports")
                 .filter_map(|id| ports.0.remove(&id))
                 .collect(),
+            // A row may be in several bridges.
             mirrors: references("mirrors")
-                .filter_map(|id| mirror_rows.remove_entry(&id))
+                .filter_map(|id| Some((id.clone(), mirror_rows.get(&id)?.clone())))
                 .collect(),
         };
         found.bridges.insert(name, bridge);

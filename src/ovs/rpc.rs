@@ -21,7 +21,9 @@ use super::framing::{Framing, FramingError};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no socket.
-    #[error("there is no {path}: Open vSwitch is not installed or not running")]
+    #[error(
+        "there is no {path}: Open vSwitch is not installed or not running (systemctl status openvswitch-switch)"
+    )]
     NoSocket {
         /// Where it should be.
         path: PathBuf,

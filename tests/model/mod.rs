@@ -265,9 +265,8 @@ impl Node {
             .map(|guest| (Vmid::new(guest.vmid).unwrap(), placement()))
             .collect());
         cluster.this = Ok(this.clone());
-        cluster.pools = Ok(parse_pools(
-            "pool:prod::101,104::\npool:prod/dmz::102,108::\n",
-        ));
+        cluster.pools =
+            Ok(parse_pools("pool:prod::101,104::\npool:prod/dmz::102,108::\n").unwrap());
         for guest in &self.guests {
             let mut text = format!("tags: {}\n", guest.tags.join(";"));
             for (index, (bridge, _)) in guest.nics.iter().enumerate() {
@@ -386,6 +385,7 @@ fn link(observed: &mut Observed, name: &str, kind: Option<&str>, master: Option<
         kind: kind.map(str::to_owned),
         master: master.map(if_name),
         addresses: Vec::new(),
+        parent: None,
     };
     observed.links.insert(if_name(name), link);
 }

@@ -11,7 +11,7 @@ use crate::core::loops::{Circles, Feeds, Knot};
 use crate::core::model::{Direction, SessionName, Vmid};
 use crate::core::selector::{Output, Selector};
 
-use super::{At, EngineChoice, Session};
+use super::{At, EngineChoice, Session, Switch};
 
 /// Checks all sessions; what this version lacks is also noted in the session itself.
 pub fn check(file: &str, sessions: &mut BTreeMap<SessionName, Session>) -> Vec<Diagnostic> {
@@ -137,7 +137,10 @@ impl Found<'_> {
     /// A sensor that is, by its number, a source of what feeds it: in one session or around several.
     fn loops(&mut self, sessions: &BTreeMap<SessionName, Session>) {
         let mut feeds = Feeds::new();
-        for (name, session) in sessions {
+        for (name, session) in sessions
+            .iter()
+            .filter(|(_, session)| session.enabled == Switch::Yes)
+        {
             for (_, from) in session
                 .sources
                 .iter()

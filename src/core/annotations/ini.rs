@@ -67,6 +67,16 @@ fn read(number: usize, line: &str) -> Option<Line> {
         })
     };
 
+    if let Some((at, _)) = line
+        .char_indices()
+        .find(|(_, c)| c.is_control() && *c != '\t')
+    {
+        let message = "a control character stands here; write the line anew".to_owned();
+        return Some(Line::Fault {
+            message,
+            place: place(at, 1),
+        });
+    }
     let options = ParseOption {
         enabled_quote: false,
         enabled_escape: false,

@@ -45,6 +45,11 @@ enum Current {
     Session,
 }
 
+/// A session that only takes values to see their faults.
+pub fn scratch(value: &At<String>) -> Session {
+    Session::empty(SessionName::from_mark("-"), value.place.clone())
+}
+
 /// The sections so far.
 #[derive(Default)]
 struct Sections {
@@ -214,9 +219,13 @@ impl Reader<'_> {
                     message,
                     Some("join the two lines with a comma, or delete one".into()),
                 );
+                self.value(&mut scratch(&value), &key, &value);
             } else {
                 section.properties.insert(key, (place, value));
             }
+        } else {
+            // Nobody asks for it, but its faults count.
+            self.value(&mut scratch(&value), &key, &value);
         }
     }
 
@@ -335,16 +344,12 @@ fn set_list<T>(value: &str, place: &Place, into: &mut Vec<At<T>>) -> Vec<Fault>
 where
     T: std::str::FromStr<Err = Invalid>,
 {
-    match values::list(value, str::parse) {
-        Ok(items) => {
-            into.extend(items.into_iter().map(|item| At {
-                value: item.value,
-                place: place.within(item.offset, item.width),
-            }));
-            Vec::new()
-        }
-        Err(faults) => faults,
-    }
+    let (items, faults) = values::list(value, str::parse);
+    into.extend(items.into_iter().map(|item| At {
+        value: item.value,
+        place: place.within(item.offset, item.width),
+    }));
+    faults
 }
 
 fn read_filter(value: &str) -> Result<Filter, Fault> {

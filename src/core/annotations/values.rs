@@ -48,7 +48,7 @@ const MOST_ITEMS: usize = 1000;
 pub fn list<T>(
     value: &str,
     read: impl Fn(&str) -> Result<T, Invalid>,
-) -> Result<Vec<Item<T>>, Vec<Fault>> {
+) -> (Vec<Item<T>>, Vec<Fault>) {
     let mut items = Vec::new();
     let mut faults = Vec::new();
     let mut offset = 0;
@@ -95,11 +95,7 @@ pub fn list<T>(
             }),
         }
     }
-    if faults.is_empty() {
-        Ok(items)
-    } else {
-        Err(faults)
-    }
+    (items, faults)
 }
 
 /// One of a few words.
@@ -168,7 +164,7 @@ pub fn switch(value: &str) -> Result<Switch, Fault> {
 
 /// `10, 20-29`: VLANs 0 (untagged) to 4094.
 pub fn vlans(value: &str) -> Result<VlanSet, Vec<Fault>> {
-    let ranges = list(value, |item| {
+    let (ranges, faults) = list(value, |item| {
         let (low, high) = item.split_once('-').unwrap_or((item, item));
         let number = |text: &str| {
             decimal::<u16>(text.trim())
@@ -186,7 +182,10 @@ pub fn vlans(value: &str) -> Result<VlanSet, Vec<Fault>> {
         } else {
             Ok(low..=high)
         }
-    })?;
+    });
+    if !faults.is_empty() {
+        return Err(faults);
+    }
     Ok(ranges.into_iter().flat_map(|item| item.value).collect())
 }
 

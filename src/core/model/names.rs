@@ -14,6 +14,11 @@ use super::Invalid;
 pub struct IfName(String);
 
 impl IfName {
+    /// Is it short enough for a network device (`IFNAMSIZ`)?
+    pub fn can_be_device(&self) -> bool {
+        self.0.len() <= 15
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::choice::{Choice, Whole};
-use super::outputs::{Outputs, Place};
+use super::outputs::{Outputs, Place, is_uplink};
 use crate::core::annotations::{EngineChoice, Point, Session};
 use crate::core::model::{IfName, MAX_LISTED};
 use crate::core::ports::{BridgeKind, Port, PortMap};
@@ -24,6 +24,7 @@ pub fn place(
 ) {
     for output in &session.outputs {
         let layout = Layout {
+            outputs,
             session,
             choice,
             map: outputs.map,
@@ -52,6 +53,7 @@ pub fn place(
 
 /// One output's part of a session.
 struct Layout<'a> {
+    outputs: &'a Outputs<'a>,
     session: &'a Session,
     choice: &'a Choice<'a>,
     map: &'a PortMap,
@@ -140,7 +142,19 @@ impl Layout<'_> {
                     self.output
                 )]
             }
-            Place::Port(_) => Vec::new(),
+            Place::Port(port) => {
+                let address = self
+                    .outputs
+                    .address_over(&port.bridge)
+                    .filter(|_| is_uplink(port));
+                let note = |address| {
+                    format!(
+                        "{} carries this node's address {address}: make sure that {} is not the uplink in use",
+                        port.bridge, port.name
+                    )
+                };
+                address.map(note).into_iter().collect()
+            }
             Place::Vlan(_) => {
                 let is_trunk = |port: &&Port| {
                     port.bridge_kind == BridgeKind::Ovs

@@ -1,5 +1,7 @@
 //! Where an output is on this node, or why frames cannot be delivered there.
 
+use std::collections::BTreeSet;
+
 use crate::core::cluster::Cluster;
 use crate::core::model::{IfName, NicId};
 use crate::core::ports::{BridgeKind, Port, PortMap};
@@ -145,30 +147,61 @@ impl<'a> Outputs<'a> {
         Ok(port)
     }
 
-    /// An output port is reserved: taking the only uplink of a bridge with the node's address on it
+    /// An output port is reserved: taking the only uplink of a bridge that carries the node's address
     /// would cut the node off.
     fn only_uplink(&self, port: &Port) -> Result<(), Fault> {
-        let on_bridge = || {
-            self.map
-                .ports
-                .values()
-                .filter(|other| other.bridge == port.bridge)
+        let Some(address) = self.address_over(&port.bridge).filter(|_| is_uplink(port)) else {
+            return Ok(());
         };
-        let address = on_bridge()
-            .filter_map(|other| self.observed.links.get(&other.name))
-            .chain(self.observed.links.get(&port.bridge))
-            .find_map(|link| link.addresses.first());
-        let is_uplink =
-            |port: &Port| port.nic.is_none() && !matches!(port.kind.as_str(), "internal" | "patch");
-        let others = on_bridge()
-            .filter(|other| is_uplink(other) && other.name != port.name)
-            .count();
-        match address {
-            Some(address) if is_uplink(port) && others == 0 => Err(Refused(format!(
-                "{} is the only uplink of {}, which carries this node's address {address}: a mirror into it would cut the node off",
-                port.name, port.bridge
-            ))),
-            _ => Ok(()),
+        let on_bridge = self
+            .map
+            .ports
+            .values()
+            .filter(|other| other.bridge == port.bridge);
+        if on_bridge.filter(|other| is_uplink(other)).count() > 1 {
+            return Ok(());
         }
+        Err(Refused(format!(
+            "{} is the only uplink of {}, which carries this node's address {address}: a mirror into it would cut the node off",
+            port.name, port.bridge
+        )))
     }
+
+    /// An address of the node whose frames cross the bridge: on the bridge itself, on a port of it, or on what
+    /// is built on those (a VLAN device, a Linux bridge).
+    pub fn address_over(&self, bridge: &IfName) -> Option<core::net::IpAddr> {
+        let ports = self
+            .map
+            .ports
+            .values()
+            .filter(|port| port.bridge == *bridge && port.nic.is_none());
+        let mut over: BTreeSet<&IfName> = ports.map(|port| &port.name).collect();
+        over.insert(bridge);
+        loop {
+            let known = over.len();
+            let masters: Vec<&IfName> = over
+                .iter()
+                .filter_map(|name| self.observed.links.get(*name)?.master.as_ref())
+                .collect();
+            over.extend(masters);
+            let above = self.observed.links.iter().filter(|(_, link)| {
+                link.parent
+                    .as_ref()
+                    .is_some_and(|parent| over.contains(parent))
+            });
+            let above: Vec<&IfName> = above.map(|(name, _)| name).collect();
+            over.extend(above);
+            if over.len() == known {
+                break;
+            }
+        }
+        over.iter()
+            .filter_map(|name| self.observed.links.get(*name))
+            .find_map(|link| link.addresses.first().copied())
+    }
+}
+
+/// May the port lead to the world outside?
+pub fn is_uplink(port: &Port) -> bool {
+    port.nic.is_none() && !matches!(port.kind.as_str(), "internal" | "patch")
 }
