@@ -71,7 +71,7 @@ fn a_real_server_runs_every_operation_in_one_transaction() {
         json!({"op": "select", "table": "Mirror", "where": all, "columns": ["name", "select_all"]}),
         json!({"op": "comment", "comment": "pve-span: a test"}),
     ];
-    let results = client.transact(&operations).unwrap();
+    let results = client.transact(operations.to_vec()).unwrap();
     assert_eq!(
         results[4]["rows"],
         json!([{"name": "one", "select_all": true}])
@@ -81,7 +81,7 @@ fn a_real_server_runs_every_operation_in_one_transaction() {
         json!({"op": "update", "table": "Bridge", "where": all, "row": {"mirrors": ["set", []]}}),
         json!({"op": "delete", "table": "Mirror", "where": all}),
     ];
-    assert_eq!(client.transact(&gone).unwrap()[1]["count"], 1);
+    assert_eq!(client.transact(gone.to_vec()).unwrap()[1]["count"], 1);
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn a_real_server_s_refusals_are_told_apart() {
     let node = three_guests();
     let mut client = Client::connect(&node.path("run/openvswitch/db.sock"), soon()).unwrap();
     let refused = |client: &mut Client, operation: Value| {
-        client.transact(&[operation]).unwrap_err().to_string()
+        client.transact(vec![operation]).unwrap_err().to_string()
     };
     let bad_value = json!({"op": "insert", "table": "Mirror", "row": {"name": "x", "snaplen": 3}});
     assert_eq!(
@@ -115,13 +115,13 @@ fn a_real_server_s_refusals_are_told_apart() {
     let unknown = json!({"op": "select", "table": "Mirrors", "where": []});
     assert!(refused(&mut client, unknown).starts_with("ovsdb-server refused the transaction: "));
     let stale = json!({"op": "wait", "table": "Bridge", "timeout": 0, "where": [], "columns": ["name"], "until": "==", "rows": []});
-    assert!(matches!(client.transact(&[stale]), Err(Error::Conflict)));
+    assert!(matches!(client.transact(vec![stale]), Err(Error::Conflict)));
     // Found out at the commit: one element more than there were operations.
     let bridge = |uuid: &str| json!({"op": "insert", "table": "Bridge", "row": {"name": "twice"}, "uuid-name": uuid});
     let hold = json!({"op": "mutate", "table": "Open_vSwitch", "where": [],
         "mutations": [["bridges", "insert", ["set", [["named-uuid", "a"], ["named-uuid", "b"]]]]]});
     let twice = client
-        .transact(&[bridge("a"), bridge("b"), hold])
+        .transact(vec![bridge("a"), bridge("b"), hold])
         .unwrap_err();
     assert!(
         matches!(&twice, Error::Operation { error, .. } if error == "constraint violation"),
@@ -232,7 +232,7 @@ fn a_peer_that_goes_or_talks_nonsense_is_told_apart() {
                 .unwrap()
         },
         LONG,
-        |client| client.transact(&[json!({"op": "comment", "comment": "x"})]),
+        |client| client.transact(vec![json!({"op": "comment", "comment": "x"})]),
     );
     assert_eq!(
         short.unwrap_err().to_string(),

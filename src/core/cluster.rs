@@ -156,27 +156,44 @@ pub fn parse_members(text: &str) -> Result<Members, Invalid> {
 
 /// The cluster's pools. They nest by `/`: a guest in `prod/dmz` is also within `prod`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Pools(BTreeMap<String, BTreeSet<Vmid>>);
+pub struct Pools {
+    names: BTreeSet<String>,
+    /// Who is in a pool or in one below it, for these and for what is above them.
+    within: BTreeMap<String, BTreeSet<Vmid>>,
+}
 
 impl Pools {
     /// Is there such a pool?
     pub fn exists(&self, pool: &str) -> bool {
-        self.0.contains_key(pool)
+        self.names.contains(pool)
+    }
+
+    /// The guests in the pool or in one below it.
+    pub fn members(&self, pool: &str) -> impl Iterator<Item = Vmid> + '_ {
+        self.within.get(pool).into_iter().flatten().copied()
     }
 
     /// Is the guest in the pool or in one below it?
     pub fn contains(&self, pool: &str, vmid: Vmid) -> bool {
-        self.0.iter().any(|(name, guests)| {
-            let within = name
-                .strip_prefix(pool)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-            within && guests.contains(&vmid)
-        })
+        self.within
+            .get(pool)
+            .is_some_and(|guests| guests.contains(&vmid))
     }
 
     /// The names of all pools.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+        self.names.iter().map(String::as_str)
+    }
+
+    fn add(&mut self, pool: &str, guests: &[Vmid]) {
+        self.names.insert(pool.to_owned());
+        let above = pool.match_indices('/').filter_map(|(at, _)| pool.get(..at));
+        for name in above.chain([pool]) {
+            self.within
+                .entry(name.to_owned())
+                .or_default()
+                .extend(guests);
+        }
     }
 }
 
@@ -203,12 +220,8 @@ pub fn parse_pools(text: &str) -> Result<Pools, Invalid> {
         }
         let guests = guests
             .split([',', ';', ' '])
-            .filter_map(|vmid| vmid.parse::<Vmid>().ok());
-        pools
-            .0
-            .entry((*name).to_owned())
-            .or_default()
-            .extend(guests);
+            .filter_map(|vmid| vmid.parse().ok());
+        pools.add(name, &guests.collect::<Vec<_>>());
     }
     Ok(pools)
 }

@@ -59,6 +59,8 @@ pub struct PluggedNic {
 pub struct PortMap {
     /// By name.
     pub ports: BTreeMap<IfName, Port>,
+    /// The ports of guests' NICs.
+    by_nic: BTreeMap<NicId, IfName>,
     /// NICs whose device exists, but is not plugged into any bridge.
     pub unplugged: BTreeMap<NicId, IfName>,
     /// All bridges but the firewall bridges.
@@ -69,15 +71,18 @@ impl PortMap {
     /// Reads the map off what was observed.
     pub fn new(observed: &Observed) -> Self {
         let mut map = Self::default();
-        let devices = devices(observed);
+        let mut devices = devices(observed);
         map.add_ovs(observed, &devices);
         map.add_linux(observed, &devices);
-        let plugged: Vec<NicId> = map.nics().map(|(_, nic)| nic.id).collect();
-        for (nic, (device, _)) in devices {
-            if !plugged.contains(&nic) {
-                map.unplugged.insert(nic, device);
-            }
-        }
+        map.by_nic = map
+            .nics()
+            .map(|(port, nic)| (nic.id, port.name.clone()))
+            .collect();
+        devices.retain(|nic, _| !map.by_nic.contains_key(nic));
+        map.unplugged = devices
+            .into_iter()
+            .map(|(nic, (device, _))| (nic, device))
+            .collect();
         map
     }
 
@@ -90,9 +95,7 @@ impl PortMap {
 
     /// The port of a guest's NIC.
     pub fn of_nic(&self, nic: NicId) -> Option<&Port> {
-        self.nics()
-            .find(|(_, plugged)| plugged.id == nic)
-            .map(|(port, _)| port)
+        self.by_nic.get(&nic).and_then(|name| self.ports.get(name))
     }
 
     fn add_ovs(&mut self, observed: &Observed, devices: &Devices) {

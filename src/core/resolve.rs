@@ -4,6 +4,7 @@
 //! is said in the session's state; it never takes another session or output down with it.
 
 mod choice;
+mod index;
 mod layout;
 mod matching;
 mod outputs;
@@ -18,6 +19,7 @@ use super::ports::PortMap;
 use super::selector::{Output, Selector};
 use super::state::{Assumptions, Desired, Observed, SessionPhase, SessionState, UnpluggedSource};
 use choice::{Choice, choose, drop_loops};
+use index::Index;
 use layout::place;
 use matching::{Matcher, Subject, Truth, whole_bridges};
 use outputs::Outputs;
@@ -49,10 +51,11 @@ pub fn resolve(
         cluster,
     };
     let reserved = reserved_ports(annotations, &map, assume);
+    let index = Index::new(&map, cluster);
 
     let mut choices: BTreeMap<&SessionName, Choice<'_>> = BTreeMap::new();
     for (name, session) in &annotations.sessions {
-        choices.insert(name, choose(session, &map, &matcher, &reserved));
+        choices.insert(name, choose(session, &map, &index, &matcher, &reserved));
     }
     drop_loops(annotations, &mut choices, assume);
 
@@ -60,7 +63,7 @@ pub fn resolve(
     for (name, session) in &annotations.sessions {
         let phase = phase(session, assume);
         let choice = choices.remove(name).unwrap_or_default();
-        let total = total(session, &matcher, &choice);
+        let total = total(session, &index, &matcher, &choice);
         let mut state = SessionState {
             name: name.clone(),
             phase,
@@ -154,18 +157,22 @@ fn unplugged(
 }
 
 /// How many sources the session has here, those that are off included.
-fn total(session: &Session, matcher: &Matcher<'_>, choice: &Choice<'_>) -> usize {
+fn total(
+    session: &Session,
+    index: &Index<'_>,
+    matcher: &Matcher<'_>,
+    choice: &Choice<'_>,
+) -> usize {
     let cluster = matcher.cluster;
     let present: BTreeSet<_> = choice
         .present()
         .into_iter()
         .map(|source| source.nic.ok_or(source.port))
         .collect();
-    let configured = cluster
-        .guests
-        .values()
-        .flatten()
-        .filter(|guest| !guest.template && cluster.is_here(guest.vmid) == Some(true));
+    let candidates = index.guests(session);
+    let configured = candidates.iter().filter_map(|vmid| cluster.guest(*vmid));
+    let configured =
+        configured.filter(|guest| !guest.template && cluster.is_here(guest.vmid) == Some(true));
     let nics = configured.flat_map(|guest| {
         guest.nics.iter().filter_map(|(index, nic)| {
             let bridge = nic.bridge.as_deref()?;

@@ -151,7 +151,11 @@ fn pass_on(pipe: &mut File, to: Destination, deadline: Instant) -> bool {
     }
 }
 
+/// How often a child that has said its last word is looked after before there is a pause: its end is near.
+const NEAR: usize = 200;
+
 fn reap(child: Pid, deadline: Instant) -> Ended {
+    let mut looks = 0_usize;
     loop {
         match waitpid(child, Some(WaitPidFlag::WNOHANG)) {
             // Somebody else reaps our children: it has ended, and nobody can tell how.
@@ -159,7 +163,12 @@ fn reap(child: Pid, deadline: Instant) -> Ended {
             Ok(WaitStatus::Exited(_, code)) => return Ended::Exited(code),
             Ok(WaitStatus::Signaled(_, signal, _)) => return Ended::Killed(signal),
             Ok(_) | Err(Errno::EINTR) if Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_micros(100))
+                looks += 1;
+                if looks < NEAR {
+                    std::thread::yield_now();
+                } else {
+                    std::thread::sleep(Duration::from_micros(500));
+                }
             }
             _ => {
                 let _ = kill(child, Signal::SIGKILL);

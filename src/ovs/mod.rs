@@ -93,7 +93,7 @@ pub fn commit(
         json!({"op": "select", "table": "Open_vSwitch", "where": [], "columns": ["next_cfg"]}),
     );
     operations.push(json!({"op": "comment", "comment": comment}));
-    let results = client.transact(&operations)?;
+    let results = client.transact(operations)?;
     let next_cfg = results
         .iter()
         .find_map(|result| result.get("rows")?.get(0)?.get("next_cfg")?.as_i64());

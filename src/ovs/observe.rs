@@ -64,7 +64,7 @@ pub fn read(client: &mut Client, which: &Ports) -> Result<Ovs, Error> {
     for condition in &conditions {
         selects.extend([select(PORT, condition), select(INTERFACE, condition)]);
     }
-    let results = client.transact(&selects)?;
+    let results = client.transact(selects)?;
     let (tables, of_ports) = results.split_at_checked(3).ok_or_else(missing)?;
     let [roots, mirrors, bridges] = tables else {
         return Err(missing());
@@ -85,7 +85,7 @@ pub fn read(client: &mut Client, which: &Ports) -> Result<Ovs, Error> {
         for result in if selects.is_empty() {
             Vec::new()
         } else {
-            client.transact(&selects)?
+            client.transact(selects)?
         } {
             ports.add(rows(&result)?, &[])?;
         }

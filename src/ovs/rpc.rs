@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, sockopt};
 use nix::sys::time::TimeVal;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::framing::{Framing, FramingError};
@@ -82,6 +83,14 @@ impl From<FramingError> for Error {
     }
 }
 
+/// A request (JSON-RPC 1.0, §1.1).
+#[derive(Serialize)]
+struct Request<'a> {
+    method: &'static str,
+    params: &'a Value,
+    id: u64,
+}
+
 /// A connection.
 #[derive(Debug)]
 pub struct Client {
@@ -91,6 +100,7 @@ pub struct Client {
     began: Instant,
     deadline: Instant,
     notifications: VecDeque<Value>,
+    buffer: Box<[u8]>,
 }
 
 impl Client {
@@ -120,6 +130,7 @@ impl Client {
             began,
             deadline,
             notifications: VecDeque::new(),
+            buffer: vec![0; 65536].into_boxed_slice(),
         })
     }
 
@@ -131,7 +142,11 @@ impl Client {
         self.next_id += 1;
         let id = json!(self.next_id);
         self.send(
-            &json!({"method": method, "params": params, "id": id}),
+            &Request {
+                method,
+                params,
+                id: self.next_id,
+            },
             method,
         )?;
         loop {
@@ -157,10 +172,10 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::call`]; or an operation failed, and nothing was done.
-    pub fn transact(&mut self, operations: &[Value]) -> Result<Vec<Value>, Error> {
-        let mut params = vec![json!("Open_vSwitch")];
-        params.extend_from_slice(operations);
-        let Value::Array(results) = self.call("transact", &Value::Array(params))? else {
+    pub fn transact(&mut self, mut operations: Vec<Value>) -> Result<Vec<Value>, Error> {
+        let count = operations.len();
+        operations.insert(0, json!("Open_vSwitch"));
+        let Value::Array(results) = self.call("transact", &Value::Array(operations))? else {
             return Err(Error::Protocol(
                 "a transaction's result is not an array".into(),
             ));
@@ -179,7 +194,7 @@ impl Client {
                 details: failed.get("details").map(error_text),
             });
         }
-        if results.len() < operations.len() {
+        if results.len() < count {
             return Err(Error::Protocol(
                 "a transaction's result is too short".into(),
             ));
@@ -218,13 +233,14 @@ impl Client {
         self.deadline = deadline;
     }
 
-    fn send(&mut self, message: &Value, doing: &'static str) -> Result<(), Error> {
-        let text = message.to_string();
+    fn send(&mut self, message: &impl Serialize, doing: &'static str) -> Result<(), Error> {
+        let text =
+            serde_json::to_vec(message).map_err(|error| Error::Protocol(error.to_string()))?;
         let remaining = self.remaining(doing)?;
         let sent = self
             .stream
             .set_write_timeout(Some(remaining))
-            .and_then(|()| self.stream.write_all(text.as_bytes()));
+            .and_then(|()| self.stream.write_all(&text));
         sent.map_err(|source| self.failure(doing, source))
     }
 
@@ -242,14 +258,15 @@ impl Client {
                 return Ok(message);
             }
             let remaining = self.remaining(doing)?;
-            let mut bytes = [0; 65536];
             let read = self
                 .stream
                 .set_read_timeout(Some(remaining))
-                .and_then(|()| self.stream.read(&mut bytes));
+                .and_then(|()| self.stream.read(&mut self.buffer));
             match read {
                 Ok(0) => return Err(self.failure(doing, io::ErrorKind::UnexpectedEof.into())),
-                Ok(count) => self.framing.push(bytes.get(..count).unwrap_or_default()),
+                Ok(count) => self
+                    .framing
+                    .push(self.buffer.get(..count).unwrap_or_default()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(source) => return Err(self.failure(doing, source)),
             }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::index::Index;
 use super::matching::{Matcher, Subject, Truth, whole_bridges};
 use super::{phase, sensors};
 use crate::core::annotations::{Annotations, Session};
@@ -55,6 +56,7 @@ impl Choice<'_> {
 pub fn choose<'a>(
     session: &'a Session,
     map: &'a PortMap,
+    index: &Index<'a>,
     matcher: &Matcher<'_>,
     reserved: &BTreeMap<IfName, &SessionName>,
 ) -> Choice<'a> {
@@ -68,7 +70,7 @@ pub fn choose<'a>(
         };
         choice.bridges.insert(bridge, whole);
     }
-    for port in map.ports.values() {
+    for port in index.ports(session).into_values() {
         let subject = Subject::from(port);
         let by_name = session
             .sources

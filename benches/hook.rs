@@ -1,0 +1,181 @@
+//! How long a hook takes: the whole process, beside a shell script that does the same with ovs-vsctl; and the pure
+//! core on a large node. `cargo bench --bench hook`, as root; with `-- --quick` fewer runs.
+//!
+//! Every figure is a median. The budgets are the design's; being over one is said in the table and fails nothing,
+//! since a time says as much about the machine as about pve-span. docs/performance.md has the figures of one machine.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, clippy::expect_used)]
+
+#[path = "../tests/lab/mod.rs"]
+mod lab;
+
+mod hyperfine;
+mod large;
+mod situation;
+mod table;
+
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use hyperfine::Effort;
+use situation::{HOOKS, Measured, Pair, Plugged, Situation, Source};
+use table::{Budget, Table, ms, ratio};
+
+const SITUATIONS: [Situation; 4] = [
+    Situation {
+        name: "1 guest",
+        guests: 1,
+        plugged: Plugged::Directly,
+        source: Source::Guest,
+    },
+    Situation {
+        name: "500 guests",
+        guests: 500,
+        plugged: Plugged::Directly,
+        source: Source::Guest,
+    },
+    Situation {
+        name: "500 guests, firewall bridges",
+        guests: 500,
+        plugged: Plugged::BehindFirewall,
+        source: Source::Guest,
+    },
+    Situation {
+        name: "500 guests, source = tag:web",
+        guests: 500,
+        plugged: Plugged::Directly,
+        source: Source::Tag,
+    },
+];
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let asked = |arg: &str| args.iter().any(|given| given == arg);
+    if let Some(other) = args
+        .iter()
+        .find(|arg| !["--bench", "--quick"].contains(&arg.as_str()))
+    {
+        eprintln!("unknown argument `{other}`; the benchmark takes --quick");
+        return ExitCode::FAILURE;
+    }
+    // `cargo test --all-targets` starts it too, and is not the moment to measure.
+    if !asked("--bench") {
+        println!("not measuring: start it with cargo bench");
+        return ExitCode::SUCCESS;
+    }
+    let effort = if asked("--quick") {
+        Effort { turns: 1, runs: 15 }
+    } else {
+        Effort {
+            turns: 10,
+            runs: 10,
+        }
+    };
+    match run(effort) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("{why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(effort: Effort) -> Result<(), String> {
+    if cfg!(debug_assertions) {
+        return Err("this is a debug build: start it with cargo bench".to_owned());
+    }
+    let hyperfine = hyperfine::version()?;
+    let mut table = Table::new();
+    let mut one_guest = None;
+    for situation in &SITUATIONS {
+        eprintln!("measuring: {} …", situation.name);
+        let measured = situation.measure(effort)?;
+        add(&mut table, situation.name, &measured, one_guest.as_ref());
+        one_guest.get_or_insert(measured);
+    }
+    eprintln!("measuring: the core …");
+    let core = hyperfine::median(large::times(20)).ok_or("the core was not measured")?;
+    table.add(
+        "resolve and plan 200 sessions",
+        "10,000 guests",
+        &ms(core),
+        None,
+        &[at_most(core, Duration::from_millis(100))],
+    );
+    let size = std::fs::metadata(lab::binary())
+        .map_err(|error| format!("cannot measure the binary: {error}"))?
+        .len();
+    let budget = Budget {
+        text: "≤ 8 MiB".to_owned(),
+        kept: size <= 8 << 20,
+    };
+    let tenths = size * 10 / (1 << 20);
+    let size = format!("{}.{} MiB", tenths / 10, tenths % 10);
+    table.add("the binary, stripped", "", &size, None, &[budget]);
+    println!(
+        "\n{}, {hyperfine}; medians of {} runs\n",
+        machine(),
+        effort.turns * effort.runs
+    );
+    print!("{table}");
+    Ok(())
+}
+
+/// One situation's lines. The first one is held to the design's figures, the others to the first one.
+fn add(table: &mut Table, node: &str, measured: &Measured, one_guest: Option<&Measured>) {
+    for (number, (hook, Pair { ours, script })) in HOOKS.iter().zip(&measured.hooks).enumerate() {
+        let one = one_guest.and_then(|measured| measured.hooks.get(number));
+        let mut budgets = vec![match one {
+            None => at_most(*ours, Duration::from_millis(5)),
+            Some(one) => Budget {
+                text: format!("≤ 3 × {}", ms(one.ours)),
+                kept: *ours <= one.ours * 3,
+            },
+        }];
+        // In pre-start the script does not call ovs-vsctl.
+        if one.is_none() && hook.phase != "pre-start" {
+            budgets.push(Budget {
+                text: "≤ 1/5".to_owned(),
+                kept: *ours * 5 <= *script,
+            });
+        }
+        let what = format!("{}, {}", hook.phase, hook.does);
+        let peer = (ms(*script), ratio(*ours, *script));
+        table.add(&what, node, &ms(*ours), Some(peer), &budgets);
+        if number == 0 {
+            let what = "– of it ovs-vswitchd";
+            table.add(what, node, &ms(measured.vswitchd), None, &[]);
+        }
+    }
+}
+
+fn at_most(time: Duration, budget: Duration) -> Budget {
+    Budget {
+        text: format!("≤ {} ms", budget.as_millis()),
+        kept: time <= budget,
+    }
+}
+
+/// What it runs on, in one line.
+fn machine() -> String {
+    let file = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let cpu = file("/proc/cpuinfo")
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
+        .map(|(_, name)| name.to_owned())
+        .unwrap_or_default();
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let kernel = file("/proc/sys/kernel/osrelease");
+    let ovs = Command::new("ovs-vsctl").arg("--version").output();
+    let ovs = ovs.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    let ovs = ovs.unwrap_or_default();
+    let ovs = ovs
+        .lines()
+        .next()
+        .and_then(|line| line.split(' ').next_back())
+        .unwrap_or_default();
+    format!(
+        "{cpu}, {cores} cores, Linux {}, Open vSwitch {ovs}",
+        kernel.trim()
+    )
+}

@@ -1,0 +1,214 @@
+//! The nodes on which hooks are timed, and what is timed on each.
+
+use std::time::Duration;
+
+use super::hyperfine::{Effort, Timed, medians};
+use super::lab::{Guest, Nic, Node, binary, try_run};
+
+/// The guest that starts and stops.
+const VMID: u32 = 101;
+/// The sensor; its monitor NIC is net1.
+const SENSOR: u32 = 9000;
+const PEER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/ovs-vsctl-mirror.sh");
+
+/// How the guests are plugged into the bridge.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Plugged {
+    /// Straight.
+    Directly,
+    /// Each behind a firewall bridge of its own (`firewall=1`).
+    BehindFirewall,
+}
+
+/// What the session takes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The guest that starts and stops.
+    Guest,
+    /// Every guest, by a tag, so that the whole node has to be looked at. The script takes the whole bridge.
+    Tag,
+}
+
+/// A node with one OVS bridge, a sensor and some guests, all of them running.
+pub struct Situation {
+    /// In a few words.
+    pub name: &'static str,
+    /// How many guests there are.
+    pub guests: u32,
+    /// How they are plugged.
+    pub plugged: Plugged,
+    /// What the session takes.
+    pub source: Source,
+}
+
+/// A hook's time beside the script's.
+#[derive(Clone, Copy)]
+pub struct Pair {
+    /// pve-span's.
+    pub ours: Duration,
+    /// The script's.
+    pub script: Duration,
+}
+
+/// A hook, and what comes before it each time.
+pub struct Hook {
+    /// What it does, in words.
+    pub does: &'static str,
+    /// Its phase.
+    pub phase: &'static str,
+    before: Option<&'static str>,
+}
+
+/// The hooks that are timed. The first one's change is also made with ovs-vsctl, to time ovs-vswitchd.
+pub const HOOKS: [Hook; 4] = [
+    Hook {
+        does: "begins to mirror",
+        phase: "post-start",
+        before: Some("pre-stop"),
+    },
+    Hook {
+        does: "nothing to do",
+        phase: "post-start",
+        before: Some("post-start"),
+    },
+    Hook {
+        does: "ceases to mirror",
+        phase: "pre-stop",
+        before: Some("post-start"),
+    },
+    Hook {
+        does: "does nothing",
+        phase: "pre-start",
+        before: None,
+    },
+];
+
+/// What was measured in a situation; medians.
+pub struct Measured {
+    /// In the order of [`HOOKS`].
+    pub hooks: Vec<Pair>,
+    /// What ovs-vswitchd takes to act on the first one's change.
+    pub vswitchd: Duration,
+}
+
+impl Situation {
+    /// Builds the node, measures, and takes the node away again.
+    pub fn measure(&self, effort: Effort) -> Result<Measured, String> {
+        let node = self.build();
+        check(&node, "post-start", "mirrors 101/net0")?;
+        check(&node, "post-start", "")?;
+        check(&node, "pre-stop", "no longer mirrors")?;
+        let environment = match self.source {
+            Source::Guest => ("MIRROR_SOURCE", "guest"),
+            Source::Tag => ("MIRROR_SOURCE", "bridge"),
+        };
+        let measure = |it: &Hook| {
+            let timed = |call: &dyn Fn(&str) -> String| Timed {
+                line: call(it.phase),
+                prepare: it.before.map_or_else(|| "true".to_owned(), call),
+            };
+            let commands = [
+                timed(&|phase| hook(&node, phase)),
+                timed(&|phase| format!("{PEER} {VMID} {phase}")),
+            ];
+            let [ours, script] = medians(&node, &[environment], effort, &commands)?;
+            Ok(Pair { ours, script })
+        };
+        let hooks: Result<Vec<Pair>, String> = HOOKS.iter().map(measure).collect();
+        Ok(Measured {
+            hooks: hooks?,
+            vswitchd: self.vswitchd(&node, effort)?,
+        })
+    }
+
+    fn build(&self) -> Node {
+        let node = Node::start();
+        node.ovs_bridge("vmbr2");
+        let firewall = match self.plugged {
+            Plugged::Directly => "",
+            Plugged::BehindFirewall => ",firewall=1",
+        };
+        let nic = |vmid, n| format!("virtio={},bridge=vmbr2", Nic::default_mac(vmid, n));
+        let mut guests: Vec<Guest> = (VMID..VMID + self.guests)
+            .map(|vmid| {
+                Guest::vm(vmid)
+                    .tags("web")
+                    .net(0, &format!("{}{firewall}", nic(vmid, 0)))
+            })
+            .collect();
+        guests.push(Guest::vm(SENSOR).name("sensor").net(1, &nic(SENSOR, 1)));
+        node.add_all(&guests);
+        node.start_guests(guests.iter().map(|guest| guest.vmid));
+        let source = match self.source {
+            Source::Guest => VMID.to_string(),
+            Source::Tag => "tag:web".to_owned(),
+        };
+        node.span_cfg(&format!(
+            "[ids]\nsource = {source}\noutput = {SENSOR}/net1\n"
+        ));
+        node
+    }
+
+    /// The same change with ovs-vsctl, which waits until ovs-vswitchd has acted on it, less the same without waiting.
+    fn vswitchd(&self, node: &Node, effort: Effort) -> Result<Duration, String> {
+        let port = match self.plugged {
+            Plugged::Directly => format!("tap{VMID}i0"),
+            Plugged::BehindFirewall => format!("fwln{VMID}o0"),
+        };
+        let (prepare, change) = match self.source {
+            Source::Guest => (
+                "ovs-vsctl clear Bridge vmbr2 mirrors".to_owned(),
+                format!(
+                    "--id=@source get Port {port} -- --id=@output get Port tap{SENSOR}i1 \
+                     -- --id=@mirror create Mirror name=span0 select-src-port=@source select-dst-port=@source output-port=@output \
+                     -- add Bridge vmbr2 mirrors @mirror"
+                ),
+            ),
+            Source::Tag => {
+                let mirror = format!("pve-span/ids/{SENSOR}/net1");
+                (
+                    hook(node, "pre-stop"),
+                    format!(
+                        "--id=@source get Port {port} -- add Mirror {mirror} select-src-port @source \
+                         -- add Mirror {mirror} select-dst-port @source"
+                    ),
+                )
+            }
+        };
+        let commands = ["", "--no-wait "].map(|wait| Timed {
+            line: format!("ovs-vsctl {wait}-- {change}"),
+            prepare: prepare.clone(),
+        });
+        let [with, without] = medians(node, &[], effort, &commands)?;
+        Ok(with.saturating_sub(without))
+    }
+}
+
+fn hook(node: &Node, phase: &str) -> String {
+    format!(
+        "{} {VMID} {phase} --root {}",
+        binary().display(),
+        node.root().display()
+    )
+}
+
+/// Fast and wrong is not worth measuring: the hook must say that it does what its time is taken of.
+fn check(node: &Node, phase: &str, says: &str) -> Result<(), String> {
+    let output = try_run(node.hook_command(VMID, phase), "");
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    let as_expected = if says.is_empty() {
+        out.is_empty()
+    } else {
+        out.contains(says)
+    };
+    if as_expected && err.is_empty() && output.status.success() {
+        Ok(())
+    } else {
+        Err(format!(
+            "{phase} should have said `{says}`, and said: {out}{err}"
+        ))
+    }
+}
