@@ -14,7 +14,7 @@ use crate::core::resolve::resolve;
 use crate::core::state::{Assumptions, Desired, MirrorKey, Observed, OvsState};
 use crate::inforce::{self, InForce};
 use crate::lock::{Lock, Moment};
-use crate::ovs::{self, Applied, Client, Ports};
+use crate::ovs::{self, Applied, Client, Goal, Ports};
 use crate::pve::{Pve, Questions, Whose};
 use crate::{linux, lock};
 
@@ -338,7 +338,7 @@ fn act(
     clear: Option<Option<&BTreeSet<SessionName>>>,
 ) -> Result<Done, Error> {
     let mut actions: Vec<Action> = Vec::new();
-    let mut committed = None;
+    let mut waiting: Option<(Client, Goal)> = None;
     for _ in 0..TRIES {
         let mut look = look(context, detail, gone)?;
         if let Some(sessions) = clear {
@@ -363,14 +363,15 @@ fn act(
             }
         };
         if !look.plan.is_done() {
-            committed = match ovs::commit(&mut client, &look.plan, ovs, &context.comment) {
-                Ok(generation) => Some(generation),
-                Err(ovs::Error::Conflict) => continue,
-                Err(error) => return Err(Error::Refused(error)),
-            };
+            let (now, goal) =
+                match ovs::commit(&mut client, &look.plan, ovs, &look.ports, &context.comment) {
+                    Ok(committed) => committed,
+                    Err(ovs::Error::Conflict) => continue,
+                    Err(error) => return Err(Error::Refused(error)),
+                };
             actions.append(&mut look.plan.actions);
-            let now = ovs::observe_again(&mut client, &look.ports)
-                .map_err(|error| Error::NotVerified(ovs::chain(&error)))?;
+            let now = now.map_err(|error| Error::NotVerified(ovs::chain(&error)))?;
+            waiting = Some((client, goal));
             look.observed.ovs = OvsState::Present(now);
             look.plan = match clear {
                 Some(sessions) => clearing(&look.observed, sessions),
@@ -379,7 +380,9 @@ fn act(
         }
         if look.plan.is_done() {
             let patience = context.deadline.min(Instant::now() + context.patience);
-            let applied = committed.map_or(Applied::Yes, |it| ovs::wait(&mut client, it, patience));
+            let applied = waiting.map_or(Applied::Yes, |(client, goal)| {
+                ovs::wait(client, goal, patience)
+            });
             return Ok(Done {
                 look,
                 actions,

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 pub use lower::operations;
 pub use observe::Ports;
+use rpc::Pending;
 pub use rpc::{Client, Error};
 
 use crate::core::plan::Plan;
@@ -65,19 +66,7 @@ fn is_installed(root: &Path) -> bool {
     TRACES.iter().any(|trace| root.join(trace).exists())
 }
 
-/// Reads again on the same connection.
-///
-/// # Errors
-/// As [`Client::transact`].
-pub fn observe_again(client: &mut Client, which: &Ports) -> Result<Ovs, Error> {
-    observe::read(client, which)
-}
-
-/// A state of the configuration that ovs-vswitchd can reach (`next_cfg`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Generation(i64);
-
-/// Carries the plan out in one transaction.
+/// Carries the plan out in one transaction, and reads back; what is there now and what to wait for come back.
 ///
 /// # Errors
 /// Nothing was done: the database could not be reached, refused, or has changed ([`Error::Conflict`]).
@@ -85,35 +74,60 @@ pub fn commit(
     client: &mut Client,
     plan: &Plan,
     ovs: &Ovs,
+    which: &Ports,
     comment: &str,
-) -> Result<Generation, Error> {
+) -> Result<(Result<Ovs, Error>, Goal), Error> {
     let mut operations = lower::operations(plan, ovs)?;
     operations.push(json!({"op": "mutate", "table": "Open_vSwitch", "where": [], "mutations": [["next_cfg", "+=", 1]]}));
     operations.push(
         json!({"op": "select", "table": "Open_vSwitch", "where": [], "columns": ["next_cfg"]}),
     );
     operations.push(json!({"op": "comment", "comment": comment}));
-    let results = client.transact(operations)?;
+    // All three questions are on their way before the first is answered: the server takes them in order.
+    let transaction = client.begin(operations)?;
+    let asked = observe::ask(client, which)?;
+    let following = client.follow("Open_vSwitch", &["cur_cfg"])?;
+    let results = client.results(transaction)?;
     let next_cfg = results
         .iter()
         .find_map(|result| result.get("rows")?.get(0)?.get("next_cfg")?.as_i64());
-    next_cfg
-        .map(Generation)
-        .ok_or_else(|| Error::Protocol("next_cfg cannot be read back".into()))
+    let next_cfg =
+        next_cfg.ok_or_else(|| Error::Protocol("next_cfg cannot be read back".into()))?;
+    let now = observe::answer(client, asked, which);
+    Ok((
+        now,
+        Goal {
+            next_cfg,
+            following,
+        },
+    ))
+}
+
+/// Which state of the configuration ovs-vswitchd has to reach (`next_cfg`), and who tells.
+#[derive(Debug)]
+pub struct Goal {
+    next_cfg: i64,
+    following: Pending,
 }
 
 /// Waits until ovs-vswitchd has acted on a commit, for as long as there is patience.
-pub fn wait(client: &mut Client, generation: Generation, patience: Instant) -> Applied {
+pub fn wait(mut client: Client, goal: Goal, patience: Instant) -> Applied {
     client.set_deadline(patience);
-    match reached(client, generation) {
+    match reached(&mut client, goal) {
         Ok(()) => Applied::Yes,
         // Committed is committed; that nobody can tell how far it got is not worse than that it did not.
         Err(_) => Applied::NotYet,
     }
 }
 
-fn reached(client: &mut Client, Generation(next_cfg): Generation) -> Result<(), Error> {
-    let initial = client.monitor("Open_vSwitch", &["cur_cfg"])?;
+fn reached(
+    client: &mut Client,
+    Goal {
+        next_cfg,
+        following,
+    }: Goal,
+) -> Result<(), Error> {
+    let initial = client.reply(following)?;
     let mut seen = highest(&initial, 0);
     while seen.is_none_or(|cur_cfg| cur_cfg < next_cfg) {
         let update = client.notification()?;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::rpc::{Client, Error};
+use super::rpc::{Client, Error, Transaction};
 use super::value::{map_get, number, optional, row_id, set, to_uuid};
 use super::{MARK_OUTPUT, MARK_SESSION};
 use crate::core::model::{IfName, SessionName, VlanSet};
@@ -48,6 +48,15 @@ pub enum Ports {
 /// # Errors
 /// The database cannot be asked, or its answer is not what the schema promises.
 pub fn read(client: &mut Client, which: &Ports) -> Result<Ovs, Error> {
+    let asked = ask(client, which)?;
+    answer(client, asked, which)
+}
+
+/// Sends the question of [`read`].
+///
+/// # Errors
+/// The database cannot be asked.
+pub fn ask(client: &mut Client, which: &Ports) -> Result<Transaction, Error> {
     let conditions: Vec<Value> = match which {
         Ports::All => vec![json!([])],
         Ports::Named(names) => names
@@ -64,7 +73,15 @@ pub fn read(client: &mut Client, which: &Ports) -> Result<Ovs, Error> {
     for condition in &conditions {
         selects.extend([select(PORT, condition), select(INTERFACE, condition)]);
     }
-    let results = client.transact(selects)?;
+    client.begin(selects)
+}
+
+/// Takes the answer to [`ask`].
+///
+/// # Errors
+/// As [`read`].
+pub fn answer(client: &mut Client, asked: Transaction, which: &Ports) -> Result<Ovs, Error> {
+    let results = client.results(asked)?;
     let (tables, of_ports) = results.split_at_checked(3).ok_or_else(missing)?;
     let [roots, mirrors, bridges] = tables else {
         return Err(missing());

@@ -4,7 +4,7 @@
 //! requests, keeps notifications that arrive between replies, and tells an operation's failure
 //! (inside `result`) from a request's (`error`).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -91,6 +91,20 @@ struct Request<'a> {
     id: u64,
 }
 
+/// A request that was sent.
+#[derive(Debug)]
+pub struct Pending {
+    id: u64,
+    method: &'static str,
+}
+
+/// A transaction that was sent.
+#[derive(Debug)]
+pub struct Transaction {
+    pending: Pending,
+    count: usize,
+}
+
 /// A connection.
 #[derive(Debug)]
 pub struct Client {
@@ -100,6 +114,7 @@ pub struct Client {
     began: Instant,
     deadline: Instant,
     notifications: VecDeque<Value>,
+    replies: BTreeMap<u64, Value>,
     buffer: Box<[u8]>,
 }
 
@@ -130,6 +145,7 @@ impl Client {
             began,
             deadline,
             notifications: VecDeque::new(),
+            replies: BTreeMap::new(),
             buffer: vec![0; 65536].into_boxed_slice(),
         })
     }
@@ -139,32 +155,52 @@ impl Client {
     /// # Errors
     /// The connection failed, the deadline passed, or the server refused.
     pub fn call(&mut self, method: &'static str, params: &Value) -> Result<Value, Error> {
+        let pending = self.request(method, params)?;
+        self.reply(pending)
+    }
+
+    /// Sends a request; others may be sent before its reply is asked for.
+    ///
+    /// # Errors
+    /// The connection failed or the deadline passed.
+    pub fn request(&mut self, method: &'static str, params: &Value) -> Result<Pending, Error> {
         self.next_id += 1;
-        let id = json!(self.next_id);
+        let pending = Pending {
+            id: self.next_id,
+            method,
+        };
         self.send(
             &Request {
                 method,
                 params,
-                id: self.next_id,
+                id: pending.id,
             },
             method,
         )?;
-        loop {
-            let mut message = self.receive(method)?;
+        Ok(pending)
+    }
+
+    /// Waits for a request's reply.
+    ///
+    /// # Errors
+    /// The connection failed, the deadline passed, or the server refused.
+    pub fn reply(&mut self, Pending { id, method }: Pending) -> Result<Value, Error> {
+        let mut reply = loop {
+            if let Some(reply) = self.replies.remove(&id) {
+                break reply;
+            }
+            let message = self.receive(method)?;
             if message.get("method").is_some() {
                 self.notifications.push_back(message);
-                continue;
+            } else if let Some(id) = message.get("id").and_then(Value::as_u64) {
+                self.replies.insert(id, message);
             }
-            if message.get("id") != Some(&id) {
-                continue;
+        };
+        match reply.get("error") {
+            None | Some(Value::Null) => {
+                Ok(reply.get_mut("result").map(Value::take).unwrap_or_default())
             }
-            return match message.get("error") {
-                None | Some(Value::Null) => Ok(message
-                    .get_mut("result")
-                    .map(Value::take)
-                    .unwrap_or_default()),
-                Some(error) => Err(Error::Request(error_text(error))),
-            };
+            Some(error) => Err(Error::Request(error_text(error))),
         }
     }
 
@@ -172,10 +208,31 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::call`]; or an operation failed, and nothing was done.
-    pub fn transact(&mut self, mut operations: Vec<Value>) -> Result<Vec<Value>, Error> {
+    pub fn transact(&mut self, operations: Vec<Value>) -> Result<Vec<Value>, Error> {
+        let transaction = self.begin(operations)?;
+        self.results(transaction)
+    }
+
+    /// Sends a transaction; its results are asked for with [`Client::results`].
+    ///
+    /// # Errors
+    /// The connection failed or the deadline passed.
+    pub fn begin(&mut self, mut operations: Vec<Value>) -> Result<Transaction, Error> {
         let count = operations.len();
         operations.insert(0, json!("Open_vSwitch"));
-        let Value::Array(results) = self.call("transact", &Value::Array(operations))? else {
+        let pending = self.request("transact", &Value::Array(operations))?;
+        Ok(Transaction { pending, count })
+    }
+
+    /// Waits for a transaction's results.
+    ///
+    /// # Errors
+    /// As [`Client::transact`].
+    pub fn results(
+        &mut self,
+        Transaction { pending, count }: Transaction,
+    ) -> Result<Vec<Value>, Error> {
+        let Value::Array(results) = self.reply(pending)? else {
             return Err(Error::Protocol(
                 "a transaction's result is not an array".into(),
             ));
@@ -208,8 +265,17 @@ impl Client {
     /// # Errors
     /// As [`Client::call`].
     pub fn monitor(&mut self, table: &str, columns: &[&str]) -> Result<Value, Error> {
+        let pending = self.follow(table, columns)?;
+        self.reply(pending)
+    }
+
+    /// Sends the request of [`Client::monitor`].
+    ///
+    /// # Errors
+    /// The connection failed or the deadline passed.
+    pub fn follow(&mut self, table: &str, columns: &[&str]) -> Result<Pending, Error> {
         let requests = json!({ table: [{"columns": columns}] });
-        self.call("monitor_cond", &json!(["Open_vSwitch", table, requests]))
+        self.request("monitor_cond", &json!(["Open_vSwitch", table, requests]))
     }
 
     /// Waits for the next notification.
