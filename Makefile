@@ -7,11 +7,13 @@ export PATH := $(PATH):/usr/sbin:/sbin:$(HOME)/.cargo/bin
 all: build
 
 build:
+	@sh tests/prepare.sh build
 	cargo build --release --locked
 
 # A miniature node with real traffic. KEEP=1 leaves it up to play with.
 demo:
 	@sh tests/prepare.sh demo
+	@echo "building (a minute or two the first time) ..."
 	@cargo build --quiet --release --locked --bin pve-span --example demo
 	@target/release/examples/demo
 

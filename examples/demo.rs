@@ -32,7 +32,7 @@ fn main() {
     node.introduce("101/net0", "102/net0");
     node.introduce("103/net0", "102/net0");
     sensor.clear();
-    talk(&node, "before");
+    talk(&node, "before", &["101", "103"]);
     node.introduce("101/net0", "102/net0");
     arrived(&mut sensor, "before");
 
@@ -44,7 +44,7 @@ fn main() {
     hook(&node, 101, "pre-start");
     hook(&node, 101, "post-start");
     node.settle();
-    talk(&node, "while");
+    talk(&node, "while", &["101", "103"]);
     sensor.wait_for(|frame| frame.contains(&last("while")));
     arrived(&mut sensor, "while");
 
@@ -60,8 +60,10 @@ fn main() {
 
     heading("Guest 101 stops");
     hook(&node, 101, "pre-stop");
+    node.stop_guest(101);
+    hook(&node, 101, "post-stop");
     node.settle();
-    talk(&node, "after");
+    talk(&node, "after", &["103"]);
     sensor.wait_for(|frame| frame.contains(&last("after")));
     arrived(&mut sensor, "after");
 
@@ -137,25 +139,26 @@ fn pve_span(node: &Node, command: &str) {
     );
 }
 
-/// Web server and container each send frames to the database and get as many back.
-fn talk(node: &Node, when: &str) {
-    for (guest, name) in [("101/net0", "101"), ("103/net0", "103")] {
+/// Guests each send frames to the database and get as many back.
+fn talk(node: &Node, when: &str, guests: &[&str]) {
+    for guest in guests {
+        let nic = format!("{guest}/net0");
         for number in 0..FRAMES / 2 {
             send(
                 node,
-                guest,
+                &nic,
                 "102/net0",
-                &format!("{when} {name} request {number};"),
+                &format!("{when} {guest} request {number};"),
             );
             send(
                 node,
                 "102/net0",
-                guest,
-                &format!("{when} {name} answer {number};"),
+                &nic,
+                &format!("{when} {guest} answer {number};"),
             );
         }
+        println!("  {FRAMES} frames between {guest} and 102");
     }
-    println!("  {FRAMES} frames between 101 and 102, {FRAMES} between 103 and 102");
 }
 
 /// One frame, and its arrival.
@@ -202,19 +205,13 @@ fn keep(node: Node, sensor: Capture) {
     let (netns, root) = (node.netns().to_owned(), node.root().display().to_string());
     let binary = lab::binary();
     let clean_up = node.keep();
-    println!("The node stays up. Look around:");
-    println!(
-        "  ip netns exec {netns} {} --root {root} status",
-        binary.display()
-    );
-    println!(
-        "  ip netns exec {netns} {} --root {root} 101 post-start",
-        binary.display()
-    );
-    println!(
-        "  ip netns exec {netns} ovs-vsctl --db=unix:{root}/run/openvswitch/db.sock list Mirror"
-    );
-    println!("  edit {root}/etc/pve/span.cfg");
+    println!("The node stays up; guest 101 is off. In a shell on it (`exit` leaves it):");
+    println!("  ip netns exec {netns} bash");
+    println!("  alias pve-span='{} --root {root}'", binary.display());
+    println!("  pve-span check; pve-span plan; pve-span apply; pve-span status; pve-span ports");
+    println!("  pve-span 103 pre-stop; pve-span 103 post-start");
+    println!("  ovs-vsctl --db=unix:{root}/run/openvswitch/db.sock list Mirror");
+    println!("The files are in {root}/etc/pve: edit span.cfg there.");
     println!("Take it down with:");
     println!("  {clean_up}");
 }

@@ -16,6 +16,9 @@ use crate::lock::Moment;
 use crate::ovs::{Applied, chain};
 use crate::report::{self, Out};
 
+/// When the hook is over, in seconds, unless `--deadline` says otherwise.
+pub const DEADLINE: f64 = 5.0;
+
 /// The longest deadline that makes sense, in seconds.
 const LONGEST: f64 = 3600.0;
 
@@ -28,7 +31,7 @@ pub fn run(root: &Path, vmid: &str, phase: &str, deadline: f64) {
     let seconds = if deadline.is_finite() {
         deadline.clamp(0.05, LONGEST)
     } else {
-        5.0
+        DEADLINE
     };
     let deadline = began + Duration::from_secs_f64(seconds);
     // The child gives up a little earlier, with a message of its own.

@@ -10,7 +10,15 @@ use pve_span::report::Out;
 use pve_span::{cli, commands, hook, log, ovs};
 
 fn main() -> ExitCode {
-    let args = cli::with_hook(std::env::args_os().collect());
+    let args: Vec<OsString> = std::env::args_os().collect();
+    if let Some((root, vmid, phase)) = cli::plain_hook(&args) {
+        let _ = std::panic::catch_unwind(|| {
+            log::start(&root, 0, Journal::Too);
+            hook::run(&root, vmid, phase, hook::DEADLINE);
+        });
+        return ExitCode::SUCCESS;
+    }
+    let args = cli::with_hook(args);
     if cli::is_command(&args, "hook") {
         // A guest must not be kept from starting by what it is called with, nor by a fault of ours.
         let _ = std::panic::catch_unwind(|| parse_and_run(&args));

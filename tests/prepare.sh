@@ -1,12 +1,12 @@
 #!/bin/sh
-# Installs what `make demo`, `make test`, `make bench` and `make lint` need and this machine lacks, and
+# Installs what `make build`, `make demo`, `make test`, `make bench` and `make lint` need and this machine lacks, and
 # says what it installs. For root on Debian 13 (Proxmox VE 9's base), and on Debian 12 with a Rust
 # toolchain of 1.85 or newer.
 #
-#   sh tests/prepare.sh demo|test|bench|lint
+#   sh tests/prepare.sh build|demo|test|bench|lint
 set -eu
 
-wanted=${1:?"usage: prepare.sh demo|test|bench|lint"}
+wanted=${1:?"usage: prepare.sh build|demo|test|bench|lint"}
 oldest=1.85
 packages=
 
@@ -29,7 +29,9 @@ need cc gcc
 [ -e /usr/include/stdio.h ] || need no-such-program libc6-dev
 need cargo cargo
 need rustc rustc
-if [ "$wanted" = lint ]; then
+if [ "$wanted" = build ]; then
+    :
+elif [ "$wanted" = lint ]; then
     need cargo-fmt rustfmt
     need cargo-clippy rust-clippy
     need shellcheck shellcheck
@@ -81,7 +83,7 @@ if [ "$(printf '%s\n%s\n' "$oldest" "$version" | sort -V | head -n1)" != "$oldes
     say "rustc is $version, and $oldest or newer is needed (https://rustup.rs)"
     exit 1
 fi
-if [ "$wanted" != lint ] && [ "$(id -u)" -ne 0 ]; then
+if [ "$wanted" != lint ] && [ "$wanted" != build ] && [ "$(id -u)" -ne 0 ]; then
     say "make $wanted builds network namespaces and has to run as root"
     exit 1
 fi
