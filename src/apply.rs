@@ -82,8 +82,6 @@ pub struct Look {
     /// What has to change.
     pub plan: Plan,
     client: Option<Client>,
-    /// Which of Open vSwitch's ports were looked at.
-    ports: Ports,
 }
 
 /// Whose configs a look reads.
@@ -107,7 +105,7 @@ pub fn look(context: &Context, detail: Detail, gone: &BTreeSet<Vmid>) -> Result<
         Detail::All => Interest::Everything,
         Detail::Mirrors => Interest::of(annotations),
     };
-    let (observed, client, ports) = observe(context, &interest)?;
+    let (observed, client) = observe(context, &interest)?;
     tell_observed(&observed);
     let questions = Questions::of(annotations);
     let here = || {
@@ -141,7 +139,6 @@ pub fn look(context: &Context, detail: Detail, gone: &BTreeSet<Vmid>) -> Result<
         desired,
         plan,
         client,
-        ports,
     })
 }
 
@@ -173,10 +170,7 @@ pub fn now() -> i64 {
 const FEW: usize = 48;
 
 /// Looks at the kernel and at Open vSwitch, as far as it matters.
-fn observe(
-    context: &Context,
-    interest: &Interest,
-) -> Result<(Observed, Option<Client>, Ports), Error> {
+fn observe(context: &Context, interest: &Interest) -> Result<(Observed, Option<Client>), Error> {
     let asked = |which: &Ports| ovs::observe(&context.root, which, context.deadline);
     if let Interest::Only(scope) = interest {
         let mut few: BTreeSet<IfName> = linux::names()?
@@ -212,7 +206,7 @@ fn observe(
             };
             // An Open vSwitch whose devices are not to be seen here can only be asked for everything.
             if all_seen {
-                return Ok((Observed { links, ovs }, client, which));
+                return Ok((Observed { links, ovs }, client));
             }
         }
     }
@@ -223,7 +217,6 @@ fn observe(
             ovs,
         },
         client,
-        Ports::All,
     ))
 }
 
@@ -363,12 +356,11 @@ fn act(
             }
         };
         if !look.plan.is_done() {
-            let (now, goal) =
-                match ovs::commit(&mut client, &look.plan, ovs, &look.ports, &context.comment) {
-                    Ok(committed) => committed,
-                    Err(ovs::Error::Conflict) => continue,
-                    Err(error) => return Err(Error::Refused(error)),
-                };
+            let (now, goal) = match ovs::commit(&mut client, &look.plan, ovs, &context.comment) {
+                Ok(committed) => committed,
+                Err(ovs::Error::Conflict) => continue,
+                Err(error) => return Err(Error::Refused(error)),
+            };
             actions.append(&mut look.plan.actions);
             let now = now.map_err(|error| Error::NotVerified(ovs::chain(&error)))?;
             waiting = Some((client, goal));

@@ -298,7 +298,7 @@ fn a_port_that_vanishes_between_read_and_write_is_a_conflict_and_nothing_is_done
     };
     for nic in ["102/net0", "200/net1"] {
         node.unplug(nic);
-        let refused = ovs::commit(&mut client, &plan, ovs, &ovs::Ports::All, "test");
+        let refused = ovs::commit(&mut client, &plan, ovs, "test");
         assert!(matches!(refused, Err(ovs::Error::Conflict)), "{refused:?}");
         assert_eq!(mirrors(&node), [] as [&str; 0]);
         node.plug(nic);
@@ -329,7 +329,7 @@ fn a_mirror_that_somebody_adds_or_takes_over_meanwhile_is_a_conflict() {
         panic!("{before:?}")
     };
     assert!(matches!(
-        ovs::commit(&mut client, &create, ovs, &ovs::Ports::All, "test"),
+        ovs::commit(&mut client, &create, ovs, "test"),
         Err(ovs::Error::Conflict)
     ));
 
@@ -349,7 +349,7 @@ fn a_mirror_that_somebody_adds_or_takes_over_meanwhile_is_a_conflict() {
         panic!("{before:?}")
     };
     assert!(matches!(
-        ovs::commit(&mut client, &remove, ovs, &ovs::Ports::All, "test"),
+        ovs::commit(&mut client, &remove, ovs, "test"),
         Err(ovs::Error::Conflict)
     ));
     assert_eq!(

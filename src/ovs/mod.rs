@@ -74,7 +74,6 @@ pub fn commit(
     client: &mut Client,
     plan: &Plan,
     ovs: &Ovs,
-    which: &Ports,
     comment: &str,
 ) -> Result<(Result<Ovs, Error>, Goal), Error> {
     let mut operations = lower::operations(plan, ovs)?;
@@ -85,7 +84,7 @@ pub fn commit(
     operations.push(json!({"op": "comment", "comment": comment}));
     // All three questions are on their way before the first is answered: the server takes them in order.
     let transaction = client.begin(operations)?;
-    let asked = observe::ask(client, which)?;
+    let asked = observe::ask_back(client)?;
     let following = client.follow("Open_vSwitch", &["cur_cfg"])?;
     let results = client.results(transaction)?;
     let next_cfg = results
@@ -93,7 +92,7 @@ pub fn commit(
         .find_map(|result| result.get("rows")?.get(0)?.get("next_cfg")?.as_i64());
     let next_cfg =
         next_cfg.ok_or_else(|| Error::Protocol("next_cfg cannot be read back".into()))?;
-    let now = observe::answer(client, asked, which);
+    let now = observe::answer_back(client, asked, ovs);
     Ok((
         now,
         Goal {

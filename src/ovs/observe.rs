@@ -15,6 +15,7 @@ use crate::core::state::{
 /// What is read of each table: nothing newer than Open vSwitch 3.1.
 const ROOT: (&str, &[&str]) = ("Open_vSwitch", &["next_cfg", "cur_cfg"]);
 const BRIDGE: (&str, &[&str]) = ("Bridge", &["_uuid", "name", "ports", "mirrors"]);
+const HOLDER: (&str, &[&str]) = ("Bridge", &["_uuid", "mirrors"]);
 const PORT: (&str, &[&str]) = ("Port", &["_uuid", "name", "tag", "trunks", "interfaces"]);
 const INTERFACE: (&str, &[&str]) = ("Interface", &["_uuid", "type", "ofport", "error"]);
 const MIRROR: (&str, &[&str]) = (
@@ -94,23 +95,9 @@ pub fn answer(client: &mut Client, asked: Transaction, which: &Ports) -> Result<
         ports.add(rows(port_rows)?, rows(interfaces)?)?;
     }
     if *which != Ports::All {
-        let unknown = ports.unknown(rows(mirrors)?);
-        let selects: Vec<Value> = unknown
-            .iter()
-            .map(|id| select(PORT, &json!([["_uuid", "==", to_uuid(id)]])))
-            .collect();
-        for result in if selects.is_empty() {
-            Vec::new()
-        } else {
-            client.transact(selects)?
-        } {
-            ports.add(rows(&result)?, &[])?;
-        }
+        ports.complete(client, rows(mirrors)?)?;
     }
-    let mut mirror_rows = BTreeMap::new();
-    for row in rows(mirrors)? {
-        mirror_rows.insert(column_id(row, "_uuid")?, mirror(row, &ports.0));
-    }
+    let mirror_rows = mirrors_by_row(rows(mirrors)?, &ports)?;
     let mut found = Ovs {
         bridges: BTreeMap::new(),
         caught_up: caught_up(rows(roots)?),
@@ -119,26 +106,78 @@ pub fn answer(client: &mut Client, asked: Transaction, which: &Ports) -> Result<
         let Ok(name) = text(row, "name").parse::<IfName>() else {
             continue;
         };
-        let references = |column| {
-            row.get(column)
-                .map(set)
-                .unwrap_or_default()
-                .iter()
-                .filter_map(row_id)
-        };
         let bridge = OvsBridge {
             row: column_id(row, "_uuid")?,
-            ports: references("ports")
+            ports: references(row, "ports")
                 .filter_map(|id| ports.0.remove(&id))
                 .collect(),
             // A row may be in several bridges.
-            mirrors: references("mirrors")
+            mirrors: references(row, "mirrors")
                 .filter_map(|id| Some((id.clone(), mirror_rows.get(&id)?.clone())))
                 .collect(),
         };
         found.bridges.insert(name, bridge);
     }
     Ok(found)
+}
+
+/// Asks what a commit has left: mirrors, and which bridges hold them. Ports are not read again.
+///
+/// # Errors
+/// The database cannot be asked.
+pub fn ask_back(client: &mut Client) -> Result<Transaction, Error> {
+    let all = json!([]);
+    client.begin(vec![
+        select(ROOT, &all),
+        select(MIRROR, &all),
+        select(HOLDER, &all),
+    ])
+}
+
+/// Takes the answer to [`ask_back`]: what was there before, with the mirrors as they are now.
+///
+/// # Errors
+/// As [`read`].
+pub fn answer_back(client: &mut Client, asked: Transaction, before: &Ovs) -> Result<Ovs, Error> {
+    let results = client.results(asked)?;
+    let [roots, mirrors, bridges] = results.as_slice() else {
+        return Err(missing());
+    };
+    let known = before.bridges.values().flat_map(|bridge| &bridge.ports);
+    let mut ports = PortRows(
+        known
+            .map(|(name, port)| (port.row.clone(), (name.clone(), port.clone())))
+            .collect(),
+    );
+    ports.complete(client, rows(mirrors)?)?;
+    let mirror_rows = mirrors_by_row(rows(mirrors)?, &ports)?;
+    let mut now = before.clone();
+    now.caught_up = caught_up(rows(roots)?);
+    let mut held: BTreeMap<RowId, Vec<RowId>> = BTreeMap::new();
+    for row in rows(bridges)? {
+        held.insert(
+            column_id(row, "_uuid")?,
+            references(row, "mirrors").collect(),
+        );
+    }
+    for bridge in now.bridges.values_mut() {
+        let mirrors = held.remove(&bridge.row).unwrap_or_default().into_iter();
+        bridge.mirrors = mirrors
+            .filter_map(|id| Some((id.clone(), mirror_rows.get(&id)?.clone())))
+            .collect();
+    }
+    Ok(now)
+}
+
+fn references(row: &Value, column: &str) -> impl Iterator<Item = RowId> {
+    let values = row.get(column).map(set).unwrap_or_default();
+    values.iter().filter_map(row_id)
+}
+
+fn mirrors_by_row(rows: &[Value], ports: &PortRows) -> Result<BTreeMap<RowId, Mirror>, Error> {
+    rows.iter()
+        .map(|row| Ok((column_id(row, "_uuid")?, mirror(row, &ports.0))))
+        .collect()
 }
 
 fn select((table, columns): (&str, &[&str]), condition: &Value) -> Value {
@@ -166,6 +205,21 @@ impl PortRows {
                 self.0
                     .insert(id.clone(), (name, port(id, row, &interface_rows)));
             }
+        }
+        Ok(())
+    }
+
+    /// Reads the ports that mirrors of ours refer to and that are not known.
+    fn complete(&mut self, client: &mut Client, mirrors: &[Value]) -> Result<(), Error> {
+        let unknown = self.unknown(mirrors);
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let selects = unknown
+            .iter()
+            .map(|id| select(PORT, &json!([["_uuid", "==", to_uuid(id)]])));
+        for result in client.transact(selects.collect())? {
+            self.add(rows(&result)?, &[])?;
         }
         Ok(())
     }
