@@ -1,17 +1,17 @@
 //! The one reconcile that every trigger runs: look, plan, act, look again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::core::annotations::Annotations;
 use crate::core::cluster::Cluster;
-use crate::core::interest::Interest;
+use crate::core::interest::{Interest, needs_detail};
 use crate::core::model::{IfName, NodeName, SessionName, Vmid};
 use crate::core::plan::{Action, Change, Plan, plan};
 use crate::core::ports::PortMap;
 use crate::core::resolve::resolve;
-use crate::core::state::{Assumptions, Desired, MirrorKey, Observed, OvsState};
+use crate::core::state::{Assumptions, Desired, Link, MirrorKey, Observed, Ovs, OvsState};
 use crate::inforce::{self, InForce};
 use crate::lock::{Lock, Moment};
 use crate::ovs::{self, Applied, Client, Goal, Ports};
@@ -211,13 +211,34 @@ fn observe(context: &Context, interest: &Interest) -> Result<(Observed, Option<C
         }
     }
     let (ovs, client) = asked(&Ports::All);
-    Ok((
-        Observed {
-            links: linux::links()?,
-            ovs,
-        },
-        client,
-    ))
+    let links = match (&ovs, interest) {
+        (OvsState::Present(present), Interest::EveryGuest) => links_of_guests(present)?,
+        _ => linux::links()?,
+    };
+    Ok((Observed { links, ovs }, client))
+}
+
+/// The devices that say something about guests: all by name, and those with more whose name does not tell.
+fn links_of_guests(ovs: &Ovs) -> Result<BTreeMap<IfName, Link>, Error> {
+    let names: BTreeSet<IfName> = linux::names()?.into_iter().collect();
+    let is_ovs_port = |name: &str| {
+        ovs.bridges
+            .values()
+            .any(|bridge| bridge.ports.contains_key(name))
+    };
+    let exists = |name: &str| names.contains(name);
+    let detailed = names
+        .iter()
+        .filter(|name| needs_detail(name.as_str(), is_ovs_port, exists));
+    let detailed: BTreeSet<IfName> = detailed.cloned().collect();
+    if detailed.len() > FEW {
+        return Ok(linux::links()?);
+    }
+    let mut links = linux::links_named(&detailed)?;
+    for name in names.difference(&detailed) {
+        links.entry(name.clone()).or_default();
+    }
+    Ok(links)
 }
 
 /// What a reconcile did.

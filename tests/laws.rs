@@ -6,7 +6,7 @@ mod model;
 
 use std::collections::BTreeSet;
 
-use model::{Node, apply_plan, foreign, node, restricted};
+use model::{Node, apply_plan, by_name_only, foreign, node, restricted};
 use proptest::prelude::*;
 use pve_span::core::interest::Interest;
 use pve_span::core::model::Vmid;
@@ -96,8 +96,12 @@ proptest! {
     #[test]
     fn looking_only_at_what_matters_gives_the_same_plan(node in node()) {
         let annotations = node.annotations();
-        let Interest::Only(scope) = Interest::of(&annotations) else { return Ok(()) };
-        let (all, few) = (node.observed(), restricted(&node.observed(), &scope));
+        let all = node.observed();
+        let few = match Interest::of(&annotations) {
+            Interest::Everything => return Ok(()),
+            Interest::EveryGuest => by_name_only(&all),
+            Interest::Only(scope) => restricted(&all, &scope),
+        };
         let of = |observed: &Observed| plan(&resolve(&annotations, &node.cluster(), observed, &nobody_gone()), observed);
         prop_assert_eq!(of(&all), of(&few));
     }

@@ -6,14 +6,16 @@
 use std::collections::BTreeSet;
 
 use super::annotations::Annotations;
-use super::model::{IfName, NicId, Vmid, port_owner};
+use super::model::{IfName, NicId, PortRole, Vmid, port_owner};
 use super::selector::{Output, Selector};
 
 /// What has to be looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Interest {
-    /// All ports.
+    /// All devices, with their addresses.
     Everything,
+    /// The ports of all guests.
+    EveryGuest,
     /// These only.
     Only(Scope),
 }
@@ -31,6 +33,7 @@ impl Interest {
     /// any guest.
     pub fn of(annotations: &Annotations) -> Self {
         let mut scope = Scope::default();
+        let mut every_guest = false;
         for session in annotations.sessions.values() {
             for source in &session.sources {
                 match &source.value {
@@ -42,7 +45,11 @@ impl Interest {
                     }
                     // Taken as a whole, unless something is left out of it.
                     Selector::Bridge(_) if session.exclude.is_empty() => {}
-                    _ => return Self::Everything,
+                    Selector::Bridge(_) => return Self::Everything,
+                    Selector::Tag(..)
+                    | Selector::Pool(_)
+                    | Selector::Node(..)
+                    | Selector::All(_) => every_guest = true,
                 }
             }
             for output in &session.outputs {
@@ -56,7 +63,27 @@ impl Interest {
                 }
             }
         }
-        Self::Only(scope)
+        match (every_guest, scope.ports.is_empty()) {
+            (false, _) => Self::Only(scope),
+            (true, true) => Self::EveryGuest,
+            (true, false) => Self::Everything,
+        }
+    }
+}
+
+/// Is it not enough to know that a device exists, when every guest may matter?
+///
+/// It is for a guest's device that is a port of Open vSwitch itself and has no firewall bridge, for the
+/// firewall bridges and for their ports; it is not for a device that may be behind one, or on a Linux bridge.
+pub fn needs_detail(
+    name: &str,
+    is_ovs_port: impl Fn(&str) -> bool,
+    exists: impl Fn(&str) -> bool,
+) -> bool {
+    match port_owner(name) {
+        Some((nic, PortRole::Device(_))) => !is_ovs_port(name) || exists(&nic.firewall_bridge()),
+        Some((_, PortRole::LinuxFirewall)) => true,
+        Some((_, PortRole::OvsFirewall)) | None => false,
     }
 }
 
@@ -96,7 +123,7 @@ mod tests {
         let Interest::Only(scope) =
             interest("[a]\nsource = 101, 300-310/net0, port:eno1\noutput = 200/net1\n")
         else {
-            panic!("everything");
+            panic!("more");
         };
         for name in [
             "tap101i0",
@@ -122,9 +149,13 @@ mod tests {
         for source in ["tag:web", "pool:prod", "node:pve1", "all"] {
             assert_eq!(
                 interest(&format!("[a]\nsource = {source}\noutput = 200/net1\n")),
-                Interest::Everything
+                Interest::EveryGuest
             );
         }
+        assert_eq!(
+            interest("[a]\nsource = all, port:eno1\noutput = 200/net1\n"),
+            Interest::Everything
+        );
         assert_eq!(
             interest("[a]\nsource = 101\noutput = port:eno2\n"),
             Interest::Everything

@@ -5,7 +5,7 @@ mod ovs;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-pub use ovs::{apply_plan, foreign, restricted};
+pub use ovs::{apply_plan, by_name_only, foreign, restricted};
 use proptest::prelude::*;
 use pve_span::core::annotations::{self, Annotations};
 use pve_span::core::cluster::{Cluster, Placement, parse_pools};

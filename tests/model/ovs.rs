@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pve_span::core::interest::Scope;
+use pve_span::core::interest::{Scope, needs_detail};
 use pve_span::core::model::IfName;
 use pve_span::core::plan::{Change, Plan};
-use pve_span::core::state::{Mark, Mirror, MirrorKey, MirrorOutput, Observed, OvsState, RowId};
+use pve_span::core::state::{
+    Link, Mark, Mirror, MirrorKey, MirrorOutput, Observed, OvsState, RowId,
+};
 
 /// The mirrors that are not ours.
 pub fn foreign(observed: &Observed) -> Vec<(IfName, RowId, Mirror)> {
@@ -135,5 +137,32 @@ pub fn restricted(observed: &Observed, scope: &Scope) -> Observed {
         .collect();
     few.links
         .retain(|name, _| covered(name) || masters.contains(name));
+    few
+}
+
+/// What a look that knows most devices by name only would have observed.
+pub fn by_name_only(observed: &Observed) -> Observed {
+    let mut few = observed.clone();
+    let OvsState::Present(ovs) = &observed.ovs else {
+        unreachable!()
+    };
+    let is_ovs_port = |name: &str| {
+        ovs.bridges
+            .values()
+            .any(|bridge| bridge.ports.contains_key(name))
+    };
+    let exists = |name: &str| observed.links.contains_key(name);
+    let detailed = |name: &IfName| needs_detail(name.as_str(), is_ovs_port, exists);
+    let masters: BTreeSet<&IfName> = observed
+        .links
+        .iter()
+        .filter(|(name, _)| detailed(name))
+        .filter_map(|(_, link)| link.master.as_ref())
+        .collect();
+    for (name, link) in &mut few.links {
+        if !detailed(name) && !masters.contains(name) {
+            *link = Link::default();
+        }
+    }
     few
 }
