@@ -21,8 +21,8 @@ pub enum InForce {
     File {
         /// What it says.
         annotations: Annotations,
-        /// As it stands, to be kept.
-        text: String,
+        /// As it stands, if the last good copy does not say the same: to be kept.
+        news: Option<String>,
     },
     /// The last good copy.
     LastGood {
@@ -96,7 +96,8 @@ pub fn load(root: &Path) -> InForce {
             Ok(text) => {
                 let annotations = annotations::parse(&path.display().to_string(), &text);
                 if annotations.is_valid() {
-                    return InForce::File { annotations, text };
+                    let news = (last_good.as_ref() != Some(&text)).then_some(text);
+                    return InForce::File { annotations, news };
                 }
                 invalid(&path, &annotations.diagnostics)
             }
@@ -158,14 +159,12 @@ fn is_truncated(text: &str, last_good: Option<&str>) -> bool {
 /// # Errors
 /// The copy cannot be written; mirroring goes on without one.
 pub fn keep(root: &Path, in_force: &InForce) -> Result<(), files::Error> {
-    let InForce::File { text, .. } = in_force else {
-        return Ok(());
-    };
-    let path = root.join(LAST_GOOD);
-    if files::read_text(&path).is_ok_and(|kept| kept == *text) {
-        return Ok(());
+    match in_force {
+        InForce::File {
+            news: Some(text), ..
+        } => files::replace(&root.join(LAST_GOOD), text),
+        _ => Ok(()),
     }
-    files::replace(&path, text)
 }
 
 #[cfg(test)]
