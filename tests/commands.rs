@@ -6,7 +6,7 @@ mod lab;
 mod scene;
 
 use lab::{Guest, Node};
-use scene::{apply, guests, mirrors, run, sensor, three_guests, told, vm};
+use scene::{apply, guests, mirrors, run, sensor, their_mirror, three_guests, told, vm};
 use serde_json::Value;
 
 const SPAN_CFG: &str = "[dmz]\nsource = 101, 102\noutput = 200/net1\n";
@@ -136,6 +136,22 @@ fn check_tells_every_fault_and_exits_accordingly() {
     let (code, out, _) = run(&node, &["check"]);
     assert_eq!(code, 1, "valid, but not what was asked for");
     assert!(out.contains("session dmz is refused: `filter` needs the nft engine, which this version does not have"), "{out}");
+
+    // Guest configs that are not understood are named, and do not make span.cfg invalid.
+    node.span_cfg(SPAN_CFG);
+    node.edit(101, |guest| {
+        guest.set("net3", "superfast=BC:24:11:2A:00:99,bridge=vmbr2")
+    });
+    let (code, _, err) = run(&node, &["check"]);
+    assert_eq!(code, 0);
+    assert!(
+        err.starts_with("pve-span: warning: /etc/pve/nodes/pve1/qemu-server/101.conf:"),
+        "{err}"
+    );
+    assert!(
+        err.contains("`net3`: unknown NIC model `superfast`"),
+        "{err}"
+    );
 
     let missing = node.path("none.cfg");
     let (code, _, err) = run(&node, &["check", missing.to_str().unwrap()]);
@@ -354,20 +370,7 @@ fn clear_removes_ours_and_only_what_it_is_told() {
     );
     assert_eq!(mirrors(&node), ["b tap200i1: from tap102i0, to tap102i0"]);
     // What carries our mark is ours, even if no file has ever listed it.
-    node.ovs_vsctl(&[
-        "--",
-        "--id=@m",
-        "create",
-        "mirror",
-        "name=old",
-        "external_ids:pve-span=Old_Session",
-        "--",
-        "add",
-        "bridge",
-        "vmbr2",
-        "mirrors",
-        "@m",
-    ]);
+    their_mirror(&node, &["name=old", "external_ids:pve-span=Old_Session"]);
     node.unmount_pve();
     let (code, out, _) = run(&node, &["clear", "--all"]);
     assert_eq!(code, 0);

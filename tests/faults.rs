@@ -14,7 +14,7 @@ use nix::sched::{CloneFlags, unshare};
 use pve_span::core::plan::{MAX_MIRRORS, plan};
 use pve_span::core::state::{Assumptions, Observed, OvsState};
 use pve_span::{core, linux, ovs};
-use scene::{apply, guests, hook, mirrors, sensor, stderr, three_guests, told, vm};
+use scene::{apply, guests, hook, mirrors, sensor, stderr, their_mirror, three_guests, told, vm};
 
 const SPAN_CFG: &str = "[dmz]\nsource = 101\noutput = 200/net1\n";
 const MIRRORED: &str = "dmz tap200i1: from tap101i0, to tap101i0";
@@ -197,10 +197,7 @@ fn a_full_bridge_is_said_before_the_database_sees_it() {
         .map(|number| format!("name=theirs{number}"))
         .collect();
     for name in &names {
-        node.ovs_vsctl(&[
-            "--", "--id=@m", "create", "mirror", name, "--", "add", "bridge", "vmbr2", "mirrors",
-            "@m",
-        ]);
+        their_mirror(&node, &[name]);
     }
     node.span_cfg("[a]\nsource = 101\noutput = 200/net1\n[b]\nsource = 102\noutput = 200/net1\n");
     let output = node.pve_span(&["apply"]);
@@ -223,26 +220,10 @@ fn a_full_bridge_is_said_before_the_database_sees_it() {
 #[test]
 fn somebody_elses_mirror_to_the_same_port_is_said_and_left_alone() {
     let node = three_guests();
-    node.ovs_vsctl(&[
-        "--",
-        "--id=@o",
-        "get",
-        "port",
-        "tap200i1",
-        "--",
-        "--id=@m",
-        "create",
-        "mirror",
-        "name=theirs",
-        "select_all=true",
-        "output_port=@o",
-        "--",
-        "add",
-        "bridge",
-        "vmbr2",
-        "mirrors",
-        "@m",
-    ]);
+    their_mirror(
+        &node,
+        &["name=theirs", "select_all=true", "output_port=@tap200i1"],
+    );
     node.span_cfg(SPAN_CFG);
     let output = node.pve_span(&["apply"]);
     assert!(output.status.success());
@@ -312,19 +293,7 @@ fn a_mirror_that_somebody_adds_or_takes_over_meanwhile_is_a_conflict() {
     let node = three_guests();
     let (before, mut client) = observed(&node);
     let create = wanted(&node, SPAN_CFG, &before);
-    node.ovs_vsctl(&[
-        "--",
-        "--id=@m",
-        "create",
-        "mirror",
-        "name=theirs",
-        "--",
-        "add",
-        "bridge",
-        "vmbr2",
-        "mirrors",
-        "@m",
-    ]);
+    their_mirror(&node, &["name=theirs"]);
     let OvsState::Present(ovs) = &before.ovs else {
         panic!("{before:?}")
     };

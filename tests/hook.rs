@@ -6,7 +6,7 @@ mod lab;
 mod scene;
 
 use lab::{Guest, Node, wait_until};
-use scene::{guests, hook, mirrors, sensor, stderr, stdout, three_guests, told, vm};
+use scene::{guests, hook, mirrors, sensor, stderr, stdout, their_mirror, three_guests, told, vm};
 
 const SPAN_CFG: &str = "[dmz]\nsource = 101, 102\noutput = 200/net1\n";
 const BOTH_MIRRORED: &str = "dmz tap200i1: from tap101i0 tap102i0, to tap101i0 tap102i0";
@@ -159,29 +159,17 @@ fn a_toggled_firewall_is_followed() {
 #[test]
 fn a_foreign_mirror_survives_every_operation_byte_for_byte() {
     let node = three_guests();
-    node.ovs_vsctl(&[
-        "--",
-        "--id=@p",
-        "get",
-        "port",
-        "tap102i0",
-        "--",
-        "--id=@m",
-        "create",
-        "mirror",
-        "name=theirs",
-        "select_src_port=@p",
-        "select_vlan=7",
-        "snaplen=99",
-        "output_vlan=77",
-        "external_ids:owner=them",
-        "--",
-        "add",
-        "bridge",
-        "vmbr2",
-        "mirrors",
-        "@m",
-    ]);
+    their_mirror(
+        &node,
+        &[
+            "name=theirs",
+            "select_src_port=@tap102i0",
+            "select_vlan=7",
+            "snaplen=99",
+            "output_vlan=77",
+            "external_ids:owner=them",
+        ],
+    );
     let theirs = node.mirrors_raw();
     let only_theirs = |node: &Node| {
         let raw: serde_json::Value =

@@ -147,3 +147,27 @@ pub fn run(node: &Node, args: &[&str]) -> (i32, String, String) {
         stderr(node, &output),
     )
 }
+
+/// Makes a mirror that is not ours on vmbr2; `columns` may name ports as `@tap102i0`.
+pub fn their_mirror(node: &Node, columns: &[&str]) {
+    let ports: std::collections::BTreeSet<&str> = columns
+        .iter()
+        .filter_map(|column| column.split_once("=@"))
+        .map(|(_, port)| port)
+        .collect();
+    let mut args: Vec<String> = Vec::new();
+    for port in ports {
+        args.extend([
+            "--".into(),
+            format!("--id=@{port}"),
+            "get".into(),
+            "port".into(),
+            port.into(),
+        ]);
+    }
+    args.extend(["--", "--id=@mirror", "create", "mirror"].map(str::to_owned));
+    args.extend(columns.iter().map(|column| (*column).to_owned()));
+    args.extend(["--", "add", "bridge", "vmbr2", "mirrors", "@mirror"].map(str::to_owned));
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    node.ovs_vsctl(&args);
+}
