@@ -58,6 +58,11 @@ pub enum Error {
     /// The transaction was refused; nothing was done.
     #[error("nothing was changed")]
     Refused(#[source] ovs::Error),
+    /// The transaction was sent, and nobody knows what became of it.
+    #[error(
+        "it is not certain whether the change was made; the next hook or `pve-span apply` makes sure"
+    )]
+    Uncertain(#[source] ovs::Error),
     /// It kept changing.
     #[error(
         "Open vSwitch's configuration kept changing, and nothing was changed after {TRIES} tries"
@@ -354,11 +359,11 @@ fn act(
     let mut actions: Vec<Action> = Vec::new();
     let mut waiting: Option<(Client, Goal)> = None;
     for _ in 0..TRIES {
-        let mut look = look(context, detail, gone)?;
+        let mut look = look(context, detail, gone).map_err(|error| after(&actions, error))?;
         if let Some(sessions) = clear {
             look.plan = clearing(&look.observed, sessions);
         } else if let InForce::Unknown { why } = &look.in_force {
-            return Err(Error::NotInForce(why.clone()));
+            return Err(after(&actions, Error::NotInForce(why.clone())));
         }
         let (ovs, mut client) = match (&look.observed.ovs, look.client.take()) {
             (OvsState::Present(ovs), Some(client)) => (ovs, client),
@@ -366,7 +371,7 @@ fn act(
             (OvsState::Failed(why), _)
                 if clear.is_some() || look.in_force.annotations().is_some() =>
             {
-                return Err(Error::Ovs(why.clone()));
+                return Err(after(&actions, Error::Ovs(why.clone())));
             }
             _ => {
                 return Ok(Done {
@@ -380,7 +385,8 @@ fn act(
             let (now, goal) = match ovs::commit(&mut client, &look.plan, ovs, &context.comment) {
                 Ok(committed) => committed,
                 Err(ovs::Error::Conflict) => continue,
-                Err(error) => return Err(Error::Refused(error)),
+                Err(error @ ovs::Error::Uncertain(_)) => return Err(Error::Uncertain(error)),
+                Err(error) => return Err(after(&actions, Error::Refused(error))),
             };
             actions.append(&mut look.plan.actions);
             let now = now.map_err(|error| Error::NotVerified(ovs::chain(&error)))?;
@@ -413,4 +419,13 @@ fn act(
     } else {
         Error::NotVerified("it changes again and again".into())
     })
+}
+
+/// An error of a later round: what the earlier ones committed is there.
+fn after(actions: &[Action], error: Error) -> Error {
+    if actions.is_empty() {
+        error
+    } else {
+        Error::NotVerified(ovs::chain(&error))
+    }
 }

@@ -7,6 +7,10 @@ mod lab;
 mod scene;
 
 use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use lab::{Node, wait_until};
@@ -353,4 +357,60 @@ fn mirrors_of_many_sessions_change_in_one_transaction() {
         .unwrap();
     assert_eq!(after - before, 1);
     assert_eq!(mirrors(&node).len(), 10);
+}
+
+/// Stands before the database's socket, and keeps back every answer to a transaction that changes something.
+fn keep_back_answers(node: &Node) {
+    let (path, real) = (
+        node.path("run/openvswitch/db.sock"),
+        node.path("run/openvswitch/db.real"),
+    );
+    std::fs::rename(&path, &real).unwrap();
+    let listener = UnixListener::bind(&path).unwrap();
+    // Its threads end with the connections; the listener's with the test.
+    std::thread::spawn(move || {
+        while let Ok((mut client, _)) = listener.accept() {
+            let mut server = UnixStream::connect(&real).unwrap();
+            let (mut to_client, mut from_server) =
+                (client.try_clone().unwrap(), server.try_clone().unwrap());
+            let changed = Arc::new(AtomicBool::new(false));
+            let seen = Arc::clone(&changed);
+            std::thread::spawn(move || {
+                let mut bytes = [0; 65536];
+                while let Ok(count @ 1..) = from_server.read(&mut bytes) {
+                    if !seen.load(Ordering::SeqCst) && to_client.write_all(&bytes[..count]).is_err()
+                    {
+                        return;
+                    }
+                }
+            });
+            std::thread::spawn(move || {
+                let mut bytes = [0; 65536];
+                while let Ok(count @ 1..) = client.read(&mut bytes) {
+                    if String::from_utf8_lossy(&bytes[..count]).contains("+=") {
+                        changed.store(true, Ordering::SeqCst);
+                    }
+                    if server.write_all(&bytes[..count]).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_change_whose_answer_is_lost_is_not_said_to_be_undone() {
+    let node = three_guests();
+    node.span_cfg(SPAN_CFG);
+    keep_back_answers(&node);
+    let (out, err) = hurried_hook(&node, 101, "post-start");
+    assert_eq!(out, "");
+    let expected = "guest 101: it is not certain whether the change was made; the next hook or `pve-span apply` makes sure: the \
+                    answer to the change did not arrive: ovsdb-server did not answer within";
+    assert!(err.contains(expected), "{err}");
+    let path = node.path("run/openvswitch/db.sock");
+    std::fs::rename(node.path("run/openvswitch/db.real"), path).unwrap();
+    hook(&node, 101, "post-start");
+    assert_eq!(mirrors(&node), [MIRRORED]);
 }

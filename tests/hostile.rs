@@ -274,3 +274,54 @@ fn an_uplink_is_refused_wherever_above_it_the_address_is() {
         "{out}"
     );
 }
+
+#[test]
+fn a_source_in_the_rspan_vlan_is_left_out_and_takes_nobody_along() {
+    let node = three_guests();
+    node.edit(101, |guest| guest.tags("web"));
+    node.edit(102, |guest| guest.tags("web"));
+    node.span_cfg("[rspan]\nsource = tag:web\noutput = vlan:999\n");
+    hook(&node, 101, "post-start");
+    let both = "rspan : from tap101i0 tap102i0, to tap101i0 tap102i0";
+    assert_eq!(mirrors(&node), [both]);
+    node.add(&scene::vm(300, ",tag=999").tags("web"));
+    node.start_guest(300);
+    let (out, err) = hook(&node, 300, "post-start");
+    assert_eq!(out, "");
+    assert!(
+        err.contains("rspan: 300/net0 is not mirrored to vlan:999: it is itself in VLAN 999"),
+        "{err}"
+    );
+    assert_eq!(mirrors(&node), [both]);
+    // Taken as a whole, the bridge may have its RSPAN receiver on it; hook and apply see the same.
+    node.span_cfg("[rspan]\nsource = bridge:vmbr2\noutput = vlan:999\n");
+    hook(&node, 101, "post-start");
+    let (code, out, err) = run(&node, &["plan"]);
+    assert_eq!(code, 0, "{out}{err}");
+    let (code, out, err) = run(&node, &["apply"]);
+    assert_eq!((code, out.as_str()), (0, "nothing to do\n"), "{err}");
+}
+
+#[test]
+fn our_own_row_in_a_second_bridge_is_put_right() {
+    let node = node();
+    node.ovs_bridge("vmbr3");
+    node.edit(102, |guest| {
+        guest.net(0, "virtio=BC:24:11:2A:00:66,bridge=vmbr3")
+    });
+    node.replug("102/net0");
+    let span_cfg = "[rspan]\nsource = 101, 102\noutput = vlan:999\n";
+    apply(&node, span_cfg);
+    let good = [
+        "rspan : from tap101i0, to tap101i0",
+        "rspan : from tap102i0, to tap102i0",
+    ];
+    assert_eq!(mirrors(&node), good);
+    let row = node.ovs_vsctl(&["--bare", "get", "Bridge", "vmbr2", "mirrors"]);
+    let row = row.trim().trim_matches(['[', ']']).to_owned();
+    node.ovs_vsctl(&["set", "Bridge", "vmbr3", &format!("mirrors={row}")]);
+    apply(&node, span_cfg);
+    assert_eq!(mirrors(&node), good);
+    let (code, out, _) = run(&node, &["plan"]);
+    assert_eq!(code, 0, "{out}");
+}

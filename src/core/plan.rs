@@ -117,6 +117,7 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
     let OvsState::Present(ovs) = &observed.ovs else {
         return plan;
     };
+    let mut used: BTreeSet<&RowId> = BTreeSet::new();
     for (name, bridge) in &ovs.bridges {
         let mut rest: BTreeMap<&MirrorKey, &Wanted> = desired
             .mirrors
@@ -134,12 +135,18 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
                 session: mark.session.clone(),
                 output: mark.output.clone(),
             };
+            // A row of ours that somebody has put into a second bridge serves the first one only.
+            let is_first = used.insert(row);
             let wanted = rest
                 .get(&key)
                 .copied()
-                .filter(|wanted| stays(wanted, mirror));
+                .filter(|wanted| is_first && stays(wanted, mirror));
             let Some(wanted) = wanted else {
-                let why = why_removed(desired, &key);
+                let why = if is_first {
+                    why_removed(desired, &key)
+                } else {
+                    "its row is another bridge's too"
+                };
                 plan.actions.push(Action {
                     mirror: key,
                     row: Some(row.clone()),

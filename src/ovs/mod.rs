@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 
 pub use lower::operations;
 pub use observe::Ports;
-use rpc::Pending;
 pub use rpc::{Client, Error};
+use rpc::{Pending, Transaction};
 
 use crate::core::plan::Plan;
 use crate::core::state::{Ovs, OvsState};
@@ -69,7 +69,8 @@ fn is_installed(root: &Path) -> bool {
 /// Carries the plan out in one transaction, and reads back; what is there now and what to wait for come back.
 ///
 /// # Errors
-/// Nothing was done: the database could not be reached, refused, or has changed ([`Error::Conflict`]).
+/// Nothing was done: the database could not be reached, refused, or has changed ([`Error::Conflict`]). Or nobody
+/// knows: the answer did not arrive ([`Error::Uncertain`]).
 pub fn commit(
     client: &mut Client,
     plan: &Plan,
@@ -82,16 +83,20 @@ pub fn commit(
         json!({"op": "select", "table": "Open_vSwitch", "where": [], "columns": ["next_cfg"]}),
     );
     operations.push(json!({"op": "comment", "comment": comment}));
-    // All three questions are on their way before the first is answered: the server takes them in order.
     let transaction = client.begin(operations)?;
-    let asked = observe::ask_back(client)?;
-    let following = client.follow("Open_vSwitch", &["cur_cfg"])?;
-    let results = client.results(transaction)?;
+    let (results, asked, following) = sent(client, transaction).map_err(|error| match error {
+        Error::Operation { .. } | Error::Request(_) | Error::Conflict => error,
+        _ => Error::Uncertain(Box::new(error)),
+    })?;
     let next_cfg = results
         .iter()
         .find_map(|result| result.get("rows")?.get(0)?.get("next_cfg")?.as_i64());
-    let next_cfg =
-        next_cfg.ok_or_else(|| Error::Protocol("next_cfg cannot be read back".into()))?;
+    let unread = || {
+        Error::Uncertain(Box::new(Error::Protocol(
+            "next_cfg cannot be read back".into(),
+        )))
+    };
+    let next_cfg = next_cfg.ok_or_else(unread)?;
     let now = observe::answer_back(client, asked, ovs);
     Ok((
         now,
@@ -100,6 +105,17 @@ pub fn commit(
             following,
         },
     ))
+}
+
+/// Asks what is there and how far ovs-vswitchd is, while the transaction is on its way: the server takes the
+/// questions in order.
+fn sent(
+    client: &mut Client,
+    transaction: Transaction,
+) -> Result<(Vec<Value>, Transaction, Pending), Error> {
+    let asked = observe::ask_back(client)?;
+    let following = client.follow("Open_vSwitch", &["cur_cfg"])?;
+    Ok((client.results(transaction)?, asked, following))
 }
 
 /// Which state of the configuration ovs-vswitchd has to reach (`next_cfg`), and who tells.

@@ -72,6 +72,9 @@ pub enum Error {
         /// In words.
         details: Option<String>,
     },
+    /// The transaction was sent, and its result did not arrive: it may have been done.
+    #[error("the answer to the change did not arrive")]
+    Uncertain(#[source] Box<Error>),
     /// What was read has changed meanwhile; nothing was done.
     #[error("Open vSwitch's configuration changed meanwhile")]
     Conflict,

@@ -28,7 +28,7 @@ pub struct Node {
 struct GuestOf {
     vmid: u32,
     tags: Vec<&'static str>,
-    nics: Vec<(&'static str, bool)>,
+    nics: Vec<(&'static str, bool, Option<u16>)>,
 }
 
 #[derive(Debug, Clone)]
@@ -123,7 +123,14 @@ fn guest(vmid: impl Strategy<Value = u32>) -> impl Strategy<Value = GuestOf> {
     (
         vmid,
         tags,
-        prop::collection::vec((bridges, any::<bool>()), 1..3),
+        prop::collection::vec(
+            (
+                bridges,
+                any::<bool>(),
+                prop::sample::select(vec![None, None, Some(999), Some(10)]),
+            ),
+            1..3,
+        ),
     )
         .prop_map(|(vmid, tags, nics)| GuestOf { vmid, tags, nics })
 }
@@ -269,7 +276,7 @@ impl Node {
             Ok(parse_pools("pool:prod::101,104::\npool:prod/dmz::102,108::\n").unwrap());
         for guest in &self.guests {
             let mut text = format!("tags: {}\n", guest.tags.join(";"));
-            for (index, (bridge, _)) in guest.nics.iter().enumerate() {
+            for (index, (bridge, ..)) in guest.nics.iter().enumerate() {
                 let _ = writeln!(text, "net{index}: virtio,bridge={bridge}");
             }
             let vmid = Vmid::new(guest.vmid).unwrap();
@@ -298,10 +305,10 @@ impl Node {
         link(&mut observed, "vmbr0", Some("bridge"), None);
         for (bridge, port) in [("vmbr1", "eno1"), ("vmbr2", "eno2")] {
             link(&mut observed, port, None, None);
-            plug(&mut bridges, bridge, port, "");
+            plug(&mut bridges, bridge, port, "", None);
         }
         for guest in &self.guests {
-            for (index, (bridge, firewall)) in guest.nics.iter().enumerate() {
+            for (index, (bridge, firewall, tag)) in guest.nics.iter().enumerate() {
                 let tap = format!("tap{}i{index}", guest.vmid);
                 let (fwbr, fwln, fwpr) = (
                     format!("fwbr{}i{index}", guest.vmid),
@@ -322,9 +329,9 @@ impl Node {
                     (true, true) => link(&mut observed, &fwpr, Some("veth"), Some("vmbr0")),
                     (true, false) => {
                         link(&mut observed, &fwln, Some("openvswitch"), Some(&fwbr));
-                        plug(&mut bridges, bridge, &fwln, "internal");
+                        plug(&mut bridges, bridge, &fwln, "internal", *tag);
                     }
-                    (false, false) => plug(&mut bridges, bridge, &tap, ""),
+                    (false, false) => plug(&mut bridges, bridge, &tap, "", *tag),
                     (false, true) => {}
                 }
             }
@@ -390,10 +397,17 @@ fn link(observed: &mut Observed, name: &str, kind: Option<&str>, master: Option<
     observed.links.insert(if_name(name), link);
 }
 
-fn plug(bridges: &mut BTreeMap<IfName, OvsBridge>, bridge: &str, name: &str, kind: &str) {
+fn plug(
+    bridges: &mut BTreeMap<IfName, OvsBridge>,
+    bridge: &str,
+    name: &str,
+    kind: &str,
+    tag: Option<u16>,
+) {
     let port = OvsPort {
         row: RowId(format!("port {name}")),
         kind: kind.to_owned(),
+        tag,
         interfaces: 1,
         ..OvsPort::default()
     };

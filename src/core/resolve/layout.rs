@@ -10,8 +10,7 @@ use crate::core::model::{IfName, MAX_LISTED};
 use crate::core::ports::{BridgeKind, Port, PortMap};
 use crate::core::selector::Output;
 use crate::core::state::{
-    Desired, Fault, Lack, MirrorConfig, MirrorKey, MirrorOutput, OutputState, SessionState, Taken,
-    Wanted,
+    Desired, Lack, MirrorConfig, MirrorKey, MirrorOutput, OutputState, SessionState, Taken, Wanted,
 };
 
 /// Lays a running session out over the bridges.
@@ -32,7 +31,7 @@ pub fn place(
         };
         let served = outputs
             .place(&output.value)
-            .and_then(|place| layout.on_bridges(&place, state, desired));
+            .map(|place| layout.on_bridges(&place, state, desired));
         let output = output.value.to_string();
         state.outputs.push(match served {
             Ok((engine, lacks)) => OutputState {
@@ -67,10 +66,10 @@ impl Layout<'_> {
         place: &Place<'_>,
         state: &mut SessionState,
         desired: &mut Desired,
-    ) -> Result<(String, Vec<Lack>), Fault> {
+    ) -> (String, Vec<Lack>) {
         let bridges: BTreeSet<&IfName> = match place {
             Place::Port(port) => [&port.bridge].into(),
-            Place::Vlan(vlan) => self.rspan_bridges(*vlan)?,
+            Place::Vlan(_) => self.rspan_bridges(),
         };
         state.notes.extend(self.notes(place, &bridges));
         let mut lacks = Vec::new();
@@ -98,28 +97,11 @@ impl Layout<'_> {
                 why,
             });
         }
-        Ok((self.engine(place, &bridges), lacks))
+        (self.engine(place, &bridges), lacks)
     }
 
-    /// The bridges whose sources go into an RSPAN VLAN.
-    ///
-    /// Open vSwitch does not mirror frames that are in the output VLAN already.
-    fn rspan_bridges(&self, vlan: u16) -> Result<BTreeSet<&IfName>, Fault> {
-        let own = self
-            .choice
-            .ports
-            .values()
-            .find(|port| port.tag == Some(vlan));
-        if let Some(port) = own {
-            let name = port
-                .nic
-                .as_ref()
-                .map_or_else(|| port.name.to_string(), |nic| nic.id.to_string());
-            return Err(Fault::Refused(format!(
-                "the source {name} is itself in VLAN {vlan}, and Open vSwitch mirrors nothing into a frame's own VLAN: use a VLAN \
-                 of its own for RSPAN"
-            )));
-        }
+    /// The Open vSwitch bridges that have sources: each gets its part of an RSPAN VLAN.
+    fn rspan_bridges(&self) -> BTreeSet<&IfName> {
         let undecided = self.choice.undecided.values().map(|port| &port.bridge);
         let bridges = self
             .choice
@@ -128,9 +110,9 @@ impl Layout<'_> {
             .map(|port| &port.bridge)
             .chain(undecided);
         let bridges = bridges.chain(self.choice.bridges.keys().copied());
-        Ok(bridges
+        bridges
             .filter(|bridge| self.map.bridges.get(*bridge) == Some(&BridgeKind::Ovs))
-            .collect())
+            .collect()
     }
 
     /// What an administrator may not expect of an output.
@@ -221,6 +203,23 @@ impl Layout<'_> {
         )
     }
 
+    /// Why a port of the right bridge cannot be mirrored there, if it cannot.
+    fn obstacle(&self, port: &Port, place: &Place<'_>) -> Option<String> {
+        let firewall = port
+            .nic
+            .as_ref()
+            .and_then(|nic| nic.firewall_bridge.as_ref());
+        match (self.session.point, firewall, place) {
+            (Point::Guest, Some(firewall), _) => Some(format!(
+                "`point = guest` behind the firewall bridge {firewall} needs the nft engine, which this version does not have"
+            )),
+            (_, _, Place::Vlan(vlan)) if port.tag == Some(*vlan) => Some(format!(
+                "it is itself in VLAN {vlan}, and Open vSwitch mirrors nothing into a frame's own VLAN: use a VLAN of its own for RSPAN"
+            )),
+            _ => None,
+        }
+    }
+
     /// One bridge's part; nothing when there is nothing to take.
     fn on_bridge(
         &self,
@@ -257,16 +256,15 @@ impl Layout<'_> {
         };
         let here = |port: &Port| port.bridge == *bridge && !is_output(&port.name);
         for port in self.choice.ports.values().filter(|port| here(port)) {
-            let nic = port.nic.as_ref();
-            match (self.session.point, nic.and_then(|nic| nic.firewall_bridge.as_ref())) {
-                (Point::Guest, Some(firewall)) => lacks.push(Lack {
-                    nic: nic.map(|nic| nic.id),
+            match self.obstacle(port, place) {
+                Some(why) => lacks.push(Lack {
+                    nic: port.nic.as_ref().map(|nic| nic.id),
                     port: port.name.clone(),
-                    why: format!(
-                        "`point = guest` behind the firewall bridge {firewall} needs the nft engine, which this version does not have"
-                    ),
+                    why,
                 }),
-                _ => config.ports.extend(taken.map(|taken| (port.name.clone(), taken))),
+                None => config
+                    .ports
+                    .extend(taken.map(|taken| (port.name.clone(), taken))),
             }
         }
         let undecided = self.choice.undecided.values().filter(|port| here(port));
