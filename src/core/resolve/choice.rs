@@ -1,6 +1,6 @@
 //! Which of this node's ports a session takes, before anybody asks whether they can be mirrored.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::index::Index;
 use super::matching::{Matcher, Subject, Truth, whole_bridges};
@@ -8,7 +8,7 @@ use super::{phase, sensors};
 use crate::core::annotations::{Annotations, Session};
 use crate::core::cluster::Cluster;
 use crate::core::loops::{Circles, Feeds, Knot};
-use crate::core::model::{IfName, SessionName};
+use crate::core::model::{IfName, SessionName, Vmid};
 use crate::core::ports::{Port, PortMap};
 use crate::core::selector::Selector;
 use crate::core::state::{Assumptions, SessionPhase, SourceState};
@@ -175,56 +175,94 @@ fn unknown_reason(session: &Session, cluster: &Cluster, choice: &Choice<'_>) -> 
 
 /// Groups (tags, pools, ranges) must not close a loop over several sessions: whoever may tag a guest
 /// could otherwise make sensors feed each other. Loops by number are refused with the file.
-pub fn drop_loops(
-    annotations: &Annotations,
-    choices: &mut BTreeMap<&SessionName, Choice<'_>>,
+///
+/// A loop that there may be, as nobody can tell what a session takes, changes nothing.
+pub fn drop_loops<'a>(
+    annotations: &'a Annotations,
+    choices: &mut BTreeMap<&'a SessionName, Choice<'_>>,
     assume: &Assumptions,
 ) {
-    let mut feeds = Feeds::new();
-    for (name, session) in &annotations.sessions {
-        let Some(choice) = choices
-            .get(name)
-            .filter(|_| phase(session, assume) == SessionPhase::Running)
-        else {
+    let running = annotations
+        .sessions
+        .values()
+        .filter(|session| phase(session, assume) == SessionPhase::Running);
+    let running: Vec<&Session> = running.collect();
+    let (certain, possible) = {
+        let decided = |choice: &Choice<'_>| guests(choice.ports.values());
+        let all =
+            |choice: &Choice<'_>| guests(choice.ports.values().chain(choice.undecided.values()));
+        (
+            circles(&running, choices, decided),
+            circles(&running, choices, all),
+        )
+    };
+    for session in running {
+        let Some(choice) = choices.get_mut(&session.name) else {
             continue;
         };
-        for nic in choice.ports.values().filter_map(|port| port.nic.as_ref()) {
-            feeds
-                .entry(Knot::Guest(nic.id.vmid))
-                .or_default()
-                .insert(Knot::Session(name));
-        }
-        let sensors = sensors(std::iter::once(session));
-        feeds
-            .entry(Knot::Session(name))
-            .or_default()
-            .extend(sensors.into_iter().map(Knot::Guest));
-    }
-    let circles = Circles::of(&feeds);
-    for (name, session) in &annotations.sessions {
-        let Some(choice) = choices.get_mut(name) else {
-            continue;
-        };
-        let own = circles.sensors(sensors(std::iter::once(session)));
-        let mut notes = Vec::new();
-        choice.ports.retain(|_, port| {
-            let Some(nic) = &port.nic else { return true };
+        let own = sensors(std::iter::once(session));
+        let (in_certain, in_possible) =
+            (certain.sensors(own.iter().copied()), possible.sensors(own));
+        for (name, port) in std::mem::take(&mut choice.ports) {
+            let nic = port.nic.as_ref().map(|nic| nic.id);
             let by_name = session
                 .sources
                 .iter()
-                .any(|source| names(&source.value, Subject::from(*port)));
-            let looped = circles.back(nic.id.vmid, &own);
-            match looped {
-                Some(sensor) if !by_name => {
-                    notes.push(format!(
-                        "{} is left out: guest {sensor} feeds it in turn, a loop",
-                        nic.id
+                .any(|source| names(&source.value, Subject::from(port)));
+            let back = |circles: &Circles<'_>, own| {
+                nic.filter(|_| !by_name)
+                    .and_then(|nic| circles.back(nic.vmid, own).copied())
+            };
+            match (
+                nic,
+                back(&certain, &in_certain),
+                back(&possible, &in_possible),
+            ) {
+                (Some(nic), Some(sensor), _) => {
+                    choice.notes.push(format!(
+                        "{nic} is left out: guest {sensor} feeds it in turn, a loop"
                     ));
-                    false
                 }
-                _ => true,
+                (Some(nic), None, Some(sensor)) => {
+                    choice.notes.push(format!(
+                        "cannot tell whether {nic} closes a loop with guest {sensor}; what is mirrored stays so"
+                    ));
+                    choice.undecided.insert(name, port);
+                }
+                _ => {
+                    choice.ports.insert(name, port);
+                }
             }
-        });
-        choice.notes.extend(notes);
+        }
     }
+}
+
+/// The circles of who feeds whom, by what `taken` says of each session.
+fn circles<'a>(
+    running: &[&'a Session],
+    choices: &BTreeMap<&'a SessionName, Choice<'_>>,
+    taken: impl Fn(&Choice<'_>) -> BTreeSet<Vmid>,
+) -> Circles<'a> {
+    let mut feeds = Feeds::new();
+    for session in running {
+        for guest in choices.get(&session.name).map(&taken).unwrap_or_default() {
+            feeds
+                .entry(Knot::Guest(guest))
+                .or_default()
+                .insert(Knot::Session(&session.name));
+        }
+        let sensors = sensors(std::iter::once(*session));
+        feeds
+            .entry(Knot::Session(&session.name))
+            .or_default()
+            .extend(sensors.into_iter().map(Knot::Guest));
+    }
+    Circles::of(&feeds)
+}
+
+fn guests<'p>(ports: impl Iterator<Item = &'p &'p Port>) -> BTreeSet<Vmid> {
+    ports
+        .filter_map(|port| port.nic.as_ref())
+        .map(|nic| nic.id.vmid)
+        .collect()
 }
