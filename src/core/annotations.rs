@@ -16,6 +16,7 @@ use super::diagnostic::{Diagnostic, Place, Severity};
 use super::filter::Filter;
 use super::model::{Direction, SessionName, VlanSet};
 use super::selector::{Output, Selector};
+pub(crate) use checks::{NEEDS_NFT, NO_TUNNELS};
 use reader::Reader;
 
 /// Where a guest's frames are taken.

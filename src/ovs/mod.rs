@@ -14,7 +14,6 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-pub use lower::operations;
 pub use observe::Ports;
 pub use rpc::{Client, Error};
 use rpc::{Pending, Transaction};

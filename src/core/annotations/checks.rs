@@ -13,6 +13,12 @@ use crate::core::selector::{Output, Selector};
 
 use super::{At, EngineChoice, Session, Switch};
 
+/// What is said of whatever only the nft engine could do.
+pub const NEEDS_NFT: &str = "needs the nft engine, which this version does not have";
+
+/// What is said of outputs that only a tunnel could reach.
+pub const NO_TUNNELS: &str = "tunnels are not available in this version";
+
 /// Checks all sessions; what this version lacks is also noted in the session itself.
 pub fn check(file: &str, sessions: &mut BTreeMap<SessionName, Session>) -> Vec<Diagnostic> {
     let mut found = Found {
@@ -212,7 +218,7 @@ impl Found<'_> {
                 continue;
             }
             let what = if key == "engine" { "engine = nft" } else { key };
-            let reason = format!("`{what}` needs the nft engine, which this version does not have");
+            let reason = format!("`{what}` {NEEDS_NFT}");
             let message = format!("session {} is refused: {reason}", session.name);
             self.say(
                 Severity::Unsupported,
@@ -236,11 +242,9 @@ impl Found<'_> {
 }
 
 /// Why this version cannot send frames there, whatever the node.
-pub fn unsupported_output(output: &Output) -> Option<&'static str> {
+fn unsupported_output(output: &Output) -> Option<&'static str> {
     match output {
-        Output::Vxlan(..) | Output::Gre(..) | Output::Erspan(..) => {
-            Some("tunnels are not available in this version")
-        }
+        Output::Vxlan(..) | Output::Gre(..) | Output::Erspan(..) => Some(NO_TUNNELS),
         Output::Nic(_) | Output::Port(_) | Output::Vlan(_) => None,
     }
 }

@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 
 use super::choice::{Choice, Whole};
-use super::outputs::{Outputs, Place, is_uplink};
-use crate::core::annotations::{EngineChoice, Point, Session};
+use super::outputs::{Outputs, Place, is_uplink, on_linux_bridge};
+use crate::core::annotations::{EngineChoice, NEEDS_NFT, Point, Session};
 use crate::core::model::{IfName, MAX_LISTED};
 use crate::core::ports::{BridgeKind, Port, PortMap};
 use crate::core::selector::Output;
@@ -192,13 +192,12 @@ impl Layout<'_> {
     }
 
     fn not_on(&self, bridge: &IfName, bridges: &BTreeSet<&IfName>) -> String {
-        let lacks = "needs the nft engine, which this version does not have";
         if self.map.bridges.get(bridge) == Some(&BridgeKind::Linux) {
-            return format!("it is on the Linux bridge {bridge}, which {lacks}");
+            return on_linux_bridge(bridge);
         }
         let there: Vec<&str> = bridges.iter().map(|bridge| bridge.as_str()).collect();
         format!(
-            "it is on {bridge} and the output on {}: mirroring across bridges {lacks}",
+            "it is on {bridge} and the output on {}: mirroring across bridges {NEEDS_NFT}",
             there.join(", ")
         )
     }
@@ -211,7 +210,7 @@ impl Layout<'_> {
             .and_then(|nic| nic.firewall_bridge.as_ref());
         match (self.session.point, firewall, place) {
             (Point::Guest, Some(firewall), _) => Some(format!(
-                "`point = guest` behind the firewall bridge {firewall} needs the nft engine, which this version does not have"
+                "`point = guest` behind the firewall bridge {firewall} {NEEDS_NFT}"
             )),
             (_, _, Place::Vlan(vlan)) if port.tag == Some(*vlan) => Some(format!(
                 "it is itself in VLAN {vlan}, and Open vSwitch mirrors nothing into a frame's own VLAN: use a VLAN of its own for RSPAN"

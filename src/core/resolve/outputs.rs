@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::core::annotations::{NEEDS_NFT, NO_TUNNELS};
 use crate::core::cluster::Cluster;
 use crate::core::model::{IfName, NicId};
 use crate::core::ports::{BridgeKind, Port, PortMap};
@@ -36,7 +37,7 @@ impl<'a> Outputs<'a> {
             Output::Port(port) => self.port(port).map(Place::Port),
             Output::Vlan(vlan) => Ok(Place::Vlan(*vlan)),
             Output::Vxlan(..) | Output::Gre(..) | Output::Erspan(..) => {
-                Err(Refused("tunnels are not available in this version".into()))
+                Err(Refused(NO_TUNNELS.into()))
             }
         }
     }
@@ -46,10 +47,7 @@ impl<'a> Outputs<'a> {
             return Err(self.why_no_port(nic));
         };
         if port.bridge_kind == BridgeKind::Linux {
-            return Err(Refused(format!(
-                "it is on the Linux bridge {}, which needs the nft engine, which this version does not have",
-                port.bridge
-            )));
+            return Err(Refused(on_linux_bridge(&port.bridge)));
         }
         if let Some(bridge) = port
             .nic
@@ -133,15 +131,12 @@ impl<'a> Outputs<'a> {
                 )),
                 (None, _) => Absent(format!("there is no port {name} on this node")),
                 (Some(_), _) => Refused(format!(
-                    "{name} is not a port of an Open vSwitch bridge; that needs the nft engine, which this version does not have"
+                    "{name} is not a port of an Open vSwitch bridge; that {NEEDS_NFT}"
                 )),
             });
         };
         if port.bridge_kind == BridgeKind::Linux {
-            return Err(Refused(format!(
-                "it is on the Linux bridge {}, which needs the nft engine, which this version does not have",
-                port.bridge
-            )));
+            return Err(Refused(on_linux_bridge(&port.bridge)));
         }
         self.only_uplink(port)?;
         Ok(port)
@@ -199,6 +194,11 @@ impl<'a> Outputs<'a> {
             .filter_map(|name| self.observed.links.get(*name))
             .find_map(|link| link.addresses.first().copied())
     }
+}
+
+/// Why the ovs engine cannot serve a port of that bridge.
+pub fn on_linux_bridge(bridge: &IfName) -> String {
+    format!("it is on the Linux bridge {bridge}, which {NEEDS_NFT}")
 }
 
 /// May the port lead to the world outside?
