@@ -12,6 +12,7 @@ pub mod guest;
 pub mod interest;
 pub mod loops;
 pub mod model;
+pub mod nft;
 pub mod plan;
 pub mod ports;
 pub mod resolve;
