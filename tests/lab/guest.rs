@@ -40,6 +40,17 @@ impl Kind {
     }
 }
 
+/// What is behind a guest's NICs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inside {
+    /// The end of a cable in the wire's namespace, for frames made by hand. (A veth pair, also for a VM.)
+    Wire,
+    /// A network stack, behind a tap opened as QEMU does.
+    Stack,
+    /// A program that only reads such a tap: a sensor.
+    Reader,
+}
+
 /// A guest's configuration.
 #[derive(Clone, Debug)]
 pub struct Guest {
@@ -47,6 +58,7 @@ pub struct Guest {
     pub vmid: u32,
     /// VM or container.
     pub kind: Kind,
+    inside: Inside,
     keys: BTreeMap<String, String>,
     notes: String,
     sections: String,
@@ -83,10 +95,24 @@ impl Guest {
         Guest {
             vmid,
             kind,
+            inside: Inside::Wire,
             keys,
             notes: String::new(),
             sections: String::new(),
         }
+    }
+
+    /// As QEMU runs it: real taps with offloads, and a network stack behind them that has an address on each NIC
+    /// ([`super::Node::ip_of`]).
+    pub fn qemu(mut self) -> Guest {
+        self.inside = Inside::Stack;
+        self
+    }
+
+    /// The same taps, and nothing behind them that would answer: [`super::Node::capture_tap`] reads them.
+    pub fn qemu_reader(mut self) -> Guest {
+        self.inside = Inside::Reader;
+        self
     }
 
     /// `name:` of a VM, `hostname:` of a container.
@@ -151,7 +177,11 @@ impl Guest {
     pub fn nics(&self) -> Vec<Nic> {
         let nic = |(key, line): (&String, &String)| {
             let n = key.strip_prefix("net")?.parse().ok()?;
-            Nic::parse(self.vmid, self.kind, n, line)
+            let inside = self.inside;
+            Some(Nic {
+                inside,
+                ..Nic::parse(self.vmid, self.kind, n, line)?
+            })
         };
         let mut nics: Vec<Nic> = self.keys.iter().filter_map(nic).collect();
         nics.sort_by_key(|nic| nic.n);
@@ -178,6 +208,8 @@ pub struct Nic {
     pub tag: Option<u16>,
     /// `trunks=`, as written: `20;30-40`.
     pub trunks: Option<String>,
+    /// What is behind it.
+    pub inside: Inside,
 }
 
 impl Nic {
@@ -202,6 +234,7 @@ impl Nic {
             firewall: value("firewall") == Some("1"),
             tag: value("tag").and_then(|tag| tag.parse().ok()),
             trunks: value("trunks").map(str::to_owned),
+            inside: Inside::Wire,
         })
     }
 

@@ -22,6 +22,9 @@
 //! node.exchange("101/net0", "102/net0", "hello");
 //! ```
 //!
+//! A guest's devices are veth pairs, whose far ends take frames made by hand; `Guest::qemu` has real taps with
+//! offloads and a network stack behind them instead (see `qemu`).
+//!
 //! Each test uses a part of it only, hence the `dead_code` below; and a laboratory that cannot do what it is
 //! asked fails the test on the spot, hence the panics.
 #![allow(dead_code, unused_imports)]
@@ -41,14 +44,19 @@ mod ovs;
 mod packet;
 mod plug;
 mod pve;
+mod qemu;
 mod reaper;
 mod run;
+mod sniff;
 mod span;
+mod tap;
 mod wire;
 
 pub use frame::{Frame, Mac};
-pub use guest::{Guest, Kind, Nic};
+pub use guest::{Guest, Inside, Kind, Nic};
 pub use node::Node;
 pub use run::{PATIENCE, run, try_run, wait_until};
+pub use sniff::TapCapture;
 pub use span::binary;
+pub use tap::{TapFrame, VnetHeader};
 pub use wire::{Capture, Sender};

@@ -13,6 +13,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use super::guest::{Guest, Nic, split_nic};
 use super::ovs::Ovs;
 use super::pve::Tree;
+use super::qemu::Processes;
 use super::reaper::Reaper;
 use super::run::{require, run, search_path};
 
@@ -36,6 +37,7 @@ pub struct Node {
     pub(super) ovs: Mutex<Ovs>,
     pub(super) tree: Mutex<Tree>,
     pub(super) guests: Mutex<BTreeMap<u32, Guest>>,
+    pub(super) processes: Mutex<Processes>,
     pub(super) nftables_firewall: Mutex<bool>,
     // The last to go: the daemons above are its guests.
     pub(super) reaper: Reaper,
@@ -68,6 +70,7 @@ impl Node {
             ovs: Mutex::default(),
             tree: Mutex::new(Tree::new(&root, "pve1")),
             guests: Mutex::default(),
+            processes: Mutex::default(),
             nftables_firewall: Mutex::default(),
             reaper,
         };
@@ -123,7 +126,7 @@ impl Node {
     /// Runs `work` on a thread inside the node's network namespace, with the node's /sys: for calling the library
     /// directly, and for starting programs without the cost of `ip netns exec`.
     pub fn inside<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
-        on_thread_in(self.netns(), move || {
+        on_thread_in(named_netns(self.netns()), move || {
             own_sysfs();
             work()
         })
@@ -131,7 +134,7 @@ impl Node {
 
     /// Runs `work` on a thread inside the wire's network namespace.
     pub fn inside_wire<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
-        on_thread_in(self.wire_netns(), work)
+        on_thread_in(named_netns(self.wire_netns()), work)
     }
 
     /// The processes on the node: its daemons, and whatever was started there and still runs.
@@ -148,7 +151,7 @@ impl Node {
     }
 
     /// Leaves the node up for good, and returns the command that takes it away. (It ends every process on the
-    /// node, a shell included.)
+    /// node, a shell included.) What QEMU would hold open goes with this process all the same.
     pub fn keep(self) -> String {
         let Node { ovs, reaper, .. } = self;
         std::mem::forget(ovs);
@@ -178,7 +181,7 @@ impl Node {
 }
 
 /// Without it, each new device would send neighbour discovery and reports, stray frames in every capture.
-fn silence_ipv6() {
+pub(super) fn silence_ipv6() {
     for scope in ["all", "default"] {
         let path = format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6");
         if Path::new(&path).exists() {
@@ -188,13 +191,17 @@ fn silence_ipv6() {
     }
 }
 
+/// A namespace as in `ip netns list`.
+pub(super) fn named_netns(name: &str) -> File {
+    let path = format!("/run/netns/{name}");
+    File::open(&path).unwrap_or_else(|error| panic!("cannot open {path}: {error}"))
+}
+
 /// A throw-away thread, since the namespace is the thread's and dies with it.
-fn on_thread_in<R: Send>(netns: &str, work: impl FnOnce() -> R + Send) -> R {
-    let path = format!("/run/netns/{netns}");
-    let file = File::open(&path).unwrap_or_else(|error| panic!("cannot open {path}: {error}"));
+pub(super) fn on_thread_in<R: Send>(netns: File, work: impl FnOnce() -> R + Send) -> R {
     thread::scope(|scope| {
         let thread = scope.spawn(move || {
-            setns(file, CloneFlags::CLONE_NEWNET).expect("cannot enter a network namespace");
+            setns(netns, CloneFlags::CLONE_NEWNET).expect("cannot enter a network namespace");
             work()
         });
         match thread.join() {

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use super::guest::Nic;
+use super::guest::{Inside, Nic};
 use super::node::Node;
 
 /// What plugging NICs takes, in this order.
@@ -109,12 +109,20 @@ impl Node {
         for nic in nics.iter().filter(|nic| !devices.contains(&nic.device())) {
             let (device, end) = (nic.device(), nic.guest_end());
             let netns = self.wire_netns();
-            node.push(format!(
-                "link add {device} type veth peer name {end} address {} netns {netns}",
-                nic.mac
-            ));
+            if nic.inside == Inside::Wire {
+                node.push(format!(
+                    "link add {device} type veth peer name {end} address {} netns {netns}",
+                    nic.mac
+                ));
+                wire.push(format!("link set {end} up"));
+            } else {
+                self.open_tap(nic);
+            }
+            if nic.inside == Inside::Reader {
+                // Its thread may have to wait for a busy machine; what it is there to count must not get lost then.
+                node.push(format!("link set {device} txqueuelen 200000"));
+            }
             node.push(format!("link set {device} promisc on up"));
-            wire.push(format!("link set {end} up"));
         }
         self.ip(&node);
         self.ip_wire(&wire);
@@ -122,14 +130,17 @@ impl Node {
 
     fn remove_devices(&self, nics: &[Nic]) {
         let devices = self.devices();
-        let existing = nics
+        let existing = nics.iter().filter(|nic| devices.contains(&nic.device()));
+        let (wired, taps): (Vec<&Nic>, Vec<&Nic>) =
+            existing.partition(|nic| nic.inside == Inside::Wire);
+        let lines: Vec<String> = wired
             .iter()
-            .map(Nic::device)
-            .filter(|device| devices.contains(device));
-        let lines: Vec<String> = existing
-            .map(|device| format!("link delete {device}"))
+            .map(|nic| format!("link delete {}", nic.device()))
             .collect();
         self.ip(&lines);
+        if !taps.is_empty() {
+            self.close_taps(&taps);
+        }
     }
 
     fn plug_all(&self, nics: &[Nic]) {

@@ -3,6 +3,7 @@
 //! Packet sockets of our own (`packet`) rather than tcpdump: they are listening when `capture` returns, cost
 //! microseconds, and say when they have missed something.
 
+use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -10,8 +11,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::frame::{Frame, Mac};
-use super::guest::wire_device;
-use super::node::Node;
+use super::guest::{split_nic, wire_device};
+use super::node::{Node, on_thread_in};
 use super::packet::{LARGEST, Use, missed, open, receive};
 use super::run::PATIENCE;
 
@@ -26,7 +27,7 @@ impl Node {
     #[track_caller]
     pub fn sender(&self, from: &str) -> Sender {
         let device = wire_device(from);
-        let socket = self.inside_wire(|| open(&device, Use::Send));
+        let socket = self.packet_socket(from, &device, Use::Send);
         let socket =
             socket.unwrap_or_else(|error| panic!("cannot send from {from} ({device}): {error}"));
         Sender { socket, device }
@@ -36,13 +37,26 @@ impl Node {
     #[track_caller]
     pub fn capture(&self, at: &str) -> Capture {
         let device = wire_device(at);
-        let socket = self.inside_wire(|| open(&device, Use::Receive));
+        let socket = self.packet_socket(at, &device, Use::Receive);
         let socket =
             socket.unwrap_or_else(|error| panic!("cannot capture at {at} ({device}): {error}"));
         Capture {
             socket,
             device,
             frames: Vec::new(),
+        }
+    }
+
+    /// A socket on a device where the guest is that `word` names; a cable's end is on the wire.
+    pub(super) fn packet_socket(
+        &self,
+        word: &str,
+        device: &str,
+        purpose: Use,
+    ) -> io::Result<OwnedFd> {
+        match split_nic(word).and_then(|(vmid, _)| self.guest_netns(vmid)) {
+            Some(netns) => on_thread_in(netns, || open(device, purpose)),
+            None => self.inside_wire(|| open(device, purpose)),
         }
     }
 
