@@ -37,6 +37,8 @@ elif [ "$wanted" = lint ]; then
     need shellcheck shellcheck
 else
     need ip iproute2
+    need nft nftables
+    need ethtool ethtool
     need ovs-vsctl openvswitch-switch
     need ovs-vswitchd openvswitch-switch
     need ovsdb-server openvswitch-common

@@ -34,6 +34,22 @@ impl Node {
         run(command, &input);
     }
 
+    /// Runs lines of nft(8) on the node, as one transaction.
+    #[track_caller]
+    pub fn nft(&self, lines: &str) {
+        let mut command = self.command("nft");
+        command.args(["-f", "-"]);
+        run(command, lines);
+    }
+
+    /// Runs ethtool(8) on the node: `ethtool(&["-K", "tap200i1", "tso", "off"])`.
+    #[track_caller]
+    pub fn ethtool(&self, args: &[&str]) -> String {
+        let mut command = self.command("ethtool");
+        command.args(args);
+        run(command, "")
+    }
+
     /// The names of the devices on the node.
     pub fn devices(&self) -> BTreeSet<String> {
         self.inside(|| list("/sys/class/net"))

@@ -18,10 +18,12 @@ use super::reaper::Reaper;
 use super::run::{require, run, search_path};
 
 /// What each node needs; `ovs` has its own list.
-const PROGRAMS: [(&str, &str); 6] = [
+const PROGRAMS: [(&str, &str); 8] = [
     ("ip", "iproute2"),
     ("bridge", "iproute2"),
     ("tc", "iproute2"),
+    ("nft", "nftables"),
+    ("ethtool", "ethtool"),
     ("flock", "util-linux"),
     ("setsid", "util-linux"),
     ("grep", "grep"),
