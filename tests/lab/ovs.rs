@@ -210,6 +210,20 @@ impl Node {
         }
     }
 
+    /// From now on the userspace datapath takes frames as the kernel's does, unsegmented and without checksums too.
+    /// Without it, TCP between guests made with [`super::Guest::qemu`] does not get through: it treats the
+    /// unfinished checksums as finished. To be called before there are bridges, since ovs-vswitchd starts anew.
+    pub fn ovs_takes_offloads(&self) {
+        self.vsctl([
+            "set",
+            "Open_vSwitch",
+            ".",
+            "other_config:userspace-tso-enable=true",
+        ]);
+        self.kill_vswitchd();
+        self.start_vswitchd();
+    }
+
     /// Makes an OVS bridge as ifupdown2 does for Proxmox VE.
     pub fn ovs_bridge(&self, name: &str) {
         self.vsctl([
