@@ -85,7 +85,8 @@ fn busy_node() -> Node {
     for vmid in [101, 102] {
         node.add(&Guest::vm(vmid).net(0, "virtio,bridge=vmbr2,firewall=1"));
     }
-    node.start_guests([101, 102]);
+    node.add(&Guest::vm(103).net(0, "virtio,bridge=vmbr0").qemu());
+    node.start_guests([101, 102, 103]);
     // Somebody's own process, deaf to polite signals and in a session of its own.
     let mut stray = node.command("setsid");
     stray.args([

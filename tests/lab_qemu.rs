@@ -2,7 +2,7 @@
 
 mod lab;
 
-use lab::{Guest, Node};
+use lab::{Guest, Inspection, Node};
 
 fn vm(vmid: u32, nic: &str) -> Guest {
     Guest::vm(vmid).net(0, &format!("virtio,{nic}")).qemu()
@@ -44,4 +44,47 @@ fn a_guest_stops_crashes_starts_and_is_replugged() {
     node.exchange("102/net0", "101/net0", "hello");
     node.stop_guest(101);
     assert!(!node.has_device("tap101i0"));
+}
+
+#[test]
+fn an_inspection_notices_what_is_missing_doubled_and_changed() {
+    let node = Node::without_ovs();
+    node.linux_bridge("vmbr0");
+    two_guests(&node, "bridge=vmbr0");
+    // On the way to 102 the frames are cut and finished as for a wire.
+    node.ethtool(&["-K", "tap102i0", "tso", "off", "gso", "off"]);
+    node.ethtool(&["-K", "tap102i0", "tx", "off", "sg", "off"]);
+    let mut capture = node.capture_tap("102/net0");
+    let mut stream = node.stream("101/net0", "102/net0", 100_000);
+    node.exchange("101/net0", "102/net0", "behind-it");
+    let frames = capture.all_until("behind-it");
+    // Only what comes to 102 is there to be seen.
+    stream.back.clear();
+    let whole = Inspection::of_tap(&frames, 1500);
+    assert!(whole.is_wire_true(), "{whole:?}");
+    let way = |found: &Inspection<'_>| found.reassemble(stream.client, stream.server);
+    assert_eq!(way(&whole).unwrap(), stream.there);
+    let why = whole.has_all_of(&stream).unwrap_err();
+    assert!(why.starts_with("no SYN from 10.0.0.102:"), "{why}");
+
+    let full = |frame: &&lab::TapFrame| frame.frame.len() == 1514;
+    let at = frames.iter().position(|frame| full(&frame)).unwrap();
+    let mut fewer = frames.clone();
+    let taken = fewer.remove(at);
+    let found = Inspection::of_tap(&fewer, 1500);
+    assert!(way(&found).unwrap_err().contains("there is nothing at 0"));
+    // Late and twice.
+    fewer.extend([taken.clone(), taken.clone()]);
+    let found = Inspection::of_tap(&fewer, 1500);
+    assert_eq!((found.doubled, found.bad_tcp), (1, 0));
+    assert_eq!(way(&found).unwrap(), stream.there);
+    let mut bytes = taken.frame.bytes().to_vec();
+    bytes[1000] ^= 1;
+    let changed = lab::Frame::from_bytes(bytes);
+    let found = Inspection::of(
+        frames.iter().map(|frame| &frame.frame).chain([&changed]),
+        1500,
+    );
+    assert_eq!((found.doubled, found.bad_tcp), (0, 1));
+    assert!(way(&found).unwrap_err().contains("two versions"));
 }

@@ -1,11 +1,13 @@
 //! The laboratory itself: what the other tests stand on must do what it says.
 
 mod lab;
+mod scene;
 
 use std::collections::BTreeSet;
 use std::thread;
 
 use lab::{Frame, Guest, Mac, Node, wait_until};
+use scene::linux::{linux_three_guests, mixed_bridges};
 
 fn vm(vmid: u32, nic: &str) -> Guest {
     Guest::vm(vmid).net(
@@ -95,6 +97,31 @@ fn frames_cross_a_linux_bridge_through_firewall_bridges() {
     let ports = BTreeSet::from(["fwpr102p0".to_owned(), "tap101i0".to_owned()]);
     assert_eq!(node.bridge_ports("vmbr0"), ports);
     assert!(!node.has_device("fwbr101i0"));
+}
+
+#[test]
+fn the_scenes_with_linux_bridges_are_plugged_as_they_say() {
+    assert_they_talk(&linux_three_guests());
+    let node = mixed_bridges();
+    assert_they_talk(&node);
+    node.exchange("103/net0", "300/net0", "hello");
+    let nics = ["101", "102", "103", "104", "300"].map(|guest| format!("{guest}/net0"));
+    assert_eq!(
+        nics.map(|nic| node.bridge_port(&nic)),
+        [
+            "tap101i0",
+            "fwln102o0",
+            "fwpr103p0",
+            "tap104i0",
+            "veth300i0"
+        ]
+    );
+    assert!(node.bridge_ports("vmbr0v20").contains("tap104i0"));
+    assert!(node.bridge_ports("vmbr0").contains("tap201i1"));
+    assert!(
+        node.ovs_vsctl(&["list-ports", "vmbr2"])
+            .contains("tap200i1")
+    );
 }
 
 #[test]

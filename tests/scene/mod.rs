@@ -1,6 +1,9 @@
-//! What most tests begin with: a node with guests 101 and 102 and the sensor 200 on one OVS bridge.
+//! What most tests begin with: a node with guests 101 and 102 and the sensor 200 on one OVS bridge. Those with Linux
+//! bridges are in `linux`.
 
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+pub mod linux;
 
 use std::process::Output;
 
