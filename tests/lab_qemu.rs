@@ -47,6 +47,21 @@ fn a_guest_stops_crashes_starts_and_is_replugged() {
 }
 
 #[test]
+fn a_container_has_a_network_stack_too() {
+    let node = Node::without_ovs();
+    node.linux_bridge("vmbr0");
+    let container = Guest::ct(300).net(0, "name=eth0,bridge=vmbr0,type=veth");
+    node.add_all([&container.lxc(), &vm(101, "bridge=vmbr0")]);
+    node.start_guests([101, 300]);
+    node.stream("101/net0", "300/net0", 100_000);
+    node.exchange("300/net0", "101/net0", "hello");
+    node.stop_guest(300);
+    assert!(!node.has_device("veth300i0"));
+    node.start_guest(300);
+    node.stream("300/net0", "101/net0", 100_000);
+}
+
+#[test]
 fn an_inspection_notices_what_is_missing_doubled_and_changed() {
     let node = Node::without_ovs();
     node.linux_bridge("vmbr0");

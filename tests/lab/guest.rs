@@ -45,7 +45,7 @@ impl Kind {
 pub enum Inside {
     /// The end of a cable in the wire's namespace, for frames made by hand. (A veth pair, also for a VM.)
     Wire,
-    /// A network stack, behind a tap opened as QEMU does.
+    /// A network stack: a VM's behind a tap opened as QEMU does, a container's at the other end of its veth pair.
     Stack,
     /// A program that only reads such a tap: a sensor.
     Reader,
@@ -104,13 +104,34 @@ impl Guest {
 
     /// As QEMU runs it: real taps with offloads, and a network stack behind them that has an address on each NIC
     /// ([`super::Node::ip_of`]).
+    ///
+    /// # Panics
+    /// If it is a container.
+    #[track_caller]
     pub fn qemu(mut self) -> Guest {
+        assert_eq!(self.kind, Kind::Vm, "QEMU runs virtual machines");
         self.inside = Inside::Stack;
         self
     }
 
-    /// The same taps, and nothing behind them that would answer: [`super::Node::capture_tap`] reads them.
+    /// As LXC runs it: its ends of the veth pairs in a network namespace of its own, with addresses as above.
+    ///
+    /// # Panics
+    /// If it is a virtual machine.
+    #[track_caller]
+    pub fn lxc(mut self) -> Guest {
+        assert_eq!(self.kind, Kind::Ct, "LXC runs containers");
+        self.inside = Inside::Stack;
+        self
+    }
+
+    /// QEMU's taps, and nothing behind them that would answer: [`super::Node::capture_tap`] reads them.
+    ///
+    /// # Panics
+    /// If it is a container.
+    #[track_caller]
     pub fn qemu_reader(mut self) -> Guest {
+        assert_eq!(self.kind, Kind::Vm, "QEMU runs virtual machines");
         self.inside = Inside::Reader;
         self
     }
@@ -213,6 +234,11 @@ pub struct Nic {
 }
 
 impl Nic {
+    /// Whether its device is a tap, and goes with the process that holds it open.
+    pub fn is_tap(&self) -> bool {
+        self.kind == Kind::Vm && self.inside != Inside::Wire
+    }
+
     fn parse(vmid: u32, kind: Kind, n: u32, line: &str) -> Option<Nic> {
         let pairs: Vec<(&str, &str)> = line
             .split(',')

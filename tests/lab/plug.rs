@@ -108,15 +108,20 @@ impl Node {
         let (mut node, mut wire) = (Vec::new(), Vec::new());
         for nic in nics.iter().filter(|nic| !devices.contains(&nic.device())) {
             let (device, end) = (nic.device(), nic.guest_end());
-            let netns = self.wire_netns();
-            if nic.inside == Inside::Wire {
+            if nic.is_tap() {
+                self.open_tap(nic);
+            } else {
+                let netns = match nic.inside {
+                    Inside::Wire => self.wire_netns().to_owned(),
+                    Inside::Stack | Inside::Reader => self.container_netns(nic),
+                };
                 node.push(format!(
                     "link add {device} type veth peer name {end} address {} netns {netns}",
                     nic.mac
                 ));
+            }
+            if nic.inside == Inside::Wire {
                 wire.push(format!("link set {end} up"));
-            } else {
-                self.open_tap(nic);
             }
             if nic.inside == Inside::Reader {
                 // Its thread may have to wait for a busy machine; what it is there to count must not get lost then.
@@ -126,21 +131,20 @@ impl Node {
         }
         self.ip(&node);
         self.ip_wire(&wire);
+        for nic in nics.iter().filter(|nic| !devices.contains(&nic.device())) {
+            self.give_address(nic);
+        }
     }
 
     fn remove_devices(&self, nics: &[Nic]) {
         let devices = self.devices();
         let existing = nics.iter().filter(|nic| devices.contains(&nic.device()));
-        let (wired, taps): (Vec<&Nic>, Vec<&Nic>) =
-            existing.partition(|nic| nic.inside == Inside::Wire);
-        let lines: Vec<String> = wired
-            .iter()
+        let lines: Vec<String> = existing
+            .filter(|nic| !nic.is_tap())
             .map(|nic| format!("link delete {}", nic.device()))
             .collect();
         self.ip(&lines);
-        if !taps.is_empty() {
-            self.close_taps(&taps);
-        }
+        self.end_processes(nics);
     }
 
     fn plug_all(&self, nics: &[Nic]) {

@@ -10,13 +10,15 @@
 //!   vmbr0 ── tap200i1 ══ fd ── reader                  (a sensor: no stack)
 //! ```
 //!
+//! Containers with network stacks are here as well; theirs takes no tap and no thread.
+//!
 //! The kernel takes all of it away when the descriptors are closed, so the guardian need not know of it.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::Ipv4Addr;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
@@ -46,7 +48,8 @@ pub(super) type Processes = BTreeMap<u32, Process>;
 #[derive(Default)]
 pub(super) struct Process {
     netns: Option<File>,
-    nics: BTreeMap<u32, Relay>,
+    /// A container's NIC needs no relay.
+    nics: BTreeMap<u32, Option<Relay>>,
 }
 
 /// The thread behind one NIC; it ends, and the taps go, when this is dropped.
@@ -65,7 +68,8 @@ impl Drop for Relay {
 }
 
 impl Node {
-    /// Runs `work` on a thread inside the network namespace of a guest made with [`super::Guest::qemu`].
+    /// Runs `work` on a thread inside the network namespace of a guest made with [`super::Guest::qemu`] or
+    /// [`super::Guest::lxc`].
     #[track_caller]
     pub fn inside_guest<R: Send>(&self, vmid: u32, work: impl FnOnce() -> R + Send) -> R {
         let netns = self.guest_netns(vmid);
@@ -99,6 +103,7 @@ impl Node {
         let relay = processes
             .get(&vmid)
             .and_then(|process| process.nics.get(&n));
+        let relay = relay.and_then(Option::as_ref);
         let relay = relay.unwrap_or_else(|| panic!("{nic} is not QEMU's, or does not run"));
         let (sender, receiver) = mpsc::channel();
         relay.listeners.lock().unwrap().push(sender);
@@ -117,24 +122,39 @@ impl Node {
         let inner = (nic.inside == Inside::Stack).then(|| {
             let netns = process.netns.get_or_insert_with(new_netns).try_clone();
             let netns = netns.expect("cannot duplicate a descriptor");
-            on_thread_in(netns, || {
-                let end = nic.guest_end();
-                let inner = open(&end);
-                let mut command = self.marked_command("ip");
-                command.args(["-batch", "-"]);
-                let (mac, ip) = (nic.mac, address(nic));
-                run(
-                    command,
-                    &format!("link set {end} address {mac} up\naddress add {ip}/16 dev {end}\n"),
-                );
-                inner
-            })
+            on_thread_in(netns, || open(&nic.guest_end()))
         });
-        process.nics.insert(nic.n, Relay::start(outer, inner));
+        process.nics.insert(nic.n, Some(Relay::start(outer, inner)));
     }
 
-    /// Ends what is behind some NICs; their devices have gone when it returns.
-    pub(super) fn close_taps(&self, nics: &[&Nic]) {
+    /// The namespace for a container's NIC, as ip(8) takes it.
+    pub(super) fn container_netns(&self, nic: &Nic) -> String {
+        let mut processes = self.processes.lock().unwrap();
+        let process = processes.entry(nic.vmid).or_default();
+        process.nics.insert(nic.n, None);
+        let netns = process.netns.get_or_insert_with(new_netns);
+        format!("/proc/{}/fd/{}", std::process::id(), netns.as_raw_fd())
+    }
+
+    /// Sets the guest's end of a NIC up, if there is a network stack.
+    pub(super) fn give_address(&self, nic: &Nic) {
+        if nic.inside != Inside::Stack {
+            return;
+        }
+        let (end, mac, ip) = (nic.guest_end(), nic.mac, address(nic));
+        self.inside_guest(nic.vmid, || {
+            let mut command = self.marked_command("ip");
+            command.args(["-batch", "-"]);
+            let lines = [
+                format!("link set {end} address {mac} up\n"),
+                format!("address add {ip}/16 dev {end}\n"),
+            ];
+            run(command, &lines.concat());
+        });
+    }
+
+    /// Ends what is behind some NICs; their taps have gone when it returns.
+    pub(super) fn end_processes(&self, nics: &[Nic]) {
         let mut processes = self.processes.lock().unwrap();
         for nic in nics {
             if let Some(process) = processes.get_mut(&nic.vmid) {
@@ -143,10 +163,14 @@ impl Node {
         }
         processes.retain(|_, process| !process.nics.is_empty());
         drop(processes);
+        if !nics.iter().any(Nic::is_tap) {
+            return;
+        }
         // A child that another thread is just starting holds copies of all descriptors until it runs its program.
         wait_until("closed taps go", || {
             let devices = self.devices();
-            nics.iter().all(|nic| !devices.contains(&nic.device()))
+            let mut taps = nics.iter().filter(|nic| nic.is_tap());
+            taps.all(|nic| !devices.contains(&nic.device()))
         });
     }
 }
