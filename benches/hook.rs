@@ -11,13 +11,15 @@ mod lab;
 
 mod hyperfine;
 mod large;
+mod machine;
 mod situation;
 mod table;
 
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use hyperfine::Effort;
+use machine::machine;
 use situation::{HOOKS, Measured, Pair, Plugged, Situation, Source};
 use table::{Budget, Table, ms, ratio};
 
@@ -85,7 +87,7 @@ fn run(effort: Effort) -> Result<(), String> {
         return Err("this is a debug build: start it with cargo bench".to_owned());
     }
     let hyperfine = hyperfine::version()?;
-    let mut table = Table::new();
+    let mut table = Table::of_hooks();
     let mut one_guest = None;
     for situation in &SITUATIONS {
         eprintln!("measuring: {} …", situation.name);
@@ -122,7 +124,7 @@ fn run(effort: Effort) -> Result<(), String> {
 }
 
 /// One situation's lines. The first one is held to the design's figures, the others to the first one.
-fn add(table: &mut Table, node: &str, measured: &Measured, one_guest: Option<&Measured>) {
+fn add(table: &mut Table<7>, node: &str, measured: &Measured, one_guest: Option<&Measured>) {
     for (number, (hook, Pair { ours, script })) in HOOKS.iter().zip(&measured.hooks).enumerate() {
         let one = one_guest.and_then(|measured| measured.hooks.get(number));
         let mut budgets = vec![match one {
@@ -154,28 +156,4 @@ fn at_most(time: Duration, budget: Duration) -> Budget {
         text: format!("≤ {} ms", budget.as_millis()),
         kept: time <= budget,
     }
-}
-
-/// What it runs on, in one line.
-fn machine() -> String {
-    let file = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let cpu = file("/proc/cpuinfo")
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
-        .map(|(_, name)| name.to_owned())
-        .unwrap_or_default();
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let kernel = file("/proc/sys/kernel/osrelease");
-    let ovs = Command::new("ovs-vsctl").arg("--version").output();
-    let ovs = ovs.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-    let ovs = ovs.unwrap_or_default();
-    let ovs = ovs
-        .lines()
-        .next()
-        .and_then(|line| line.split(' ').next_back())
-        .unwrap_or_default();
-    format!(
-        "{cpu}, {cores} cores, Linux {}, Open vSwitch {ovs}",
-        kernel.trim()
-    )
 }

@@ -1,5 +1,9 @@
-//! The table: what was measured, beside its budget.
+//! Tables of what was measured, beside budgets where there are some.
 
+// Each benchmark uses a part of it.
+#![allow(dead_code)]
+
+use std::ops::Range;
 use std::time::Duration;
 
 /// What a figure may be at most.
@@ -11,15 +15,33 @@ pub struct Budget {
 }
 
 /// Lines of cells, printed as a Markdown table with aligned columns.
-pub struct Table(Vec<[String; 7]>);
+pub struct Table<const COLUMNS: usize> {
+    rows: Vec<[String; COLUMNS]>,
+    numbers: Range<usize>,
+}
 
-impl Table {
-    /// The headings only.
-    pub fn new() -> Self {
+impl<const COLUMNS: usize> Table<COLUMNS> {
+    /// The headings only; the columns `numbers` are aligned to the right.
+    pub fn new(headings: [&str; COLUMNS], numbers: Range<usize>) -> Self {
+        Self {
+            rows: vec![headings.map(str::to_owned)],
+            numbers,
+        }
+    }
+
+    /// Adds a line.
+    pub fn row(&mut self, cells: [String; COLUMNS]) {
+        self.rows.push(cells);
+    }
+}
+
+impl Table<7> {
+    /// The table of hooks.
+    pub fn of_hooks() -> Self {
         let headings = [
             "what", "node", "pve-span", "script", "ratio", "budget", "within",
         ];
-        Self(vec![headings.map(str::to_owned)])
+        Self::new(headings, 2..5)
     }
 
     /// Adds a figure; `script` is the peer's, where there is one.
@@ -40,7 +62,7 @@ impl Table {
                 .map(|budget| if budget.kept { "yes" } else { "**no**" })
                 .collect(),
         );
-        self.0.push([
+        self.row([
             what.to_owned(),
             node.to_owned(),
             figure.to_owned(),
@@ -52,16 +74,16 @@ impl Table {
     }
 }
 
-impl std::fmt::Display for Table {
+impl<const COLUMNS: usize> std::fmt::Display for Table<COLUMNS> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let width = |column: usize| {
-            let cells = self.0.iter().filter_map(|row| row.get(column));
+            let cells = self.rows.iter().filter_map(|row| row.get(column));
             cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
         };
-        let widths: [usize; 7] = std::array::from_fn(width);
-        for (number, row) in self.0.iter().enumerate() {
+        let widths: [usize; COLUMNS] = std::array::from_fn(width);
+        for (number, row) in self.rows.iter().enumerate() {
             for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
-                if is_number(column) {
+                if self.numbers.contains(&column) {
                     write!(f, "| {cell:>width$} ")?;
                 } else {
                     write!(f, "| {cell:<width$} ")?;
@@ -70,7 +92,11 @@ impl std::fmt::Display for Table {
             writeln!(f, "|")?;
             if number == 0 {
                 for (column, width) in widths.into_iter().enumerate() {
-                    let end = if is_number(column) { ":" } else { "-" };
+                    let end = if self.numbers.contains(&column) {
+                        ":"
+                    } else {
+                        "-"
+                    };
                     write!(f, "|{}{end}", "-".repeat(width + 1))?;
                 }
                 writeln!(f, "|")?;
@@ -78,10 +104,6 @@ impl std::fmt::Display for Table {
         }
         Ok(())
     }
-}
-
-fn is_number(column: usize) -> bool {
-    (2..5).contains(&column)
 }
 
 /// `3.14 ms`

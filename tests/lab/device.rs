@@ -42,6 +42,12 @@ impl Node {
         run(command, lines);
     }
 
+    /// Runs lines of `tc -batch` on the node.
+    #[track_caller]
+    pub fn tc<S: AsRef<str>>(&self, lines: &[S]) {
+        self.batch("tc", self.netns(), lines);
+    }
+
     /// Runs ethtool(8) on the node: `ethtool(&["-K", "tap200i1", "tso", "off"])`.
     #[track_caller]
     pub fn ethtool(&self, args: &[&str]) -> String {
@@ -53,6 +59,20 @@ impl Node {
     /// The names of the devices on the node.
     pub fn devices(&self) -> BTreeSet<String> {
         self.inside(|| list("/sys/class/net"))
+    }
+
+    /// How many frames to this device the kernel has thrown away, because its queue was full.
+    pub fn dropped(&self, device: &str) -> u64 {
+        self.statistic(device, "tx_dropped")
+    }
+
+    /// One of the kernel's counters of a device on the node, by its name in /sys; 0 without the device.
+    pub fn statistic(&self, device: &str, name: &str) -> u64 {
+        let path = format!("/sys/class/net/{device}/statistics/{name}");
+        let text = self.inside(|| std::fs::read_to_string(&path));
+        text.map_or(0, |text| {
+            text.trim().parse().expect("a counter is a number")
+        })
     }
 
     /// Whether the node has this device.

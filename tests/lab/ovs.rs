@@ -203,7 +203,8 @@ impl Node {
     }
 
     /// Makes Open vSwitch treat the next frame of every flow by today's configuration. It answers for a change
-    /// before its flow cache has followed, so a frame sent right after may still go the old way.
+    /// before its flow cache has followed, so a frame sent right after may still go the old way. With the userspace
+    /// datapath of 3.1 a flow that came up at the same time may keep the old way for as long as it is in use.
     pub fn settle(&self) {
         if self.ovs.lock().unwrap().switch.is_some() {
             self.ovs_appctl(&["dpctl/del-flows"]);

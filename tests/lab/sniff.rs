@@ -32,20 +32,6 @@ impl Node {
             device,
         }
     }
-
-    /// How many frames to this device the kernel has thrown away, because its queue was full.
-    pub fn dropped(&self, device: &str) -> u64 {
-        self.statistic(device, "tx_dropped")
-    }
-
-    /// One of the kernel's counters of a device on the node, by its name in /sys; 0 without the device.
-    pub fn statistic(&self, device: &str, name: &str) -> u64 {
-        let path = format!("/sys/class/net/{device}/statistics/{name}");
-        let text = self.inside(|| std::fs::read_to_string(&path));
-        text.map_or(0, |text| {
-            text.trim().parse().expect("a counter is a number")
-        })
-    }
 }
 
 impl TapCapture<'_> {
