@@ -1,7 +1,10 @@
-//! The kernel's side: network devices and the node's own addresses, and work under a deadline.
+//! The kernel's side: network devices and the node's own addresses, nftables, and work under a deadline.
 
+mod child;
 mod names;
 mod netlink;
+pub mod nft;
+mod socket;
 mod supervise;
 mod write;
 
