@@ -1,8 +1,8 @@
 //! Reading and replacing small text files on trees that may be absent, broken or hung.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The most that a file in /etc/pve can have (pmxcfs), in bytes.
@@ -111,19 +111,36 @@ pub fn read_text(path: &Path) -> Result<String, Error> {
 /// # Errors
 /// The folder or file cannot be written; the old file is then still there.
 pub fn replace(path: &Path, text: &str) -> Result<(), Error> {
+    replace_with(path, text, DirBuilder::new().recursive(true), 0o640)
+}
+
+/// The same for a file that only root may read, in a folder of its own.
+///
+/// # Errors
+/// As [`replace`].
+pub fn replace_private(path: &Path, text: &str) -> Result<(), Error> {
+    replace_with(
+        path,
+        text,
+        DirBuilder::new().recursive(true).mode(0o700),
+        0o600,
+    )
+}
+
+fn replace_with(path: &Path, text: &str, folders: &DirBuilder, mode: u32) -> Result<(), Error> {
     let failed = |source| Error::Write {
         path: path.to_owned(),
         source,
     };
     let folder = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(folder).map_err(failed)?;
+    folders.create(folder).map_err(failed)?;
     let aside = path.with_extension(format!("{}.tmp", std::process::id()));
     let write = || {
         let mut file = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(true)
-            .mode(0o640)
+            .mode(mode)
             .open(&aside)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;

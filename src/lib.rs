@@ -20,3 +20,4 @@ pub mod log;
 pub mod ovs;
 pub mod pve;
 pub mod report;
+pub mod saved;

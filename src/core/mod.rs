@@ -14,6 +14,7 @@ pub mod loops;
 pub mod model;
 pub mod nft;
 pub mod plan;
+pub mod port_settings;
 pub mod ports;
 pub mod resolve;
 pub mod selector;

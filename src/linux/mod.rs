@@ -4,6 +4,7 @@ mod child;
 mod names;
 mod netlink;
 pub mod nft;
+pub mod port;
 mod socket;
 mod supervise;
 mod write;
