@@ -11,6 +11,8 @@
 //! chain drop/tap200i1           hook ingress "tap200i1"      what the sensor sends
 //! ```
 
+pub mod frames;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 

@@ -5,5 +5,6 @@
 
 mod decode;
 pub mod diagnose;
+pub mod json;
 pub mod read;
 pub mod run;
