@@ -162,8 +162,14 @@ pub fn is_whole(frame: &[u8]) -> bool {
     frame.len() >= 14 + 3 * 4 + 64
 }
 
-/// Whether the kernel takes it apart as it stands here: a frame whose tag is not whole is dropped on arrival.
+/// Whether the kernel lets it through: it drops frames with a tag and not four more bytes behind (`skb_vlan_untag`).
 pub fn arrives(frame: &[u8]) -> bool {
-    let tagged = matches!(frame[12..14], [0x81, 0x00] | [0x88, 0xa8]);
-    !tagged || frame.len() >= 18
+    let mut at = 12;
+    while let Some([0x81, 0x00] | [0x88, 0xa8]) = frame.get(at..at + 2) {
+        at += 4;
+        if frame.len() < at + 4 {
+            return false;
+        }
+    }
+    true
 }

@@ -115,7 +115,7 @@ fn rule_in(chain: &str) -> Rule<'_> {
 }
 
 fn statements(rule: &nft::Rule) -> Vec<Statement<'_>> {
-    let mut statements: Vec<_> = rule.matches.iter().map(test).collect();
+    let mut statements: Vec<_> = apart(&rule.matches).iter().map(test).collect();
     let target = |chain: &str| JumpTarget {
         target: chain.to_owned().into(),
     };
@@ -143,6 +143,37 @@ fn statements(rule: &nft::Rule) -> Vec<Statement<'_>> {
         }
     }
     statements
+}
+
+/// The tests, so that nft(8) does not make one comparison of two fields that are neighbours in the frame.
+///
+/// It does so wherever single values are compared (seen with 1.0.6; `payload_try_merge` in its src/rule.c), and twice the
+/// result is wrong. Of "the source port is not 22, and the destination port is not 22" it makes "they are not both 22".
+/// And a comparison that begins before the EtherType and goes on into it is made without the VLAN tag that the kernel has
+/// taken out of the bytes (`nft_payload_eval` puts it back only for what begins at byte 12 or later). Comparisons under a
+/// mask are left alone, so one of all bits is put on.
+fn apart(matches: &[Match]) -> Vec<Match> {
+    let mut plain: Vec<Field> = Vec::new();
+    let mut apart = matches.to_vec();
+    for test in &mut apart {
+        let Match::Bits { field, ranges, .. } = test else {
+            continue;
+        };
+        let single = matches!(ranges.as_slice(), [(low, high)] if low == high);
+        if !single || field.mask.is_some() {
+            continue;
+        }
+        let touches = |other: &Field| {
+            field.offset + field.length == other.offset
+                || other.offset + other.length == field.offset
+        };
+        if plain.iter().any(touches) {
+            field.mask = u128::MAX.checked_shr(128_u32.saturating_sub(field.length));
+        } else {
+            plain.push(*field);
+        }
+    }
+    apart
 }
 
 fn test(test: &Match) -> Statement<'static> {
@@ -300,6 +331,21 @@ mod tests {
             expressions(Vec::new(), copy(Then::Continue)),
             json!([{"counter": "n"}, {"dup": {"addr": "tap200i1"}}])
         );
+    }
+
+    #[test]
+    fn neighbours_are_kept_from_being_merged() {
+        let whole = |offset: u32, length| bits((offset, length, None), Test::NotIn, &[(22, 22)]);
+        let rule = [whole(0, 48), whole(432, 16), whole(96, 16), whole(48, 48)];
+        let said = expressions(rule.to_vec(), Act::Accept);
+        let masks = [0, 1, 2, 3].map(|at: usize| said[at]["match"]["left"]["&"][1].clone());
+        let none = serde_json::Value::Null;
+        assert_eq!(
+            masks,
+            [none.clone(), none.clone(), none, json!("0xffffffffffff")]
+        );
+        let ports = expressions(vec![whole(432, 16), whole(448, 16)], Act::Accept);
+        assert_eq!(ports[1]["match"]["left"]["&"][1], json!(65535));
     }
 
     #[test]
