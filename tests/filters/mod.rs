@@ -17,7 +17,7 @@ pub fn corpus() -> Vec<String> {
         .collect()
 }
 
-/// Writes out lists: `{10.0.0.N or:1-100}` is `10.0.0.1 or 10.0.0.2 …`.
+/// Writes out lists: `{host 10.0.0.N or:1-9}` is `host 10.0.0.1 or host 10.0.0.2 …`.
 fn expand(line: &str) -> String {
     let Some((before, rest)) = line.split_once('{') else {
         return line.to_owned();
