@@ -59,3 +59,52 @@ proptest! {
         }
     }
 }
+
+/// What the selection of VLANs says of a frame, in the words of IEEE 802.1Q rather than of a diagram.
+fn is_selected(frame: &[u8], vlans: &[u16]) -> bool {
+    match frame[12..14] {
+        [0x81, 0x00] | [0x88, 0xa8] => frame
+            .get(14..16)
+            .is_some_and(|tag| vlans.contains(&(u16::from_be_bytes([tag[0], tag[1]]) & 0xfff))),
+        _ => vlans.contains(&0),
+    }
+}
+
+#[test]
+fn a_selection_of_vlans_looks_at_the_outer_tag_and_counts_no_tag_as_0() {
+    let selections: [&[u16]; 6] = [
+        &[0],
+        &[10],
+        &[0, 10],
+        &[10, 20, 21],
+        &[4095],
+        &[0, 20, 30, 4095],
+    ];
+    let filters = [
+        None,
+        Some("tcp"),
+        Some("vlan and tcp"),
+        Some("not port 22"),
+        Some("vlan 10 or host 10.0.0.1"),
+        Some("vlan and vlan 20"),
+    ];
+    let frames = frames(0, 3000);
+    let file = pcap(&frames);
+    for expression in filters {
+        let kept = match expression {
+            Some(expression) => keeps(&file, frames.len(), expression, Program::AsWritten),
+            None => vec![true; frames.len()],
+        };
+        let filter = expression.map(|expression| filter::parse(expression).unwrap());
+        for vlans in selections {
+            let chains = lower(filter.as_ref(), &vlans.iter().copied().collect()).unwrap();
+            for (frame, kept) in frames.iter().zip(&kept) {
+                assert_eq!(
+                    takes(&chains, frame),
+                    *kept && is_selected(frame, vlans),
+                    "{expression:?}, VLANs {vlans:?}: {frame:02x?}"
+                );
+            }
+        }
+    }
+}

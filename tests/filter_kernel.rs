@@ -34,6 +34,13 @@ use pve_span::linux::nft::json;
 /// Who sends the frame behind all others, which is copied whatever the filter says.
 const MARKER: Mac = Mac([0x02, 0, 0, 0, 0, 0x77]);
 
+/// Where frames are copied, in the order of [`Bench::copies`].
+const HOOKS: [&str; 3] = [
+    "the egress of win0",
+    "the ingress of in0",
+    "the egress of out0",
+];
+
 struct Bench {
     node: Node,
     sender: Sender,
@@ -194,23 +201,35 @@ fn check(bench: &mut Bench, expression: &str, seed: u64) {
     let Ok(chains) = lower(Some(&filter), &VlanSet::default()) else {
         return;
     };
-    let mut frames = frames(seed, 250);
+    let frames = frames_that_arrive(seed, 250);
+    let file = pcap(&frames);
+    let kept = keeps(&file, frames.len(), expression, Program::AsWritten);
+    check_chains(bench, &chains, &frames, &kept, expression);
+}
+
+fn frames_that_arrive(seed: u64, count: usize) -> Vec<Vec<u8>> {
+    let mut frames = frames(seed, count);
     frames.retain(|frame| arrives(frame));
-    let kept = keeps(&pcap(&frames), frames.len(), expression, Program::AsWritten);
-    let wanted = |frame: &Vec<u8>| kept[frames.iter().position(|other| other == frame).unwrap()];
-    bench.load(&chains);
-    let copies = bench.send(&frames);
-    for (at, copied) in ["win0 egress", "in0 ingress", "out0 egress"]
-        .iter()
-        .zip(&copies)
-    {
-        let wrong = frames
-            .iter()
-            .find(|frame| copied.contains(*frame) != wanted(frame));
-        if let Some(frame) = wrong {
-            let bytes: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
-            let tcpdump = wanted(frame);
-            panic!("`{expression}` at {at}: tcpdump says {tcpdump} of {bytes}\n{chains:#?}");
+    frames
+}
+
+/// Each hook copies the frames that are `wanted`, and no others.
+fn check_chains(
+    bench: &mut Bench,
+    chains: &[Vec<Branch>],
+    frames: &[Vec<u8>],
+    wanted: &[bool],
+    what: &str,
+) {
+    bench.load(chains);
+    let copies = bench.send(frames);
+    for (at, copied) in HOOKS.iter().zip(&copies) {
+        for (frame, wanted) in frames.iter().zip(wanted) {
+            assert_eq!(
+                copied.contains(frame),
+                *wanted,
+                "`{what}` at {at}: {frame:02x?}\n{chains:#?}"
+            );
         }
     }
 }
@@ -230,5 +249,30 @@ fn the_kernel_copies_what_tcpdump_takes_for_any_expression() {
     for seed in 0..60 {
         let expression = expressions::expression().new_tree(&mut runner).unwrap();
         check(&mut bench, &expression.current(), seed);
+    }
+}
+
+#[test]
+fn the_kernel_finds_the_outer_tag_wherever_it_keeps_it() {
+    let mut bench = Bench::new();
+    let frames = frames_that_arrive(0, 400);
+    for vlans in [&[0][..], &[10], &[0, 10], &[20, 30, 4095]] {
+        let chains = lower(None, &vlans.iter().copied().collect()).unwrap();
+        let wanted: Vec<_> = frames
+            .iter()
+            .map(|frame| match frame[12..14] {
+                [0x81, 0x00] | [0x88, 0xa8] => {
+                    vlans.contains(&(u16::from_be_bytes([frame[14], frame[15]]) & 0xfff))
+                }
+                _ => vlans.contains(&0),
+            })
+            .collect();
+        check_chains(
+            &mut bench,
+            &chains,
+            &frames,
+            &wanted,
+            &format!("VLANs {vlans:?}"),
+        );
     }
 }

@@ -84,6 +84,13 @@ pub enum TooLarge {
          parenthesis, or make several sessions of it"
     )]
     Visits,
+    /// A frame may be asked more than so many questions, in however few chains.
+    #[error(
+        "the filter asks more than {} questions of one frame: use fewer different masks and `vlan`, or make several \
+         sessions of it",
+        diagram::MAX_QUESTIONS
+    )]
+    Questions,
     /// It was given up before its size was known.
     #[error(
         "the filter combines its conditions in too many ways (given up after {0} steps): join hosts that want \

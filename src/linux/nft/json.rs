@@ -147,11 +147,11 @@ fn statements(rule: &nft::Rule) -> Vec<Statement<'_>> {
 
 /// The tests, so that nft(8) does not make one comparison of two fields that are neighbours in the frame.
 ///
-/// It does so wherever single values are compared (seen with 1.0.6; `payload_try_merge` in its src/rule.c), and twice the
-/// result is wrong. Of "the source port is not 22, and the destination port is not 22" it makes "they are not both 22".
-/// And a comparison that begins before the EtherType and goes on into it is made without the VLAN tag that the kernel has
-/// taken out of the bytes (`nft_payload_eval` puts it back only for what begins at byte 12 or later). Comparisons under a
-/// mask are left alone, so one of all bits is put on.
+/// It does so wherever single values are compared (1.0.6: `payload_do_merge` in its src/rule.c), and twice the result is
+/// wrong. Of "the source port is not 22, and the destination port is not 22" it makes "they are not both 22". And a
+/// comparison that begins before the EtherType and goes on into it misses the VLAN tag that the kernel has taken out
+/// of the bytes, unless the kernel has `nft_payload_need_vlan_copy`. Comparisons under a mask are left alone, so one
+/// of all bits is put on.
 fn apart(matches: &[Match]) -> Vec<Match> {
     let mut plain: Vec<Field> = Vec::new();
     let mut apart = matches.to_vec();

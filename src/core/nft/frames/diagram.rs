@@ -34,6 +34,9 @@ const OUTCOMES: usize = 4;
 /// The most answers that are combined. Some 50 ms, and some ten megabytes.
 pub(super) const MAX_WORK: usize = 300_000;
 
+/// The most questions on a way. Walking along the ways takes room on the stack.
+pub(super) const MAX_QUESTIONS: usize = 150;
+
 /// A question.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Node {
@@ -64,6 +67,8 @@ enum Operator {
 #[derive(Debug, Default)]
 pub(super) struct Diagram {
     nodes: Vec<Node>,
+    /// For each question, how many are asked on the longest way from it on, itself included.
+    depths: Vec<usize>,
     /// For each question, the lengths that it and those behind it ask for: bit n stands for n bytes.
     lengths: Vec<u128>,
     ids: HashMap<Node, Id>,
@@ -75,12 +80,6 @@ impl Diagram {
     /// The question behind an id; nothing for an outcome.
     pub(super) fn node(&self, id: Id) -> Option<&Node> {
         self.nodes.get((id.0 as usize).checked_sub(OUTCOMES)?)
-    }
-
-    /// How many there are.
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.nodes.len()
     }
 
     /// Is the field within these ranges (ascending and apart)? Frames that end before it are rejected.
@@ -149,6 +148,11 @@ impl Diagram {
         let id = u32::try_from(self.nodes.len() + OUTCOMES)
             .map(Id)
             .map_err(|_| TooLarge::Work(MAX_WORK))?;
+        let further = questions_behind(self, &node);
+        if further >= MAX_QUESTIONS {
+            return Err(TooLarge::Questions);
+        }
+        self.depths.push(further + 1);
         self.nodes.push(node.clone());
         self.lengths.push(lengths);
         self.ids.insert(node, id);
@@ -304,6 +308,17 @@ impl Length {
             },
         }
     }
+}
+
+/// How many questions are asked behind this one.
+fn questions_behind(diagram: &Diagram, node: &Node) -> usize {
+    let depth = |id: Id| {
+        let index = (id.0 as usize).checked_sub(OUTCOMES);
+        let depth = index.and_then(|index| diagram.depths.get(index).copied());
+        depth.unwrap_or(0)
+    };
+    let values = node.values.iter().map(|(_, to)| depth(*to));
+    values.max().unwrap_or(0).max(depth(node.short))
 }
 
 fn bit(length: u32) -> u128 {

@@ -201,11 +201,26 @@ impl Writer<'_> {
         if rest.to != FALSE && falls_through && usual.is_none() {
             let mut in_line = self.leaving(node, &groups)?;
             in_line.extend(self.here_or_there(rest.to)?);
-            if in_line.len() <= apart.len() {
+            if self.cost(&in_line) <= self.cost(&apart) {
                 return Ok(in_line);
             }
         }
         Ok(apart)
+    }
+
+    /// How many rules there are with these, those in chains of their own included.
+    fn cost(&self, drafts: &[Draft]) -> usize {
+        let further = drafts.iter().map(|draft| match draft.to {
+            Goal::Question(to) if !self.is_shared(to) => {
+                self.written.get(&to).map_or(0, |to| to.len())
+            }
+            _ => 0,
+        });
+        drafts.len() + further.sum::<usize>()
+    }
+
+    fn is_shared(&self, id: Id) -> bool {
+        self.parents.get(&id).is_some_and(|parents| *parents > 1)
     }
 
     /// A rule for each group that has it for itself, so that what a rule lets through is let through by all.
@@ -256,7 +271,7 @@ impl Writer<'_> {
     /// What decides the frames of one test.
     fn guarded(&mut self, test: Rc<Match>, to: Id, most: usize) -> Result<Vec<Draft>, TooLarge> {
         let inner = self.rules(to)?;
-        let shared = self.parents.get(&to).is_some_and(|parents| *parents > 1);
+        let shared = self.is_shared(to);
         let large = || {
             let sizes = inner.iter().flat_map(|draft| &draft.matches);
             sizes.map(|test| size(test)).sum::<usize>() > SMALL
@@ -281,7 +296,7 @@ impl Writer<'_> {
     /// The rules of a question at the end of another's, or the way to them if they are wanted elsewhere too.
     fn here_or_there(&mut self, to: Id) -> Result<Vec<Draft>, TooLarge> {
         let inner = self.rules(to)?;
-        let shared = self.parents.get(&to).is_some_and(|parents| *parents > 1);
+        let shared = self.is_shared(to);
         if shared && inner.len() > 2 {
             return Ok(vec![Draft {
                 matches: Vec::new(),
