@@ -42,6 +42,7 @@ else
     need ovs-vsctl openvswitch-switch
     need ovs-vswitchd openvswitch-switch
     need ovsdb-server openvswitch-common
+    need nft nftables
     need tcpdump tcpdump
     need script bsdutils
 fi

@@ -35,8 +35,9 @@ pub const MAX_RANGES: usize = 50_000;
 /// does), and three are for those who lead here.
 pub const MAX_DEPTH: usize = 13;
 
-/// How many chains all the ways through them visit, counted once for each way. That is what the kernel does at each
-/// change of the table, for each device's hook; and since Linux 6.19 there is a bound on it (`nf_tables_jumps_max_netns`).
+/// How many chains all the ways through them visit, counted once for each way. That is what the kernel does for each hook
+/// when rules change (`nft_chain_validate`), and newer ones bound it for a network namespace as a whole
+/// (`nf_tables_jumps_max_netns`).
 pub const MAX_VISITS: usize = 2000;
 
 /// A rule: frames that all matches hold of go to `to`; the others go on to the next rule.

@@ -31,8 +31,8 @@ pub(super) const NEVER: Id = Id(3);
 /// The outcomes before the first question.
 const OUTCOMES: usize = 4;
 
-/// The most answers that are combined. Some 50 ms, and some ten megabytes.
-pub(super) const MAX_WORK: usize = 300_000;
+/// The most answers that are combined. Some 90 ms and 40 MB.
+pub(super) const MAX_WORK: usize = 650_000;
 
 /// The most questions on a way. Walking along the ways takes room on the stack.
 pub(super) const MAX_QUESTIONS: usize = 150;

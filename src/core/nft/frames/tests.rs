@@ -24,6 +24,14 @@ fn list(pattern: &str, count: usize) -> String {
     items.join(" or ")
 }
 
+/// Ports that do not stand side by side, so that each is a range of its own.
+fn even_ports(count: usize) -> String {
+    let ports: Vec<_> = (1..=count)
+        .map(|number| format!("port {}", 2 * number))
+        .collect();
+    ports.join(" or ")
+}
+
 #[test]
 fn typical_filters_are_a_handful_of_rules() {
     assert_eq!(size("broadcast"), (1, 1));
@@ -57,6 +65,12 @@ fn long_lists_are_no_more_rules_than_short_ones() {
 }
 
 #[test]
+fn the_longest_list_of_ports_fits() {
+    let text = even_ports(crate::core::filter::MAX_PRIMITIVES);
+    assert_eq!(size(&text), (65, 3));
+}
+
+#[test]
 fn no_filter_takes_all_and_a_selection_of_vlans_is_two_rules() {
     let everything = lower(None, &VlanSet::default()).unwrap();
     let taken = Branch {
@@ -72,6 +86,14 @@ fn no_filter_takes_all_and_a_selection_of_vlans_is_two_rules() {
 #[test]
 fn what_can_never_hold_is_no_rule() {
     assert_eq!(chains("tcp and udp").unwrap(), [vec![]]);
+}
+
+#[test]
+fn pairs_of_hosts_and_ports_are_what_multiplies() {
+    assert_eq!(size(&list("(host 10.0.0.N and port N)", 2)), (140, 5));
+    assert_eq!(size(&list("(host 10.0.0.N and port N)", 5)), (766, 6));
+    let one_way = list("(dst host 10.0.0.N and dst port N)", 50);
+    assert_eq!(size(&one_way), (851, 3));
 }
 
 #[test]
@@ -92,7 +114,7 @@ fn filters_that_multiply_are_given_up() {
     );
     assert_eq!(
         chains(&text).unwrap_err().to_string(),
-        "the filter combines its conditions in too many ways (given up after 300000 steps): join hosts that want the \
+        "the filter combines its conditions in too many ways (given up after 650000 steps): join hosts that want the \
          same ports in one parenthesis, or make several sessions of it"
     );
 }
@@ -138,6 +160,7 @@ fn worst_cases() {
     };
     let cases = [
         ("512 ports", list("port N", 512)),
+        ("512 even ports", even_ports(512)),
         ("512 hosts", list("net 10.N.0.0/16 or host 11.0.0.N", 255)),
         ("512 v6", list("host 2001:db8::N", 512)),
         ("pairs", list("(host 10.0.0.N and port N)", 255)),
