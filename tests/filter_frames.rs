@@ -20,41 +20,46 @@ fn chains(expression: &str) -> Result<Vec<Vec<Branch>>, TooLarge> {
 }
 
 /// The first frame that tcpdump and the rules do not agree about.
-fn difference(expression: &str, chains: &[Vec<Branch>], seed: u64) -> Option<String> {
-    let frames = frames(seed, 400);
-    let file = pcap(&frames);
-    let written = keeps(&file, frames.len(), expression, Program::AsWritten);
-    let optimized = keeps(&file, frames.len(), expression, Program::Optimized);
-    frames.iter().enumerate().find_map(|(number, frame)| {
-        let ours = takes(chains, frame);
-        let right = ours == written[number] && (ours == optimized[number] || !is_whole(frame));
-        (!right).then(|| {
-            let bytes: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
-            format!(
-                "`{expression}`: we say {ours}, tcpdump {}, its optimized program {}: {bytes}\n{chains:#?}",
-                written[number], optimized[number]
-            )
-        })
-    })
+fn difference(
+    expression: &str,
+    chains: &[Vec<Branch>],
+    frames: &[Vec<u8>],
+    program: Program,
+) -> Option<String> {
+    let kept = keeps(&pcap(frames), frames.len(), expression, program);
+    let (frame, kept) = frames
+        .iter()
+        .zip(kept)
+        .find(|(frame, kept)| takes(chains, frame) != *kept)?;
+    Some(format!(
+        "`{expression}`: tcpdump says {kept} of {frame:02x?}\n{chains:#?}"
+    ))
 }
 
 #[test]
 fn the_rules_of_the_corpus_take_what_tcpdump_takes() {
     for (number, expression) in corpus().iter().enumerate() {
         let chains = chains(expression).unwrap_or_else(|error| panic!("`{expression}`: {error}"));
-        let found = difference(expression, &chains, number as u64);
+        let mut frames = frames(number as u64, 400);
+        let found = difference(expression, &chains, &frames, Program::AsWritten);
+        assert!(found.is_none(), "{}", found.unwrap_or_default());
+        // With the optimizer, what is read first may differ, which whole frames do not show.
+        frames.retain(|frame| is_whole(frame));
+        let found = difference(expression, &chains, &frames, Program::Optimized);
         assert!(found.is_none(), "{}", found.unwrap_or_default());
     }
 }
 
 proptest! {
+    // Not with the optimizer: that of libpcap 1.10.3 has faults. It says of `ip6 dst net ::/48 and ip6 dst net ::/48` that
+    // it rejects all packets.
     #[test]
     fn the_rules_of_any_expression_take_what_tcpdump_takes(
         expression in expressions::expression(),
         seed in any::<u64>(),
     ) {
         if let Ok(chains) = chains(&expression) {
-            let found = difference(&expression, &chains, seed);
+            let found = difference(&expression, &chains, &frames(seed, 400), Program::AsWritten);
             prop_assert!(found.is_none(), "{}", found.unwrap_or_default());
         }
     }
@@ -106,5 +111,79 @@ fn a_selection_of_vlans_looks_at_the_outer_tag_and_counts_no_tag_as_0() {
                 );
             }
         }
+    }
+}
+
+/// `pattern` with the numbers from 1 on in place of its N's, with `or` between.
+fn list(pattern: &str, count: usize) -> String {
+    let items: Vec<_> = (1..=count)
+        .map(|number| pattern.replace('N', &number.to_string()))
+        .collect();
+    items.join(" or ")
+}
+
+/// For a look at the worst cases: `cargo test --release --test filter_frames worst -- --ignored --nocapture`.
+#[test]
+#[ignore = "prints times, asserts nothing"]
+#[allow(clippy::print_stdout)]
+fn worst_cases() {
+    let odd = |count: u32| {
+        let nets: Vec<_> = (0..count)
+            .map(|number| {
+                let mask = 0x8000_0001_u32 | number.wrapping_mul(0x0123_4567) & 0x7fff_fffe;
+                let mask = std::net::Ipv4Addr::from(mask);
+                format!("net 0.0.0.1 mask {mask}")
+            })
+            .collect();
+        nets.join(" or ")
+    };
+    let cases = [
+        ("512 ports", list("port N", 512)),
+        (
+            "512 even ports",
+            (1..=512)
+                .map(|number| format!("port {}", 2 * number))
+                .collect::<Vec<_>>()
+                .join(" or "),
+        ),
+        ("512 hosts", list("net 10.N.0.0/16 or host 11.0.0.N", 255)),
+        ("512 v6", list("host 2001:db8::N", 512)),
+        ("pairs", list("(host 10.0.0.N and port N)", 255)),
+        ("five", list("(host 10.0.0.N and port N)", 5)),
+        (
+            "and pairs",
+            list("(host 10.0.0.N or port N)", 250).replace(" or (", " and ("),
+        ),
+        (
+            "v6 pairs",
+            list("(src host 2001:db8::N and dst host 2001:db8:1::N)", 250),
+        ),
+        (
+            "v6 or pairs",
+            list("(host 2001:db8::N and host 2001:db8:1::N)", 250),
+        ),
+        ("tagged", list("(vlan N and port N)", 8)),
+        (
+            "tagged lists",
+            list("(vlan N and host 10.0.0.1 and port 80)", 8),
+        ),
+        ("8 odd", odd(8)),
+        ("512 odd", odd(500)),
+        (
+            "parity",
+            list("(src port N or dst port N and host 10.0.0.N)", 160),
+        ),
+        (
+            "macs",
+            list("(ether src bc:24:11:0:0:N and dst host 10.0.0.N)", 99),
+        ),
+    ];
+    for (name, text) in cases {
+        let begun = std::time::Instant::now();
+        let outcome = match chains(&text) {
+            Ok(chains) => format!("{} rules", chains.iter().flatten().count()),
+            Err(error) => error.to_string(),
+        };
+        println!("{name}: {:?}: {outcome}", begun.elapsed());
     }
 }

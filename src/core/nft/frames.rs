@@ -25,14 +25,14 @@ use super::Match;
 use crate::core::filter::Filter;
 use crate::core::model::VlanSet;
 
-/// The most rules that one filter may need. A table holds them once for each session, and loads some 30,000 a second.
+/// The most rules that one filter may need. A table holds them once for each session, and nft(8) loads some 20,000 a second.
 pub const MAX_RULES: usize = 1000;
 
 /// The most ranges of values in all its rules together.
 pub const MAX_RANGES: usize = 50_000;
 
 /// The longest way through the chains. The kernel refuses more than 16 (`NFT_JUMP_STACK_SIZE`; goto counts as jump
-/// does), and three are for those who lead here.
+/// does), and three are left for others: the base chain, one between it and these, and the one that copies.
 pub const MAX_DEPTH: usize = 13;
 
 /// How many chains all the ways through them visit, counted once for each way. That is what the kernel does for each hook
@@ -108,7 +108,7 @@ pub enum TooLarge {
 ///
 /// The meaning is that of the program that libpcap makes before it optimizes it (`tcpdump -O`): what is read is read in the
 /// order of the text and only while it matters, and reading beyond the end of the frame rejects it, `not` or no `not`.
-/// For frames with whole headers the optimized program says the same.
+/// For frames with whole headers the optimized program says the same, where the optimizer has no fault.
 ///
 /// # Errors
 ///
