@@ -68,6 +68,11 @@ fn failed(device: &IfName, doing: &'static str) -> impl FnOnce(io::Error) -> Err
 /// # Errors
 /// There is no such device, or it cannot be asked.
 pub fn read(device: &IfName) -> Result<PortSettings, Error> {
+    if !device.can_be_device() {
+        return Err(Error::Gone {
+            device: device.clone(),
+        });
+    }
     let (index, flags) = flags::read(device)?;
     Ok(PortSettings {
         index,

@@ -64,5 +64,5 @@ pub use run::{PATIENCE, run, try_run, wait_until};
 pub use sniff::TapCapture;
 pub use span::binary;
 pub use stream::Stream;
-pub use tap::{TapFrame, VnetHeader};
+pub use tap::{Tap, TapFrame, VnetHeader};
 pub use wire::{Capture, Sender};

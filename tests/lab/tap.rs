@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use nix::libc;
 
 use super::frame::Frame;
+use super::node::Node;
 
 /// `struct virtio_net_hdr_mrg_rxbuf` (virtio 1.2, 5.1.6), which QEMU takes for a virtio 1.0 guest.
 pub(super) const HEADER: usize = 12;
@@ -77,11 +78,38 @@ pub(super) fn open(name: &str) -> io::Result<File> {
     Errno::result(unsafe {
         libc::ioctl(file.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw const size)
     })?;
+    negotiate(&file)?;
+    Ok(file)
+}
+
+/// What QEMU does whenever the guest's driver has started: the device gets the offloads that the two agreed on.
+fn negotiate(file: &File) -> nix::Result<()> {
     let tcp = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
     // UDP segmentation is Linux 6.2's. QEMU too asks for it first and goes on without.
     let udp = libc::TUN_F_USO4 | libc::TUN_F_USO6;
-    offload(&file, tcp | udp).or_else(|_| offload(&file, tcp))?;
-    Ok(file)
+    offload(file, tcp | udp).or_else(|_| offload(file, tcp))
+}
+
+/// A tap of nobody's; the device goes when it is dropped.
+pub struct Tap(File);
+
+impl Node {
+    /// Makes a tap on the node, up and in no bridge.
+    #[track_caller]
+    pub fn tap(&self, name: &str) -> Tap {
+        let tap = self.inside(|| open(name));
+        let tap = tap.unwrap_or_else(|error| panic!("cannot make the tap {name}: {error}"));
+        self.ip(&[format!("link set {name} promisc on up")]);
+        Tap(tap)
+    }
+}
+
+impl Tap {
+    /// The guest's driver starts anew.
+    #[track_caller]
+    pub fn negotiate(&self) {
+        negotiate(&self.0).unwrap_or_else(|error| panic!("cannot set a tap's offloads: {error}"));
+    }
 }
 
 fn attach(file: &File, name: &str) -> io::Result<()> {
