@@ -21,10 +21,11 @@ test:
 	@sh tests/prepare.sh test
 	cargo test --locked
 
-# Hooks beside a script that does the same with ovs-vsctl, and what mirroring costs the traffic. ARGS=--quick for a first impression.
+# Hooks beside a script that does the same with ovs-vsctl, reconciles, and what mirroring costs the traffic. ARGS=--quick for a first impression.
 bench:
 	@sh tests/prepare.sh bench
 	cargo bench --locked --bench hook -- $(ARGS)
+	cargo bench --locked --bench reconcile -- $(ARGS)
 	cargo bench --locked --bench throughput -- $(ARGS)
 
 lint:

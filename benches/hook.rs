@@ -9,6 +9,7 @@
 #[path = "../tests/lab/mod.rs"]
 mod lab;
 
+mod calls;
 mod hyperfine;
 mod large;
 mod machine;

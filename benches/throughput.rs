@@ -55,7 +55,7 @@ fn main() -> ExitCode {
         }
     } else {
         Effort {
-            turns: 15,
+            turns: 11,
             time: Duration::from_secs(1),
             starts: 100,
         }
@@ -87,14 +87,23 @@ fn measure(effort: &Effort) -> Result<(), String> {
     print!("{}", compare(&measured));
     drop(measured);
     eprintln!("measuring: starts …");
-    let times = blind(Bridge::Ovs, effort.starts)?;
-    let milliseconds = times.iter().map(|time| time.as_secs_f64() * 1e3).collect();
     println!(
-        "\nFrom a guest's plugged port to its first mirrored frame, {}: {:.2} ms (median of {} starts)",
-        Bridge::Ovs.name(),
-        median(milliseconds),
-        times.len()
+        "\nFrom a guest's plugged port to its first mirrored frame, by the hook; medians of {} starts\n",
+        effort.starts
     );
+    let mut starts = Table::new(["bridge", "engine", "blind", "the longest"], 2..4);
+    for (bridge, engine) in [(Bridge::Linux, "nft"), (Bridge::Ovs, "ovs")] {
+        let times = blind(bridge, effort.starts)?;
+        let milliseconds: Vec<f64> = times.iter().map(|time| time.as_secs_f64() * 1e3).collect();
+        let longest = milliseconds.iter().copied().fold(f64::NAN, f64::max);
+        starts.row([
+            bridge.name().to_owned(),
+            engine.to_owned(),
+            format!("{:.2} ms", median(milliseconds)),
+            format!("{longest:.2} ms"),
+        ]);
+    }
+    print!("{starts}");
     Ok(())
 }
 

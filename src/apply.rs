@@ -1,22 +1,19 @@
 //! The one reconcile that every trigger runs: look, plan, act, look again.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::collections::BTreeSet;
+use std::time::Instant;
 
-use crate::core::annotations::Annotations;
-use crate::core::cluster::Cluster;
-use crate::core::interest::{Interest, needs_detail};
-use crate::core::model::{IfName, NodeName, SessionName, Vmid};
-use crate::core::plan::{Action, Change, Plan, plan};
-use crate::core::ports::PortMap;
-use crate::core::resolve::resolve;
-use crate::core::state::{Assumptions, Desired, Link, MirrorKey, Observed, Ovs, OvsState};
+use crate::core::model::{SessionName, Vmid};
+use crate::core::nft::NftState;
+use crate::core::nft::names::{self, Named};
+use crate::core::plan::{Action, PortChange, plan};
+use crate::core::state::{Desired, Observed, OvsState, SessionPhase};
 use crate::inforce::{self, InForce};
+use crate::linux::nft;
 use crate::lock::{Lock, Moment};
-use crate::ovs::{self, Applied, Client, Goal, Ports};
-use crate::pve::{Pve, Questions, Whose};
-use crate::{linux, lock};
+use crate::look::{Context, Detail, Look, look, observe_outputs};
+use crate::ovs::{self, Applied, Client, Goal};
+use crate::{linux, lock, outputs};
 
 /// How often a plan is made anew because Open vSwitch's configuration changed meanwhile.
 const TRIES: usize = 8;
@@ -24,21 +21,6 @@ const TRIES: usize = 8;
 /// What is said when a commit has not been acted on in time.
 pub const NOT_YET: &str = "committed to Open vSwitch's database, but ovs-vswitchd has not acted on it yet; \
     is it running? (systemctl status openvswitch-switch)";
-
-/// Where and until when.
-#[derive(Debug, Clone)]
-pub struct Context {
-    /// The prefix of every path.
-    pub root: PathBuf,
-    /// When everything has to be over.
-    pub deadline: Instant,
-    /// How long to wait for ovs-vswitchd after a commit.
-    pub patience: Duration,
-    /// What is written into Open vSwitch's database log.
-    pub comment: String,
-    /// Where an incoming guest's config may still be filed.
-    pub migrated_from: Option<NodeName>,
-}
 
 /// What makes a reconcile impossible or unfinished.
 #[derive(Debug, thiserror::Error)]
@@ -63,187 +45,26 @@ pub enum Error {
         "it is not certain whether the change was made; the next hook or `pve-span apply` makes sure"
     )]
     Uncertain(#[source] ovs::Error),
+    /// nftables' part was not done; the rest was.
+    #[error("nftables' part was not done{}", .missing.as_ref().map(|what| format!(": {what}")).unwrap_or_default())]
+    Nft {
+        /// What the kernel lacks, if that is why.
+        missing: Option<String>,
+        /// What nft said.
+        source: nft::run::Error,
+    },
+    /// nftables cannot be asked.
+    #[error("nftables cannot be asked, what is copied stays as it is: {0}")]
+    NoNft(String),
+    /// An output's device is not as it has to be.
+    #[error("{0}")]
+    Output(#[source] outputs::Error),
     /// It kept changing.
-    #[error(
-        "Open vSwitch's configuration kept changing, and nothing was changed after {TRIES} tries"
-    )]
+    #[error("what there is kept changing, and nothing was changed after {TRIES} tries")]
     Conflicts,
     /// The transaction is in the database, but what is there now is not what was wanted.
     #[error("committed, but not in force: {0}")]
     NotVerified(String),
-}
-
-/// One look at the node.
-#[derive(Debug)]
-pub struct Look {
-    /// Which annotations it goes by.
-    pub in_force: InForce,
-    /// What /etc/pve tells.
-    pub cluster: Cluster,
-    /// What is there.
-    pub observed: Observed,
-    /// What shall be there.
-    pub desired: Desired,
-    /// What has to change.
-    pub plan: Plan,
-    client: Option<Client>,
-}
-
-/// Whose configs a look reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Detail {
-    /// Only what decides about mirrors.
-    Mirrors,
-    /// Everything that is worth telling.
-    All,
-}
-
-/// Looks and plans; changes nothing.
-///
-/// # Errors
-/// The kernel cannot be asked. A failing Open vSwitch or an unknown file is part of the look.
-pub fn look(context: &Context, detail: Detail, gone: &BTreeSet<Vmid>) -> Result<Look, Error> {
-    let in_force = inforce::load(&context.root);
-    let nobody = Annotations::default();
-    let annotations = in_force.annotations().unwrap_or(&nobody);
-    let interest = match detail {
-        Detail::All => Interest::Everything,
-        Detail::Mirrors => Interest::of(annotations),
-    };
-    let (observed, client) = observe(context, &interest)?;
-    tell_observed(&observed);
-    let questions = Questions::of(annotations);
-    let here = || {
-        PortMap::new(&observed)
-            .nics()
-            .map(|(_, nic)| nic.id.vmid)
-            .collect()
-    };
-    let (questions, whose) = match detail {
-        Detail::All => (Questions::ALL, Whose::AllAnd(here())),
-        Detail::Mirrors if questions.tags => (questions, Whose::Of(here())),
-        Detail::Mirrors => (questions, Whose::Of(BTreeSet::new())),
-    };
-    let cluster =
-        Pve::new(&context.root).cluster(questions, &whose, context.migrated_from.as_ref());
-    let assume = Assumptions {
-        gone: gone.clone(),
-        now: now(),
-    };
-    let (desired, plan) = if in_force.annotations().is_some() {
-        let desired = resolve(annotations, &cluster, &observed, &assume);
-        let plan = plan(&desired, &observed);
-        (desired, plan)
-    } else {
-        (Desired::default(), Plan::default())
-    };
-    Ok(Look {
-        in_force,
-        cluster,
-        observed,
-        desired,
-        plan,
-        client,
-    })
-}
-
-/// What was seen, for those who ask for more.
-fn tell_observed(observed: &Observed) {
-    match &observed.ovs {
-        OvsState::Present(ovs) => {
-            for (name, bridge) in &ovs.bridges {
-                let (ports, mirrors) = (bridge.ports.len(), bridge.mirrors.len());
-                log::info!(
-                    "Open vSwitch bridge {name}: looked at {ports} ports and {mirrors} mirrors"
-                );
-            }
-        }
-        OvsState::Absent(why) | OvsState::Failed(why) => log::info!("{why}"),
-    }
-    log::debug!("looked at {} network devices", observed.links.len());
-}
-
-/// The time, in seconds since 1970.
-pub fn now() -> i64 {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
-}
-
-/// The most devices that are asked for one by one; a list of all is cheaper than more of them.
-const FEW: usize = 48;
-
-/// Looks at the kernel and at Open vSwitch, as far as it matters.
-fn observe(context: &Context, interest: &Interest) -> Result<(Observed, Option<Client>), Error> {
-    let asked = |which: &Ports| ovs::observe(&context.root, which, context.deadline);
-    if let Interest::Only(scope) = interest {
-        let mut few: BTreeSet<IfName> = linux::names()?
-            .into_iter()
-            .filter(|name| scope.covers(name.as_str()))
-            .collect();
-        if few.len() <= FEW {
-            few.extend(
-                scope
-                    .ports
-                    .iter()
-                    .filter(|name| name.can_be_device())
-                    .cloned(),
-            );
-            let which = Ports::Named(few.iter().chain(&scope.ports).cloned().collect());
-            let (ovs, client) = asked(&which);
-            if let OvsState::Present(present) = &ovs {
-                few.extend(
-                    present
-                        .bridges
-                        .keys()
-                        .filter(|name| name.can_be_device())
-                        .cloned(),
-                );
-            }
-            let links = linux::links_named(&few)?;
-            let all_seen = match &ovs {
-                OvsState::Present(present) => {
-                    let mut devices = present.bridges.keys().filter(|name| name.can_be_device());
-                    devices.all(|bridge| links.contains_key(bridge))
-                }
-                OvsState::Absent(_) | OvsState::Failed(_) => true,
-            };
-            // An Open vSwitch whose devices are not to be seen here can only be asked for everything.
-            if all_seen {
-                return Ok((Observed { links, ovs }, client));
-            }
-        }
-    }
-    let (ovs, client) = asked(&Ports::All);
-    let links = match (&ovs, interest) {
-        (OvsState::Present(present), Interest::EveryGuest) => links_of_guests(present)?,
-        _ => linux::links()?,
-    };
-    Ok((Observed { links, ovs }, client))
-}
-
-/// The devices that say something about guests: all by name, and those with more whose name does not tell.
-fn links_of_guests(ovs: &Ovs) -> Result<BTreeMap<IfName, Link>, Error> {
-    let names: BTreeSet<IfName> = linux::names()?.into_iter().collect();
-    let is_ovs_port = |name: &str| {
-        ovs.bridges
-            .values()
-            .any(|bridge| bridge.ports.contains_key(name))
-    };
-    let exists = |name: &str| names.contains(name);
-    let detailed = names
-        .iter()
-        .filter(|name| needs_detail(name.as_str(), is_ovs_port, exists));
-    let detailed: BTreeSet<IfName> = detailed.cloned().collect();
-    if detailed.len() > FEW {
-        return Ok(linux::links()?);
-    }
-    let mut links = linux::links_named(&detailed)?;
-    for name in names.difference(&detailed) {
-        links.entry(name.clone()).or_default();
-    }
-    Ok(links)
 }
 
 /// What a reconcile did.
@@ -251,10 +72,30 @@ fn links_of_guests(ovs: &Ovs) -> Result<BTreeMap<IfName, Link>, Error> {
 pub struct Done {
     /// The last look: what is there now, and why not more.
     pub look: Look,
-    /// What was changed.
+    /// What was changed of mirrors.
     pub actions: Vec<Action>,
+    /// What was changed of outputs' devices.
+    pub ports: Vec<PortChange>,
+    /// What else was put in order.
+    pub tidy: Option<&'static str>,
+    /// What could not be done.
+    pub faults: Vec<Error>,
     /// Has ovs-vswitchd acted on it?
     pub applied: Applied,
+}
+
+impl Done {
+    /// Says on stderr what could not be done.
+    pub fn tell_faults(&self) {
+        for fault in &self.faults {
+            log::error!("{}", ovs::chain(fault));
+        }
+    }
+
+    /// Was there nothing to do?
+    pub fn is_empty(&self) -> bool {
+        self.actions.is_empty() && self.ports.is_empty() && self.tidy.is_none()
+    }
 }
 
 /// Who asks for a reconcile.
@@ -304,7 +145,7 @@ pub fn reconcile(
             ovs::chain(&error)
         );
     }
-    if done.applied == Applied::Yes {
+    if done.applied == Applied::Yes && done.faults.is_empty() {
         lock.memory.succeeded(began, gone);
         lock.store();
     }
@@ -322,31 +163,65 @@ pub fn clear(context: &Context, sessions: Option<&BTreeSet<SessionName>>) -> Res
     act(context, Detail::Mirrors, &BTreeSet::new(), Some(sessions))
 }
 
-/// The plan that removes mirrors of ours, whatever the annotations say.
-fn clearing(observed: &Observed, sessions: Option<&BTreeSet<SessionName>>) -> Plan {
-    let mut plan = Plan::default();
-    let OvsState::Present(ovs) = &observed.ovs else {
-        return plan;
+/// What shall be there when mirrors of ours are cleared, whatever the annotations say. Sessions that stay go on as the
+/// annotations say, since what they deliver may have depended on the others; or as they are, where nobody can tell.
+fn cleared(look: &mut Look, sessions: Option<&BTreeSet<SessionName>>) {
+    let Some(chosen) = sessions else {
+        look.desired = Desired::default();
+        look.desired.why = Some("cleared");
+        return;
     };
-    for (name, bridge) in &ovs.bridges {
-        for (row, mirror) in &bridge.mirrors {
-            let Some(mark) = &mirror.mark else { continue };
-            if sessions.is_some_and(|sessions| !sessions.contains(&mark.session)) {
-                continue;
-            }
-            let mirror = MirrorKey {
-                bridge: name.clone(),
-                session: mark.session.clone(),
-                output: mark.output.clone(),
-            };
-            plan.actions.push(Action {
-                mirror,
-                row: Some(row.clone()),
-                change: Change::Remove { why: "cleared" },
-            });
-        }
+    let mut stay = ours(&look.observed);
+    stay.retain(|session| !chosen.contains(session));
+    let desired = &mut look.desired;
+    desired.why = Some("cleared");
+    desired.mirrors.retain(|key, _| stay.contains(&key.session));
+    desired.copies.retain(|key, _| stay.contains(&key.session));
+    // An output that was made ready for a session that has no sources now stays so, and no other one is made ready.
+    let saved = &look.observed.saved;
+    let idle: BTreeSet<&SessionName> = desired
+        .sessions
+        .iter()
+        .filter(|state| state.present.is_empty())
+        .map(|state| &state.name)
+        .collect();
+    desired.outputs.retain(|device, output| {
+        output.of.retain(|key| !chosen.contains(&key.session));
+        let is_used = output.of.iter().any(|key| stay.contains(&key.session));
+        is_used
+            || (saved.contains_key(device)
+                && output.of.iter().any(|key| idle.contains(&key.session)))
+    });
+    let runs = |session: &SessionName| {
+        let mut states = desired.sessions.iter();
+        states.any(|state| state.name == *session && state.phase == SessionPhase::Running)
+    };
+    let unlisted = stay.into_iter().filter(|session| !runs(session));
+    let unlisted: Vec<SessionName> = unlisted.collect();
+    desired.held.extend(unlisted);
+}
+
+/// The sessions that something on this node is of.
+pub fn ours(observed: &Observed) -> BTreeSet<SessionName> {
+    let mut sessions = BTreeSet::new();
+    if let OvsState::Present(ovs) = &observed.ovs {
+        let mirrors = ovs
+            .bridges
+            .values()
+            .flat_map(|bridge| bridge.mirrors.values());
+        sessions.extend(mirrors.filter_map(|mirror| Some(mirror.mark.as_ref()?.session.clone())));
     }
-    plan
+    if let NftState::Present(seen) = &observed.nft {
+        let own = seen
+            .chains
+            .keys()
+            .filter_map(|name| match names::read(name) {
+                Named::Own { session, .. } => Some(SessionName::from_mark(session)),
+                _ => None,
+            });
+        sessions.extend(own);
+    }
+    sessions
 }
 
 /// Looks, acts and looks again, until there is nothing left to do.
@@ -356,55 +231,44 @@ fn act(
     gone: &BTreeSet<Vmid>,
     clear: Option<Option<&BTreeSet<SessionName>>>,
 ) -> Result<Done, Error> {
-    let mut actions: Vec<Action> = Vec::new();
-    let mut waiting: Option<(Client, Goal)> = None;
+    let mut done = Round::default();
     for _ in 0..TRIES {
-        let mut look = look(context, detail, gone).map_err(|error| after(&actions, error))?;
+        let mut look = look(context, detail, gone).map_err(|error| done.after(error))?;
         if let Some(sessions) = clear {
-            look.plan = clearing(&look.observed, sessions);
+            cleared(&mut look, sessions);
+            look.plan = plan(&look.desired, &look.observed);
         } else if let InForce::Unknown { why } = &look.in_force {
-            return Err(after(&actions, Error::NotInForce(why.clone())));
+            return Err(done.after(Error::NotInForce(why.clone())));
         }
-        let (ovs, mut client) = match (&look.observed.ovs, look.client.take()) {
-            (OvsState::Present(ovs), Some(client)) => (ovs, client),
-            // Where there have never been sessions there is nothing to lose either.
-            (OvsState::Failed(why), _)
-                if clear.is_some() || look.in_force.annotations().is_some() =>
-            {
-                return Err(after(&actions, Error::Ovs(why.clone())));
-            }
-            _ => {
-                return Ok(Done {
-                    look,
-                    actions,
-                    applied: Applied::Yes,
-                });
-            }
-        };
+        let has_sessions = clear.is_some() || look.in_force.annotations().is_some();
+        let mut faults = Vec::new();
         if !look.plan.is_done() {
-            let (now, goal) = match ovs::commit(&mut client, &look.plan, ovs, &context.comment) {
-                Ok(committed) => committed,
-                Err(ovs::Error::Conflict) => continue,
-                Err(error @ ovs::Error::Uncertain(_)) => return Err(Error::Uncertain(error)),
-                Err(error) => return Err(after(&actions, Error::Refused(error))),
-            };
-            actions.append(&mut look.plan.actions);
-            let now = now.map_err(|error| Error::NotVerified(ovs::chain(&error)))?;
-            waiting = Some((client, goal));
-            look.observed.ovs = OvsState::Present(now);
-            look.plan = match clear {
-                Some(sessions) => clearing(&look.observed, sessions),
-                None => plan(&look.desired, &look.observed),
-            };
+            match done.carry_out(context, &mut look, &mut faults) {
+                Ok(()) => {}
+                Err(Error::Conflicts) => continue,
+                Err(error) => return Err(done.after(error)),
+            }
         }
-        if look.plan.is_done() {
+        // Where there have never been sessions there is nothing to lose either.
+        if let (OvsState::Failed(why), true) = (&look.observed.ovs, has_sessions) {
+            if clear.is_some() || look.needs_ovs() {
+                faults.push(Error::Ovs(why.clone()));
+            }
+        }
+        if let (NftState::Failed(why), true) = (&look.observed.nft, has_sessions) {
+            faults.push(Error::NoNft(why.clone()));
+        }
+        if look.plan.is_done() || !faults.is_empty() {
             let patience = context.deadline.min(Instant::now() + context.patience);
-            let applied = waiting.map_or(Applied::Yes, |(client, goal)| {
+            let applied = done.waiting.take().map_or(Applied::Yes, |(client, goal)| {
                 ovs::wait(client, goal, patience)
             });
             return Ok(Done {
                 look,
-                actions,
+                actions: done.actions,
+                ports: done.ports,
+                tidy: done.tidy,
+                faults,
                 applied,
             });
         }
@@ -414,18 +278,162 @@ fn act(
             look.plan
         );
     }
-    Err(if actions.is_empty() {
+    Err(if done.is_empty() {
         Error::Conflicts
     } else {
         Error::NotVerified("it changes again and again".into())
     })
 }
 
-/// An error of a later round: what the earlier ones committed is there.
-fn after(actions: &[Action], error: Error) -> Error {
-    if actions.is_empty() {
-        error
-    } else {
-        Error::NotVerified(ovs::chain(&error))
+/// What has been done so far.
+#[derive(Default)]
+struct Round {
+    actions: Vec<Action>,
+    ports: Vec<PortChange>,
+    tidy: Option<&'static str>,
+    waiting: Option<(Client, Goal)>,
+}
+
+impl Round {
+    fn is_empty(&self) -> bool {
+        self.actions.is_empty() && self.ports.is_empty() && self.tidy.is_none()
     }
+
+    /// An error of a later round: what the earlier ones committed is there.
+    fn after(&self, error: Error) -> Error {
+        match error {
+            error if self.is_empty() => error,
+            error @ Error::Uncertain(_) => error,
+            error => Error::NotVerified(ovs::chain(&error)),
+        }
+    }
+
+    /// Carries a look's plan out and looks again. An output is made ready before anything is sent to it, and put
+    /// back after. What one part refuses does not keep the others from being done.
+    fn carry_out(
+        &mut self,
+        context: &Context,
+        look: &mut Look,
+        faults: &mut Vec<Error>,
+    ) -> Result<(), Error> {
+        let changes = std::mem::take(&mut look.plan.ports);
+        let (before, after): (Vec<PortChange>, Vec<PortChange>) = changes
+            .into_iter()
+            .partition(|change| matches!(change, PortChange::Prepare { .. }));
+        self.outputs(context, look, before, faults);
+        match self.mirrors(context, look) {
+            Ok(()) => {}
+            Err(Error::Conflicts) => return Err(Error::Conflicts),
+            Err(error) => faults.push(error),
+        }
+        let mut is_loaded = true;
+        if !look.plan.commands.is_empty() {
+            match load(&look.plan.commands, context.deadline) {
+                Ok(()) => {
+                    let (nft, rest) = look
+                        .plan
+                        .actions
+                        .drain(..)
+                        .partition(|action| action.mirror.bridge.is_none());
+                    look.plan.actions = rest;
+                    self.actions.extend::<Vec<Action>>(nft);
+                    self.tidy = self.tidy.or(look.plan.tidy);
+                }
+                // Between the look and the change something has come or gone; or the kernel cannot.
+                Err(error) => {
+                    is_loaded = false;
+                    faults.push(error);
+                }
+            }
+            look.observed.nft = nft::read::observe();
+        }
+        // As long as copies may still go there, an output stays one.
+        if is_loaded {
+            self.outputs(context, look, after, faults);
+        }
+        observe_outputs(&context.root, &look.desired, &mut look.observed);
+        look.plan = plan(&look.desired, &look.observed);
+        if !faults.is_empty() && self.has_moved(context, look) {
+            faults.clear();
+            return Err(Error::Conflicts);
+        }
+        Ok(())
+    }
+
+    /// Is a refusal no wonder, since a device has gone or come back meanwhile?
+    fn has_moved(&self, context: &Context, look: &Look) -> bool {
+        let desired = &look.desired;
+        let mut named: BTreeSet<_> = desired.outputs.keys().cloned().collect();
+        for copies in desired.copies.values() {
+            named.extend(copies.sources.keys().chain([&copies.device]).cloned());
+        }
+        let Ok(now) = linux::links_named(&named) else {
+            return false;
+        };
+        let is_same = |device, index| now.get(device).is_some_and(|link| link.index == index);
+        let copied = desired.copies.values().all(|copies| {
+            is_same(&copies.device, copies.index)
+                && copies.sources.keys().all(|device| now.contains_key(device))
+        });
+        let outputs = desired
+            .outputs
+            .iter()
+            .all(|(device, output)| is_same(device, output.index));
+        !(copied && outputs) && Instant::now() < context.deadline
+    }
+
+    fn outputs(
+        &mut self,
+        context: &Context,
+        look: &mut Look,
+        changes: Vec<PortChange>,
+        faults: &mut Vec<Error>,
+    ) {
+        for change in changes {
+            match outputs::carry_out(&context.root, &change, &mut look.observed.saved) {
+                Ok(()) if matches!(change, PortChange::Forget { .. }) => {}
+                Ok(()) => self.ports.push(change),
+                Err(error) => faults.push(Error::Output(error)),
+            }
+        }
+    }
+
+    /// Open vSwitch's part.
+    fn mirrors(&mut self, context: &Context, look: &mut Look) -> Result<(), Error> {
+        let is_ovs = |action: &Action| action.mirror.bridge.is_some();
+        let (OvsState::Present(ovs), Some(mut client)) = (&look.observed.ovs, look.client.take())
+        else {
+            return Ok(());
+        };
+        if !look.plan.actions.iter().any(is_ovs) {
+            return Ok(());
+        }
+        let (now, goal) = match ovs::commit(&mut client, &look.plan, ovs, &context.comment) {
+            Ok(committed) => committed,
+            Err(ovs::Error::Conflict) => return Err(Error::Conflicts),
+            Err(error @ ovs::Error::Uncertain(_)) => return Err(Error::Uncertain(error)),
+            Err(error) => return Err(Error::Refused(error)),
+        };
+        let (ovs, rest) = look.plan.actions.drain(..).partition(is_ovs);
+        look.plan.actions = rest;
+        self.actions.extend::<Vec<Action>>(ovs);
+        let now = now.map_err(|error| Error::NotVerified(ovs::chain(&error)))?;
+        self.waiting = Some((client, goal));
+        look.observed.ovs = OvsState::Present(now);
+        Ok(())
+    }
+}
+
+/// nftables' part, in one transaction.
+fn load(commands: &[crate::core::nft::Command], deadline: Instant) -> Result<(), Error> {
+    let commands =
+        nft::json::commands(commands).map_err(|error| Error::NoNft(error.to_string()))?;
+    let json = serde_json::to_vec(&commands).map_err(|error| Error::NoNft(error.to_string()))?;
+    nft::run::load(&json, deadline).map_err(|source| {
+        let is_refusal = matches!(source, nft::run::Error::Refused { .. });
+        let missing = is_refusal
+            .then(|| nft::diagnose::diagnose(deadline))
+            .flatten();
+        Error::Nft { missing, source }
+    })
 }

@@ -8,11 +8,12 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::apply::{self, Context, Done, Trigger};
+use crate::apply::{self, Done, Trigger};
 use crate::core::model::{NodeName, Vmid, printable};
 use crate::core::state::{Fault, SessionPhase, SessionState};
 use crate::linux::{Ended, supervise};
 use crate::lock::Moment;
+use crate::look::Context;
 use crate::ovs::{Applied, chain};
 use crate::report::{self, Out};
 
@@ -90,11 +91,17 @@ fn tell(done: &Done, trigger: &Trigger, vmid: Vmid) {
         out.line(&format!("pve-span: {line}"));
         log::info!("guest {vmid}: {line}");
     }
+    for change in &done.ports {
+        log::info!("guest {vmid}: {change}");
+    }
     if done.applied == Applied::NotYet {
         log::warn!("{}", apply::NOT_YET);
     }
     if let Some(notice) = done.look.in_force.notice() {
         log::warn!("{notice}");
+    }
+    for fault in &done.faults {
+        log::error!("guest {vmid}: {}", chain(fault));
     }
     for problem in &done.look.plan.problems {
         log::error!("{}: {}", problem.session, problem.text);
@@ -109,17 +116,12 @@ fn tell(done: &Done, trigger: &Trigger, vmid: Vmid) {
 fn concerning(done: &Done, vmid: Vmid) -> Vec<String> {
     let mut lines = Vec::new();
     for state in &done.look.desired.sessions {
-        let name = &state.name;
         let is_source = state
             .present
             .iter()
             .any(|source| source.nic.is_some_and(|nic| nic.vmid == vmid));
-        match &state.phase {
-            SessionPhase::Refused(why) if is_source => {
-                lines.push(format!("{name} is refused: {why}"))
-            }
-            SessionPhase::Running => lines.extend(of_running(state, vmid, is_source)),
-            _ => {}
+        if state.phase == SessionPhase::Running {
+            lines.extend(of_running(state, vmid, is_source));
         }
     }
     lines

@@ -17,6 +17,8 @@ pub mod inforce;
 pub mod linux;
 pub mod lock;
 pub mod log;
+pub mod look;
+pub mod outputs;
 pub mod ovs;
 pub mod pve;
 pub mod report;

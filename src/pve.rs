@@ -142,6 +142,26 @@ impl Pve {
         }
     }
 
+    /// Reads more guests' configs into what is known already.
+    pub fn add_guests(
+        &self,
+        cluster: &mut Cluster,
+        guests: &BTreeSet<Vmid>,
+        migrated_from: Option<&NodeName>,
+    ) {
+        for vmid in guests {
+            let placements = cluster.placements.as_ref().ok();
+            let placement = placements.and_then(|all| all.get(vmid)).cloned();
+            let guest = self.guest(
+                *vmid,
+                placement.as_ref(),
+                migrated_from,
+                &mut cluster.warnings,
+            );
+            cluster.guests.insert(*vmid, guest);
+        }
+    }
+
     fn read(&self, name: &str) -> Known<String> {
         files::read_text(&self.path(name)).map_err(|error| Unknown(chain(&error)))
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IsTerminal, Write};
 
+use crate::apply::Done;
 use crate::core::model::{MAX_LISTED, printable};
 use crate::core::plan::{Action, Change};
 use crate::core::state::{MirrorKey, Taken};
@@ -217,6 +218,17 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
+/// All that was done, in words.
+pub fn done(done: &Done) -> Vec<String> {
+    let ports = done.ports.iter().map(ToString::to_string);
+    let tidy = done.tidy.map(str::to_owned);
+    changes(&done.actions)
+        .into_iter()
+        .chain(ports)
+        .chain(tidy)
+        .collect()
+}
+
 /// The changes in words, one line a session.
 pub fn changes(actions: &[Action]) -> Vec<String> {
     let mut mirrors: BTreeMap<&MirrorKey, Vec<&Change>> = BTreeMap::new();
@@ -245,7 +257,11 @@ pub fn changes(actions: &[Action]) -> Vec<String> {
 }
 
 fn mirror_in_words(key: &MirrorKey, changes: &[&Change]) -> String {
-    let place = format!("{} (ovs, {})", printable(&key.output), key.bridge);
+    let output = printable(&key.output);
+    let place = match &key.bridge {
+        Some(bridge) => format!("{output} (ovs, {bridge})"),
+        None => format!("{output} (nft)"),
+    };
     let sources = |kind: fn(Option<Taken>, Option<Taken>) -> bool| {
         let chosen = changes.iter().filter_map(move |change| match change {
             Change::SetSource {
@@ -315,14 +331,26 @@ fn mirror_in_words(key: &MirrorKey, changes: &[&Change]) -> String {
     for change in changes {
         match change {
             Change::SetAll { all: true } => {
-                parts.push(format!("mirrors everything on {} to {place}", key.bridge))
+                let bridge = key
+                    .bridge
+                    .as_ref()
+                    .map_or("the bridge", |bridge| bridge.as_str());
+                parts.push(format!("mirrors everything on {bridge} to {place}"));
             }
             Change::SetOutput { .. } if !created => parts.push(format!("{place}: {change}")),
-            Change::SetVlans { .. } | Change::SetSnaplen { .. } | Change::SetAll { all: false } => {
+            Change::Renew => parts.push(format!("{place}: {change}")),
+            Change::SetFrames { .. } if join.is_empty() => parts.push(format!("{place}: {change}")),
+            Change::SetFrames { .. }
+            | Change::SetVlans { .. }
+            | Change::SetSnaplen { .. }
+            | Change::SetAll { all: false } => {
                 parts.push(change.to_string());
             }
             _ => {}
         }
+    }
+    if parts.is_empty() && created {
+        parts.push(format!("reserves {place} for copies"));
     }
     parts.join(", ")
 }

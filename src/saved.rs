@@ -89,7 +89,7 @@ mod tests {
         let tap = PortSettings {
             index: 12,
             flags: Some(BridgeFlags {
-                learning: Switch::Off,
+                flood: Switch::Off,
                 ..BridgeFlags::default()
             }),
             offloads: ["tx-tcp-segmentation".to_owned()].into(),
@@ -148,10 +148,10 @@ mod tests {
   "tap200i1": {
     "index": 12,
     "flags": {
-      "learning": "off",
-      "flood": "on",
+      "flood": "off",
       "mcast_flood": "on",
-      "bcast_flood": "on"
+      "bcast_flood": "on",
+      "forwarding": "on"
     },
     "offloads": [
       "tx-tcp-segmentation"

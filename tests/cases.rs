@@ -204,6 +204,9 @@ fn read_node(text: &str) -> (Observed, Assumptions) {
             _ => panic!("what is `{line}`?"),
         }
     }
+    for (number, link) in observed.links.values_mut().enumerate() {
+        link.index = u32::try_from(number).unwrap() + 1;
+    }
     observed.ovs = OvsState::Present(Ovs {
         bridges,
         caught_up: true,

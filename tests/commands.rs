@@ -28,7 +28,7 @@ fn plan_shows_what_apply_does_and_then_nothing() {
          vmbr2 dmz → 200/net1: create mirror\n\
          vmbr2 dmz → 200/net1: output tap200i1\n\
          vmbr2 dmz → 200/net1: + source 101/net0 (tap101i0), both\n\
-         vmbr2 dmz → 200/net1: + source 102/net0 (tap102i0), both\n"
+         vmbr2 dmz → 200/net1: + source 102/net0 (tap102i0), both\noutput 200/net1 (tap200i1): offloads off, for frames as on a wire\n"
     );
     assert_eq!(mirrors(&node), [] as [&str; 0], "a plan changes nothing");
     let (code, out, err) = run(&node, &["apply"]);
@@ -36,7 +36,7 @@ fn plan_shows_what_apply_does_and_then_nothing() {
         (code, out.as_str(), err.as_str()),
         (
             0,
-            "dmz: mirrors 101/net0, 102/net0 to 200/net1 (ovs, vmbr2)\n",
+            "dmz: mirrors 101/net0, 102/net0 to 200/net1 (ovs, vmbr2)\noutput 200/net1 (tap200i1): offloads off, for frames as on a wire\n",
             ""
         )
     );
@@ -132,10 +132,15 @@ fn check_tells_every_fault_and_exits_accordingly() {
     assert_eq!(report["diagnostics"][0]["hint"], "did you mean `source`?");
     assert_eq!(report["diagnostics"][0]["column"], 1);
 
-    node.span_cfg("[dmz]\nsource = 101\noutput = 200/net1\nfilter = tcp port 80\n");
+    node.span_cfg("[dmz]\nsource = 101\noutput = 200/net1\nfilter = tcp port 80\nsnaplen = 64\n");
     let (code, out, _) = run(&node, &["check"]);
     assert_eq!(code, 1, "valid, but not what was asked for");
-    assert!(out.contains("session dmz is refused: `filter` needs the nft engine, which this version does not have"), "{out}");
+    assert!(
+        out.contains(
+            "`snaplen` is refused: the nft engine, which `filter` needs, does not cut frames"
+        ),
+        "{out}"
+    );
 
     // Guest configs that are not understood are named, and do not make span.cfg invalid.
     node.span_cfg(SPAN_CFG);
@@ -192,7 +197,7 @@ fn status_tells_how_each_session_does() {
     assert_eq!(
         frames(lines[0]),
         [
-            "SESSION", "STATE", "SOURCES", "OUTPUT", "ENGINE", "FRAMES", "BYTES"
+            "SESSION", "STATE", "SOURCES", "OUTPUT", "ENGINE", "FRAMES", "BYTES", "RATE"
         ]
     );
     assert!(
@@ -326,7 +331,7 @@ fn tables_fit_a_terminal_and_have_colour_only_there() {
         script.args(["-q", "-e", "-c", &command, "/dev/null"]);
         lab::run(script, "").replace('\r', "")
     };
-    for columns in [60, 80, 200] {
+    for columns in [70, 80, 200] {
         let plain = on_terminal(columns, "NO_COLOR=1");
         let widest = plain
             .lines()

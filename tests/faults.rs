@@ -171,7 +171,8 @@ fn committed_but_not_yet_applied_is_told_apart() {
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(
         scene::stdout(&output),
-        "dmz: mirrors 101/net0 to 200/net1 (ovs, vmbr2)\n"
+        "dmz: mirrors 101/net0 to 200/net1 (ovs, vmbr2)\n\
+         output 200/net1 (tap200i1): offloads off, for frames as on a wire\n"
     );
     assert_eq!(
         stderr(&node, &output),
@@ -234,6 +235,7 @@ fn somebody_elses_mirror_to_the_same_port_is_said_and_left_alone() {
     assert_eq!(
         told(&output),
         "dmz: mirrors 101/net0 to 200/net1 (ovs, vmbr2)\n\
+         output 200/net1 (tap200i1): offloads off, for frames as on a wire\n\
          dmz: note: 200/net1 is also the output of mirror `theirs`, which is not pve-span's: its frames arrive there too, and it \
          is left alone\n"
     );
@@ -251,6 +253,7 @@ fn observed(node: &Node) -> (Observed, ovs::Client) {
         Observed {
             links: node.inside(|| linux::links().unwrap()),
             ovs,
+            ..Observed::default()
         },
         client.unwrap(),
     )

@@ -102,16 +102,3 @@ fn but_a_session_that_a_valid_file_no_longer_lists_is_removed() {
     hook(&node, 101, "post-start");
     assert_eq!(mirrors(&node), [] as [&str; 0]);
 }
-
-#[test]
-fn a_session_that_this_version_cannot_serve_keeps_what_it_mirrors() {
-    let node = node();
-    node.span_cfg(&SPAN_CFG.replace("[two]", "filter = tcp\n[two]"));
-    let (out, err) = hook(&node, 101, "post-start");
-    assert_eq!(out, "");
-    assert_eq!(
-        err,
-        "pve-span: warning: dmz is refused: `filter` needs the nft engine, which this version does not have\n"
-    );
-    assert_eq!(mirrors(&node).len(), 2);
-}

@@ -62,7 +62,8 @@ proptest! {
         let OvsState::Present(ovs) = &observed.ovs else { unreachable!() };
         for action in &plan.actions {
             if let Some(row) = &action.row {
-                let mirror = &ovs.bridges[&action.mirror.bridge].mirrors[row];
+                let bridge = action.mirror.bridge.as_ref().unwrap();
+                let mirror = &ovs.bridges[bridge].mirrors[row];
                 prop_assert_eq!(mirror.mark.as_ref().map(|mark| &mark.session), Some(&action.mirror.session));
             }
         }
@@ -90,6 +91,8 @@ proptest! {
         let shuffled = node.shuffled(seed);
         let (one, other) = (desired(&node, &nobody_gone()), desired(&shuffled, &nobody_gone()));
         prop_assert_eq!(one.mirrors, other.mirrors);
+        prop_assert_eq!(one.copies, other.copies);
+        prop_assert_eq!(one.outputs, other.outputs);
         prop_assert_eq!(one.held, other.held);
     }
 
@@ -99,7 +102,7 @@ proptest! {
         let all = node.observed();
         let few = match Interest::of(&annotations) {
             Interest::Everything => return Ok(()),
-            Interest::EveryGuest => by_name_only(&all),
+            Interest::EveryGuest(sensors) => by_name_only(&all, &sensors),
             Interest::Only(scope) => restricted(&all, &scope),
         };
         let of = |observed: &Observed| plan(&resolve(&annotations, &node.cluster(), observed, &nobody_gone()), observed);

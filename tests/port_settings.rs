@@ -60,7 +60,7 @@ fn there_and_back(node: &Node, device: &str) {
         .collect();
     assert_eq!(left, Vec::<String>::new());
     let link = said(node, &format!("bridge -d link show dev {device}"));
-    for flag in ["learning", "flood", "mcast_flood", "bcast_flood"] {
+    for flag in ["flood", "mcast_flood", "bcast_flood"] {
         assert!(link.contains(&format!(" {flag} off ")), "{flag}: {link}");
     }
     let changed = node.inside(|| read(&port)).unwrap();
@@ -113,7 +113,6 @@ fn what_an_administrator_had_off_stays_off() {
         said(&node, &format!("ethtool -K {device} tso off"));
         let was = node.inside(|| read(&name(device))).unwrap();
         let flags = BridgeFlags {
-            learning: Switch::Off,
             mcast_flood: Switch::Off,
             ..BridgeFlags::default()
         };

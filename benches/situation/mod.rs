@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use super::calls::{check, line};
 use super::hyperfine::{Effort, Timed, medians};
-use super::lab::{Guest, Nic, Node, binary, try_run};
+use super::lab::{Guest, Nic, Node};
 
 /// The guest that starts and stops.
 const VMID: u32 = 101;
 /// The sensor; its monitor NIC is net1.
 const SENSOR: u32 = 9000;
+const CLEAR: &str = "ovs-vsctl clear Bridge vmbr2 mirrors";
 const PEER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/ovs-vsctl-mirror.sh");
 
 /// How the guests are plugged into the bridge.
@@ -95,9 +97,9 @@ impl Situation {
     /// Builds the node, measures, and takes the node away again.
     pub fn measure(&self, effort: Effort) -> Result<Measured, String> {
         let node = self.build();
-        check(&node, "post-start", "mirrors 101/net0")?;
-        check(&node, "post-start", "")?;
-        check(&node, "pre-stop", "no longer mirrors")?;
+        check(&node, VMID, "post-start", "mirrors 101/net0")?;
+        check(&node, VMID, "post-start", "")?;
+        check(&node, VMID, "pre-stop", "no longer mirrors")?;
         let environment = match self.source {
             Source::Guest => ("MIRROR_SOURCE", "guest"),
             Source::Tag => ("MIRROR_SOURCE", "bridge"),
@@ -111,7 +113,7 @@ impl Situation {
                 timed(&|phase| hook(&node, phase)),
                 timed(&|phase| format!("{PEER} {VMID} {phase}")),
             ];
-            let [ours, script] = medians(&node, &[environment], effort, &commands)?;
+            let [ours, script] = medians(&node, &[environment], CLEAR, effort, &commands)?;
             Ok(Pair { ours, script })
         };
         let hooks: Result<Vec<Pair>, String> = HOOKS.iter().map(measure).collect();
@@ -157,7 +159,7 @@ impl Situation {
         };
         let (prepare, change) = match self.source {
             Source::Guest => (
-                "ovs-vsctl clear Bridge vmbr2 mirrors".to_owned(),
+                CLEAR.to_owned(),
                 format!(
                     "--id=@source get Port {port} -- --id=@output get Port tap{SENSOR}i1 \
                      -- --id=@mirror create Mirror name=span0 select-src-port=@source select-dst-port=@source output-port=@output \
@@ -179,36 +181,11 @@ impl Situation {
             line: format!("ovs-vsctl {wait}-- {change}"),
             prepare: prepare.clone(),
         });
-        let [with, without] = medians(node, &[], effort, &commands)?;
+        let [with, without] = medians(node, &[], CLEAR, effort, &commands)?;
         Ok(with.saturating_sub(without))
     }
 }
 
 fn hook(node: &Node, phase: &str) -> String {
-    format!(
-        "{} {VMID} {phase} --root {}",
-        binary().display(),
-        node.root().display()
-    )
-}
-
-/// Fast and wrong is not worth measuring: the hook must say that it does what its time is taken of.
-fn check(node: &Node, phase: &str, says: &str) -> Result<(), String> {
-    let output = try_run(node.hook_command(VMID, phase), "");
-    let (out, err) = (
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
-    let as_expected = if says.is_empty() {
-        out.is_empty()
-    } else {
-        out.contains(says)
-    };
-    if as_expected && err.is_empty() && output.status.success() {
-        Ok(())
-    } else {
-        Err(format!(
-            "{phase} should have said `{says}`, and said: {out}{err}"
-        ))
-    }
+    line(node, &format!("{VMID} {phase}"))
 }

@@ -75,16 +75,17 @@ pub fn tcp(node: &Node, time: Duration) -> Result<f64, String> {
 pub fn blind(bridge: Bridge, runs: usize) -> Result<Vec<Duration>, String> {
     let (node, name) = node_with(bridge);
     let vm = |vmid, n| Guest::vm(vmid).net(n, &format!("virtio,bridge={name}"));
-    node.add_all([&vm(300, 0), &vm(301, 0), &vm(200, 1)]);
-    node.start_guests([301, 200]);
+    node.add_all([&vm(300, 0), &vm(301, 0), &vm(302, 0), &vm(200, 1)]);
+    node.start_guests([301, 302, 200]);
     apply(&node, "[blind]\nsource = 300\noutput = 200/net1\n")?;
     let mut times = Vec::new();
     for turn in 0..runs {
         let mut sensor = node.capture("200/net1");
         // So that the bridge knows the peer, and floods nothing to the sensor.
+        let mut witness = node.capture("302/net0");
         let hello = Frame::new(node.mac("301/net0"), Mac::BROADCAST).carrying("hello");
         node.send("301/net0", &hello);
-        sensor.wait_for(|frame| frame.contains("hello"));
+        witness.wait_for(|frame| frame.contains("hello"));
         node.start_guest(300);
         let began = Instant::now();
         let token = format!("blind-{turn}");

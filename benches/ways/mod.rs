@@ -14,8 +14,6 @@ pub const PEER_DEVICE: &str = "veth301i0";
 /// The port of the sensor.
 pub const SENSOR_DEVICE: &str = "tap200i1";
 
-const SESSION: &str = "[throughput]\nsource = 300\noutput = 200/net1\n";
-
 /// The two kinds of bridges.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Bridge {
@@ -40,24 +38,39 @@ impl Bridge {
 pub enum Way {
     /// None: the baseline.
     Unmirrored,
-    /// nftables' `dup`.
-    Nft,
-    /// The same, the sensor's port without offloads, so that frames are cut as for a wire.
-    NftWireTrue,
+    /// By `pve-span apply`, with this engine.
+    PveSpan(Engine, Wire),
     /// The recipe of the guides: tc filters that take everything, and mirred.
     Tc,
-    /// A mirror of Open vSwitch, by `pve-span apply`.
-    OvsMirror,
+}
+
+/// What pve-span mirrors with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// nftables' `dup`.
+    Nft,
+    /// A mirror of Open vSwitch.
+    Ovs,
+}
+
+/// Does the kernel cut frames as for a wire before they reach the sensor?
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Wire {
+    /// `wire = yes`, as it is without the line.
+    Yes,
+    /// `wire = no`
+    No,
 }
 
 /// What is compared, each bridge's baseline first.
-pub const COMPARED: [(Bridge, Way); 6] = [
+pub const COMPARED: [(Bridge, Way); 7] = [
     (Bridge::Linux, Way::Unmirrored),
-    (Bridge::Linux, Way::Nft),
-    (Bridge::Linux, Way::NftWireTrue),
+    (Bridge::Linux, Way::PveSpan(Engine::Nft, Wire::No)),
+    (Bridge::Linux, Way::PveSpan(Engine::Nft, Wire::Yes)),
     (Bridge::Linux, Way::Tc),
     (Bridge::Ovs, Way::Unmirrored),
-    (Bridge::Ovs, Way::OvsMirror),
+    (Bridge::Ovs, Way::PveSpan(Engine::Ovs, Wire::No)),
+    (Bridge::Ovs, Way::PveSpan(Engine::Ovs, Wire::Yes)),
 ];
 
 impl Way {
@@ -65,26 +78,38 @@ impl Way {
     pub fn name(self) -> &'static str {
         match self {
             Way::Unmirrored => "unmirrored",
-            Way::Nft => "nftables dup",
-            Way::NftWireTrue => "nftables dup, as on a wire",
+            Way::PveSpan(Engine::Nft, Wire::No) => "pve-span, nft, wire = no",
+            Way::PveSpan(Engine::Nft, Wire::Yes) => "pve-span, nft, wire = yes",
+            Way::PveSpan(Engine::Ovs, Wire::No) => "pve-span, ovs, wire = no",
+            Way::PveSpan(Engine::Ovs, Wire::Yes) => "pve-span, ovs, wire = yes",
             Way::Tc => "tc mirred",
-            Way::OvsMirror => "pve-span, ovs",
         }
     }
 
     fn set_up(self, node: &Node) -> Result<(), String> {
         match self {
-            Way::Unmirrored => {}
-            Way::Nft => nft(node),
-            Way::NftWireTrue => {
-                nft(node);
-                node.ethtool(&["-K", SENSOR_DEVICE, "tso", "off", "gso", "off"]);
-                node.ethtool(&["-K", SENSOR_DEVICE, "tx", "off", "sg", "off"]);
+            Way::Unmirrored => Ok(()),
+            Way::PveSpan(engine, wire) => {
+                let engine = match engine {
+                    Engine::Nft => "nft",
+                    Engine::Ovs => "ovs",
+                };
+                let wire = match wire {
+                    Wire::Yes => "yes",
+                    Wire::No => "no",
+                };
+                apply(
+                    node,
+                    &format!(
+                        "[throughput]\nsource = 300\noutput = 200/net1\nengine = {engine}\nwire = {wire}\n"
+                    ),
+                )
             }
-            Way::Tc => tc(node),
-            Way::OvsMirror => apply(node, SESSION)?,
+            Way::Tc => {
+                tc(node);
+                Ok(())
+            }
         }
-        Ok(())
     }
 }
 
@@ -131,18 +156,6 @@ pub fn apply(node: &Node, span_cfg: &str) -> Result<(), String> {
         node.settle();
     }
     Ok(())
-}
-
-/// By hand, as pve-span's own table has it.
-fn nft(node: &Node) {
-    let chain = |hook: &str| {
-        format!(
-            "chain {hook} {{\n type filter hook {hook} device \"{SOURCE_DEVICE}\" priority 0;\n \
-             dup to \"{SENSOR_DEVICE}\"\n }}\n"
-        )
-    };
-    let chains = chain("ingress") + &chain("egress");
-    node.nft(&format!("table netdev by-hand {{\n{chains}}}\n"));
 }
 
 fn tc(node: &Node) {

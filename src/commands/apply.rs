@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::{Format, context, faults, notice};
 use crate::apply::{Done, Error, NOT_YET, Trigger, reconcile};
-use crate::core::plan::{Action, Problem};
-use crate::core::state::{Fault, SessionPhase, SessionState};
+use crate::core::plan::{Action, PortChange, Problem};
+use crate::core::state::{Fault, SessionState};
 use crate::inforce::InForce;
 use crate::lock::Moment;
 use crate::ovs::Applied;
@@ -17,6 +17,7 @@ use crate::report::{self, Out};
 struct Report<'a> {
     notice: Option<&'a str>,
     actions: &'a [Action],
+    ports: &'a [PortChange],
     applied: bool,
     problems: &'a [Problem],
     remarks: &'a [Problem],
@@ -42,15 +43,14 @@ pub(super) fn print(done: &Done, format: Format) {
         out.json(&Report {
             notice: look.in_force.notice(),
             actions: &done.actions,
+            ports: &done.ports,
             applied: done.applied == Applied::Yes,
             problems: &look.plan.problems,
             remarks: &look.plan.remarks,
             sessions: &look.desired.sessions,
         });
     } else {
-        report::changes(&done.actions)
-            .iter()
-            .for_each(|line| out.line(line));
+        report::done(done).iter().for_each(|line| out.line(line));
         for remark in &look.plan.remarks {
             out.line(&format!("{}: note: {}", remark.session, remark.text));
         }
@@ -58,10 +58,11 @@ pub(super) fn print(done: &Done, format: Format) {
             InForce::NotConfigured { path } => {
                 out.line(&format!("nothing to do: there is no {}", path.display()))
             }
-            _ if done.actions.is_empty() => out.line("nothing to do"),
+            _ if done.is_empty() && done.faults.is_empty() => out.line("nothing to do"),
             _ => {}
         }
     }
+    done.tell_faults();
     if done.applied == Applied::NotYet {
         log::warn!("{NOT_YET}");
     }
@@ -78,8 +79,7 @@ pub(super) fn print(done: &Done, format: Format) {
 /// Is everything that span.cfg asks for done, as far as guests are running?
 fn is_whole(done: &Done) -> bool {
     let refused = |state: &SessionState| {
-        matches!(state.phase, SessionPhase::Refused(_))
-            || !state.unplugged.is_empty()
+        !state.unplugged.is_empty()
             || state
                 .outputs
                 .iter()
@@ -89,6 +89,7 @@ fn is_whole(done: &Done) -> bool {
     let by_the_file = !matches!(done.look.in_force, InForce::LastGood { .. });
     by_the_file
         && done.applied == Applied::Yes
+        && done.faults.is_empty()
         && done.look.plan.problems.is_empty()
         && !done.look.desired.sessions.iter().any(refused)
 }

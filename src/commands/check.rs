@@ -7,12 +7,12 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::Format;
-use crate::apply::now;
 use crate::core::annotations;
 use crate::core::diagnostic::{Diagnostic, Severity};
 use crate::core::resolve::references;
 use crate::files;
 use crate::inforce::{self, InForce};
+use crate::look::now;
 use crate::ovs::chain;
 use crate::pve::{Pve, Questions, SPAN_CFG, Whose};
 use crate::report::Out;

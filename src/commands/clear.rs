@@ -9,14 +9,16 @@ use super::{Format, context, notice};
 use crate::apply::{self, Error, NOT_YET};
 use crate::core::diagnostic::did_you_mean;
 use crate::core::model::{SessionName, printable};
-use crate::core::plan::Action;
+use crate::core::plan::{Action, PortChange};
 use crate::core::state::OvsState;
+use crate::look::{Context, Detail, look};
 use crate::ovs::Applied;
 use crate::report::{self, Out};
 
 #[derive(Serialize)]
 struct Report<'a> {
     actions: &'a [Action],
+    ports: &'a [PortChange],
     applied: bool,
 }
 
@@ -40,14 +42,13 @@ pub fn run(root: &Path, sessions: &[String], format: Format) -> Result<u8, Error
     if format == Format::Json {
         out.json(&Report {
             actions: &done.actions,
+            ports: &done.ports,
             applied: done.applied == Applied::Yes,
         });
-    } else if done.actions.is_empty() {
+    } else if done.is_empty() && done.faults.is_empty() {
         out.line("nothing to clear");
     } else {
-        report::changes(&done.actions)
-            .iter()
-            .for_each(|line| out.line(line));
+        report::done(&done).iter().for_each(|line| out.line(line));
     }
     let listed = done
         .look
@@ -69,16 +70,17 @@ pub fn run(root: &Path, sessions: &[String], format: Format) -> Result<u8, Error
             returning.join(", ")
         );
     }
+    done.tell_faults();
     if done.applied == Applied::NotYet {
         log::warn!("{NOT_YET}");
-        return Ok(1);
     }
-    Ok(0)
+    let is_cleared = done.applied == Applied::Yes && done.faults.is_empty();
+    Ok(u8::from(!is_cleared))
 }
 
 /// Does span.cfg or a mirror of ours know each of the names?
-fn all_known(context: &apply::Context, chosen: &BTreeSet<SessionName>) -> Result<bool, Error> {
-    let look = apply::look(context, apply::Detail::Mirrors, &BTreeSet::new())?;
+fn all_known(context: &Context, chosen: &BTreeSet<SessionName>) -> Result<bool, Error> {
+    let look = look(context, Detail::Mirrors, &BTreeSet::new())?;
     let mut known: BTreeSet<String> = BTreeSet::new();
     if let Some(annotations) = look.in_force.annotations() {
         known.extend(
@@ -88,20 +90,11 @@ fn all_known(context: &apply::Context, chosen: &BTreeSet<SessionName>) -> Result
                 .map(|name| name.as_str().to_owned()),
         );
     }
-    match &look.observed.ovs {
-        OvsState::Present(ovs) => {
-            let mirrors = ovs
-                .bridges
-                .values()
-                .flat_map(|bridge| bridge.mirrors.values());
-            known.extend(
-                mirrors
-                    .filter_map(|mirror| Some(mirror.mark.as_ref()?.session.as_str().to_owned())),
-            );
-        }
-        OvsState::Failed(why) => return Err(Error::Ovs(why.clone())),
-        OvsState::Absent(_) => {}
+    if let OvsState::Failed(why) = &look.observed.ovs {
+        return Err(Error::Ovs(why.clone()));
     }
+    let ours = apply::ours(&look.observed);
+    known.extend(ours.iter().map(|session| session.as_str().to_owned()));
     let mut all = true;
     for name in chosen.iter().filter(|name| !known.contains(name.as_str())) {
         let hint = did_you_mean(name.as_str(), known.iter().map(String::as_str))

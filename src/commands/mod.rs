@@ -5,6 +5,7 @@ mod check;
 mod clear;
 mod plan;
 mod ports;
+mod rate;
 mod status;
 
 use std::path::Path;
@@ -17,8 +18,8 @@ pub use plan::run as plan;
 pub use ports::run as ports;
 pub use status::run as status;
 
-use crate::apply::{Context, Look};
-use crate::core::state::{OutputState, SessionPhase, SessionState};
+use crate::core::state::{OutputState, SessionState};
+use crate::look::{Context, Look};
 use crate::report::Out;
 
 /// How a command prints what it has to say.
@@ -60,11 +61,6 @@ fn notice(look: &Look) {
 /// Says below the rest what keeps a session from being whole.
 fn faults(state: &SessionState) -> Vec<String> {
     let mut lines = Vec::new();
-    if let SessionPhase::Refused(why) = &state.phase {
-        lines.push(format!(
-            "refused: {why}; what is mirrored now stays as it is"
-        ));
-    }
     lines.extend(state.outputs.iter().flat_map(OutputState::faults));
     lines.extend(
         state

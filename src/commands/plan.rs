@@ -6,10 +6,11 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{Format, context, line_per_session, notice};
-use crate::apply::{Detail, Error, look};
+use crate::apply::Error;
 use crate::core::plan::Plan;
 use crate::core::state::{OvsState, SessionState};
 use crate::inforce::InForce;
+use crate::look::{Detail, look};
 use crate::report::Out;
 
 #[derive(Serialize)]
@@ -31,7 +32,7 @@ pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
         return Err(Error::NotInForce(why.clone()));
     }
     notice(&look);
-    if let OvsState::Failed(why) = &look.observed.ovs {
+    if let (OvsState::Failed(why), true) = (&look.observed.ovs, look.needs_ovs()) {
         return Err(Error::Ovs(why.clone()));
     }
     if format == Format::Json {

@@ -6,10 +6,11 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{Format, context, notice};
-use crate::apply::{Detail, Error, Look, look};
+use crate::apply::Error;
 use crate::core::model::{GuestKind, IfName, NicId, VlanSet};
 use crate::core::ports::{BridgeKind, PluggedNic, Port, PortMap};
 use crate::core::state::{OvsState, SessionState};
+use crate::look::{Detail, Look, look};
 use crate::report::{self, Out, Row};
 
 #[derive(Serialize)]
@@ -161,6 +162,7 @@ fn row(entry: &Entry<'_>) -> Row {
     let kind = match entry.kind {
         Some(BridgeKind::Ovs) => "ovs",
         Some(BridgeKind::Linux) => "linux",
+        Some(BridgeKind::None) => "-",
         None => "?",
     };
     let mut part_of: Vec<String> = entry

@@ -5,13 +5,17 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::rate::{Measured, Rate};
 use super::{Format, context, faults, notice};
-use crate::apply::{Detail, Error, Look, look};
+use crate::apply::Error;
+use crate::core::copies::CopyKey;
 use crate::core::model::SessionName;
+use crate::core::nft::{NftState, names};
 use crate::core::state::{
     Fault, OutputState, OvsState, SessionPhase, SessionState, SourceState, Statistics,
 };
 use crate::inforce::InForce;
+use crate::look::{Detail, Look, look};
 use crate::report::{self, Out, Row};
 
 /// How a session does.
@@ -24,8 +28,6 @@ enum Health {
     Idle,
     /// Something that should be mirrored is not.
     Degraded,
-    /// This version cannot serve it.
-    Refused,
     /// Switched off in span.cfg.
     Disabled,
     /// Its time is over.
@@ -34,7 +36,7 @@ enum Health {
 
 impl Health {
     fn is_healthy(self) -> bool {
-        !matches!(self, Self::Degraded | Self::Refused)
+        self != Self::Degraded
     }
 
     fn word(self) -> &'static str {
@@ -42,7 +44,6 @@ impl Health {
             Self::Active => "active",
             Self::Idle => "idle",
             Self::Degraded => "degraded",
-            Self::Refused => "refused",
             Self::Disabled => "disabled",
             Self::Expired => "expired",
         }
@@ -51,7 +52,7 @@ impl Health {
     fn look(self) -> report::Look {
         match self {
             Self::Active => report::Look::Good,
-            Self::Degraded | Self::Refused => report::Look::Bad,
+            Self::Degraded => report::Look::Bad,
             _ => report::Look::Plain,
         }
     }
@@ -85,6 +86,8 @@ struct Output<'a> {
     state: &'a OutputState,
     frames: Option<u64>,
     bytes: Option<u64>,
+    /// Of what nftables copies; Open vSwitch tells new figures every few seconds only.
+    rate: Option<Rate>,
 }
 
 /// Exit codes: 0 every session is healthy, 1 one is not, 2 cannot tell.
@@ -96,17 +99,18 @@ pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
     if let InForce::Unknown { why } = &look.in_force {
         return Err(Error::NotInForce(why.clone()));
     }
-    if let OvsState::Failed(why) = &look.observed.ovs {
+    if let (OvsState::Failed(why), true) = (&look.observed.ovs, look.needs_ovs()) {
         return Err(Error::Ovs(why.clone()));
     }
     notice(&look);
     let leftovers = leftovers(&look);
+    let measured = Measured::take(&look);
     let sessions: Vec<Session<'_>> = look
         .desired
         .sessions
         .iter()
         .chain(&leftovers)
-        .map(|state| session(state, &look))
+        .map(|state| session(state, &look, measured.as_ref()))
         .collect();
     let healthy = sessions.iter().all(|session| session.state.is_healthy());
     let mut out = Out::new();
@@ -123,7 +127,7 @@ pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
         let rows: Vec<Row> = sessions.iter().flat_map(rows).collect();
         out.table(
             &[
-                "SESSION", "STATE", "SOURCES", "OUTPUT", "ENGINE", "FRAMES", "BYTES",
+                "SESSION", "STATE", "SOURCES", "OUTPUT", "ENGINE", "FRAMES", "BYTES", "RATE",
             ],
             &rows,
         );
@@ -131,7 +135,11 @@ pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
     Ok(u8::from(!healthy))
 }
 
-fn session<'a>(state: &'a SessionState, look: &'a Look) -> Session<'a> {
+fn session<'a>(
+    state: &'a SessionState,
+    look: &'a Look,
+    measured: Option<&Measured>,
+) -> Session<'a> {
     let (health, mut reasons) = health(state, look);
     reasons.extend(faults(state));
     let remarks = look
@@ -146,6 +154,7 @@ fn session<'a>(state: &'a SessionState, look: &'a Look) -> Session<'a> {
             state: output,
             frames: statistics.map(|s| s.frames),
             bytes: statistics.map(|s| s.bytes),
+            rate: measured.and_then(|measured| measured.rate(&state.name, &output.output)),
         }
     });
     Session {
@@ -166,10 +175,18 @@ const STILL_MIRRORED: &str =
     "still mirrored, although span.cfg no longer asks for it: pve-span apply ends it";
 
 fn is_pending(session: &SessionName, look: &Look) -> bool {
-    look.plan
-        .actions
+    let actions = &look.plan.actions;
+    let outputs = look
+        .plan
+        .ports
+        .iter()
+        .filter_map(|change| look.desired.outputs.get(change.device()));
+    actions
         .iter()
         .any(|action| action.mirror.session == *session)
+        || outputs
+            .flat_map(|output| &output.of)
+            .any(|key| key.session == *session)
 }
 
 /// Sessions that span.cfg does not list any more, and that are still mirrored.
@@ -199,7 +216,6 @@ fn leftovers(look: &Look) -> Vec<SessionState> {
 
 fn health(state: &SessionState, look: &Look) -> (Health, Vec<String>) {
     match &state.phase {
-        SessionPhase::Refused(_) => return (Health::Refused, Vec::new()),
         SessionPhase::Disabled | SessionPhase::Expired if is_pending(&state.name, look) => {
             return (Health::Degraded, vec![STILL_MIRRORED.to_owned()]);
         }
@@ -248,12 +264,13 @@ fn health(state: &SessionState, look: &Look) -> (Health, Vec<String>) {
 
 /// What the session's mirrors to an output have counted, over all bridges.
 fn statistics(session: &SessionName, output: &str, look: &Look) -> Option<Statistics> {
-    let OvsState::Present(ovs) = &look.observed.ovs else {
-        return None;
+    let mirrors = match &look.observed.ovs {
+        OvsState::Present(ovs) => Some(ovs),
+        _ => None,
     };
-    let mirrors = ovs
-        .bridges
-        .values()
+    let mirrors = mirrors
+        .into_iter()
+        .flat_map(|ovs| ovs.bridges.values())
         .flat_map(|bridge| bridge.mirrors.values());
     let own = mirrors.filter(|mirror| {
         mirror
@@ -261,7 +278,16 @@ fn statistics(session: &SessionName, output: &str, look: &Look) -> Option<Statis
             .as_ref()
             .is_some_and(|mark| mark.session == *session && mark.output == output)
     });
+    let key = CopyKey {
+        session: session.clone(),
+        output: output.to_owned(),
+    };
+    let copied = match &look.observed.nft {
+        NftState::Present(seen) => seen.counters.get(&names::counter(&key)).copied(),
+        NftState::Failed(_) => None,
+    };
     own.filter_map(|mirror| mirror.statistics)
+        .chain(copied)
         .reduce(|sum, one| Statistics {
             frames: sum.frames.saturating_add(one.frames),
             bytes: sum.bytes.saturating_add(one.bytes),
@@ -294,6 +320,7 @@ fn rows(session: &Session<'_>) -> Vec<Row> {
             engine,
             number(output.frames),
             number(output.bytes),
+            output.rate.map_or_else(dash, |rate| rate.to_string()),
         ]);
         rows.push(Row {
             cells,
@@ -304,7 +331,7 @@ fn rows(session: &Session<'_>) -> Vec<Row> {
     }
     if rows.is_empty() {
         let mut cells = head.to_vec();
-        cells.extend([dash(), dash(), dash(), dash()]);
+        cells.extend([dash(), dash(), dash(), dash(), dash()]);
         rows.push(Row {
             cells,
             look: session.state.look(),

@@ -16,7 +16,7 @@ use super::diagnostic::{Diagnostic, Place, Severity};
 use super::filter::Filter;
 use super::model::{Direction, SessionName, VlanSet};
 use super::selector::{Output, Selector};
-pub(crate) use checks::{NEEDS_NFT, NO_TUNNELS};
+pub(crate) use checks::NO_TUNNELS;
 use reader::Reader;
 
 /// Where a guest's frames are taken.
@@ -96,8 +96,6 @@ pub struct Session {
     pub comment: Option<String>,
     /// Where each of its keys has its value, `[defaults]` included.
     pub keys: BTreeMap<String, Place>,
-    /// Why this version cannot mirror it, if it cannot.
-    pub unsupported: Vec<String>,
 }
 
 /// What a file says.
@@ -139,7 +137,24 @@ impl Session {
             expires: None,
             comment: None,
             keys: BTreeMap::new(),
-            unsupported: Vec::new(),
+        }
+    }
+
+    /// What it asks for that Open vSwitch's mirrors do not have: the key in span.cfg.
+    pub fn needs_nft(&self) -> Option<&'static str> {
+        if self.filter.is_some() {
+            Some("filter")
+        } else {
+            (self.sample > 1).then_some("sample")
+        }
+    }
+
+    /// Why it needs the nft engine, in span.cfg's words, if it does whatever the node is like.
+    pub fn asks_for_nft(&self) -> Option<&'static str> {
+        match self.engine {
+            EngineChoice::Nft => Some("engine = nft"),
+            EngineChoice::Auto => self.needs_nft(),
+            EngineChoice::Ovs => None,
         }
     }
 
@@ -178,9 +193,7 @@ pub fn parse(file: &str, text: &str) -> Annotations {
     for (key, (_, value)) in &defaults {
         reader.value(&mut reader::scratch(value), key, value);
     }
-    reader
-        .diagnostics
-        .extend(checks::check(file, &mut sessions));
+    reader.diagnostics.extend(checks::check(file, &sessions));
     reader.diagnostics.sort_by(|a, b| {
         (&a.place, a.severity, &a.message).cmp(&(&b.place, b.severity, &b.message))
     });

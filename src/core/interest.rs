@@ -14,8 +14,8 @@ use super::selector::{Output, Selector};
 pub enum Interest {
     /// All devices, with their addresses.
     Everything,
-    /// The ports of all guests.
-    EveryGuest,
+    /// The ports of all guests, and of these, which are sensors, more than that they are there.
+    EveryGuest(BTreeSet<Vmid>),
     /// These only.
     Only(Scope),
 }
@@ -33,6 +33,7 @@ impl Interest {
     /// any guest.
     pub fn of(annotations: &Annotations) -> Self {
         let mut scope = Scope::default();
+        let mut sensors = BTreeSet::new();
         let mut every_guest = false;
         for session in annotations.sessions.values() {
             for source in &session.sources {
@@ -43,8 +44,6 @@ impl Interest {
                     Selector::Port(port) => {
                         scope.ports.insert(port.clone());
                     }
-                    // Taken as a whole, unless something is left out of it.
-                    Selector::Bridge(_) if session.exclude.is_empty() => {}
                     Selector::Bridge(_) => return Self::Everything,
                     Selector::Tag(..)
                     | Selector::Pool(_)
@@ -56,6 +55,7 @@ impl Interest {
                 match &output.value {
                     Output::Nic(nic) => {
                         scope.guests.insert((nic.vmid, nic.vmid));
+                        sensors.insert(nic.vmid);
                     }
                     // Whether it may be taken depends on its neighbours.
                     Output::Port(_) => return Self::Everything,
@@ -65,7 +65,7 @@ impl Interest {
         }
         match (every_guest, scope.ports.is_empty()) {
             (false, _) => Self::Only(scope),
-            (true, true) => Self::EveryGuest,
+            (true, true) => Self::EveryGuest(sensors),
             (true, false) => Self::Everything,
         }
     }
@@ -74,14 +74,18 @@ impl Interest {
 /// Is it not enough to know that a device exists, when every guest may matter?
 ///
 /// It is for a guest's device that is a port of Open vSwitch itself and has no firewall bridge, for the
-/// firewall bridges and for their ports; it is not for a device that may be behind one, or on a Linux bridge.
+/// firewall bridges and for their ports; it is not for a sensor's device, nor for one that may be behind a
+/// firewall bridge, or on a Linux bridge.
 pub fn needs_detail(
     name: &str,
+    sensors: &BTreeSet<Vmid>,
     is_ovs_port: impl Fn(&str) -> bool,
     exists: impl Fn(&str) -> bool,
 ) -> bool {
     match port_owner(name) {
-        Some((nic, PortRole::Device(_))) => !is_ovs_port(name) || exists(&nic.firewall_bridge()),
+        Some((nic, PortRole::Device(_))) => {
+            sensors.contains(&nic.vmid) || !is_ovs_port(name) || exists(&nic.firewall_bridge())
+        }
         Some((_, PortRole::LinuxFirewall)) => true,
         Some((_, PortRole::OvsFirewall)) | None => false,
     }
@@ -149,7 +153,7 @@ mod tests {
         for source in ["tag:web", "pool:prod", "node:pve1", "all"] {
             assert_eq!(
                 interest(&format!("[a]\nsource = {source}\noutput = 200/net1\n")),
-                Interest::EveryGuest
+                Interest::EveryGuest([Vmid::new(200).unwrap()].into())
             );
         }
         assert_eq!(

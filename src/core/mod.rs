@@ -6,6 +6,7 @@
 
 pub mod annotations;
 pub mod cluster;
+pub mod copies;
 pub mod diagnostic;
 pub mod filter;
 pub mod guest;

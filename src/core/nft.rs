@@ -11,7 +11,10 @@
 //! chain drop/tap200i1           hook ingress "tap200i1"      what the sensor sends
 //! ```
 
+pub mod diff;
 pub mod frames;
+pub mod names;
+pub mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -180,6 +183,17 @@ pub struct Seen {
     pub counters: BTreeMap<String, Statistics>,
     /// Sets, maps and whatever else is in it that we never put there by name.
     pub strangers: BTreeSet<String>,
+}
+
+impl Seen {
+    /// The devices of which a rule of ours drops what they send.
+    pub fn dropping(&self) -> impl Iterator<Item = &IfName> {
+        let chains = self
+            .chains
+            .iter()
+            .filter(|(name, _)| names::read(name) == names::Named::Drop);
+        chains.filter_map(|(_, chain)| chain.hook.as_ref().map(|hook| &hook.device))
+    }
 }
 
 /// A chain as it is.

@@ -33,29 +33,43 @@ impl From<bool> for Switch {
     }
 }
 
-/// What a Linux bridge does with a port (bridge(8), "bridge link set"; linux/if_link.h, `IFLA_BRPORT_*`). The default is
-/// the kernel's.
+/// What a Linux bridge sends to a port on its own (bridge(8), "bridge link set"; linux/if_link.h, `IFLA_BRPORT_*`). The
+/// default is the kernel's.
+///
+/// Learning is left as it is: nothing from an output gets as far as the bridge, and a port that neither learns nor is
+/// flooded to would no longer count where a VLAN-aware bridge decides whether its uplink has to be promiscuous
+/// (net/bridge/br_if.c, `br_manage_promisc`).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BridgeFlags {
-    /// Addresses of frames from the port are learned (`IFLA_BRPORT_LEARNING`).
-    pub learning: Switch,
     /// Frames to addresses that nobody knows go there (`IFLA_BRPORT_UNICAST_FLOOD`).
     pub flood: Switch,
     /// Multicast that nobody has asked for goes there (`IFLA_BRPORT_MCAST_FLOOD`).
     pub mcast_flood: Switch,
     /// Broadcast goes there (`IFLA_BRPORT_BCAST_FLOOD`).
     pub bcast_flood: Switch,
+    /// The port takes part at all (`IFLA_BRPORT_STATE`, not `BR_STATE_DISABLED`): the flags above do not hold for
+    /// what the node itself sends to everybody (net/bridge/br_forward.c, `br_flood`). Off also where it is not ours to
+    /// say, because the bridge runs STP.
+    pub forwarding: Switch,
 }
 
 impl BridgeFlags {
     /// Nothing goes there but what is addressed there by hand.
     pub fn exclusive() -> Self {
         Self {
-            learning: Switch::Off,
             flood: Switch::Off,
             mcast_flood: Switch::Off,
             bcast_flood: Switch::Off,
+            forwarding: Switch::Off,
+        }
+    }
+
+    /// To be put back one day: a port that is out of action because nobody has opened its device must not stay so.
+    pub fn to_put_back(&self) -> Self {
+        Self {
+            forwarding: Switch::On,
+            ..self.clone()
         }
     }
 }

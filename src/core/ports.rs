@@ -20,6 +20,8 @@ pub enum BridgeKind {
     Ovs,
     /// The kernel's bridge.
     Linux,
+    /// None: a device of its own.
+    None,
 }
 
 /// A port: what is plugged into a bridge.
@@ -27,7 +29,7 @@ pub enum BridgeKind {
 pub struct Port {
     /// Its name on the bridge.
     pub name: IfName,
-    /// The bridge.
+    /// The bridge; its own name if it is in none.
     pub bridge: IfName,
     /// The bridge's kind.
     pub bridge_kind: BridgeKind,
@@ -35,6 +37,8 @@ pub struct Port {
     pub nic: Option<PluggedNic>,
     /// Access VLAN.
     pub tag: Option<u16>,
+    /// The VLAN of frames without a tag, where others have theirs.
+    pub native: Option<u16>,
     /// Trunk VLANs.
     pub trunks: VlanSet,
     /// `internal`, `patch`, `veth` …; empty for hardware.
@@ -86,6 +90,29 @@ impl PortMap {
         map
     }
 
+    /// Takes in a device that is in no bridge, if it is there: a source or output of its own. Guests' devices
+    /// are none.
+    pub fn add_alone(&mut self, name: &IfName, observed: &Observed) {
+        let Some(link) = observed.links.get(name) else {
+            return;
+        };
+        let is_taken = self.ports.contains_key(name) || self.bridges.contains_key(name);
+        if is_taken || port_owner(name.as_str()).is_some() || is_firewall_bridge(name) {
+            return;
+        }
+        let port = Port {
+            name: name.clone(),
+            bridge: name.clone(),
+            bridge_kind: BridgeKind::None,
+            nic: None,
+            tag: None,
+            native: None,
+            trunks: VlanSet::default(),
+            kind: link.kind.clone().unwrap_or_default(),
+        };
+        self.ports.insert(name.clone(), port);
+    }
+
     /// The ports that belong to guests.
     pub fn nics(&self) -> impl Iterator<Item = (&Port, &PluggedNic)> {
         self.ports
@@ -114,7 +141,8 @@ impl PortMap {
                     bridge: bridge.clone(),
                     bridge_kind: BridgeKind::Ovs,
                     nic,
-                    tag: port.tag,
+                    tag: port.tag.filter(|_| port.trunks.is_empty()),
+                    native: port.tag.filter(|_| !port.trunks.is_empty()),
                     trunks: port.trunks.clone(),
                     kind: port.kind.clone(),
                 };
@@ -149,7 +177,8 @@ impl PortMap {
                 bridge: bridge.clone(),
                 bridge_kind: BridgeKind::Linux,
                 nic: owner(name, PortRole::LinuxFirewall, devices, observed),
-                tag: vlan_suffix(bridge, observed),
+                tag: vlan_suffix(bridge, observed).or(link.access_vlan),
+                native: link.native_vlan,
                 trunks: VlanSet::default(),
                 kind: link.kind.clone().unwrap_or_default(),
             };

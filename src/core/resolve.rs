@@ -4,9 +4,12 @@
 //! is said in the session's state; it never takes another session or output down with it.
 
 mod choice;
+mod copying;
+mod engine;
 mod index;
 mod layout;
 mod matching;
+mod notes;
 mod outputs;
 pub mod references;
 
@@ -32,6 +35,9 @@ pub fn resolve(
     assume: &Assumptions,
 ) -> Desired {
     let mut map = PortMap::new(observed);
+    for name in annotations.sessions.values().flat_map(named_ports) {
+        map.add_alone(name, observed);
+    }
     map.ports.retain(|_, port| {
         port.nic
             .as_ref()
@@ -74,10 +80,14 @@ pub fn resolve(
             notes: choice.notes.clone(),
         };
         match state.phase {
-            SessionPhase::Running => place(session, &choice, &outputs, &mut state, &mut desired),
-            SessionPhase::Refused(_) => {
-                desired.held.insert(name.clone());
-            }
+            SessionPhase::Running => place(
+                session,
+                &choice,
+                &outputs,
+                &reserved,
+                &mut state,
+                &mut desired,
+            ),
             SessionPhase::Disabled | SessionPhase::Expired => {}
         }
         desired.sessions.push(state);
@@ -90,11 +100,28 @@ fn phase(session: &Session, assume: &Assumptions) -> SessionPhase {
         SessionPhase::Disabled
     } else if session.has_expired(assume.now) {
         SessionPhase::Expired
-    } else if session.unsupported.is_empty() {
-        SessionPhase::Running
     } else {
-        SessionPhase::Refused(session.unsupported.join("; "))
+        SessionPhase::Running
     }
+}
+
+/// The ports that a session names, as sources or as outputs.
+fn named_ports(session: &Session) -> impl Iterator<Item = &IfName> {
+    let sources = session
+        .sources
+        .iter()
+        .filter_map(|source| match &source.value {
+            Selector::Port(port) => Some(port),
+            _ => None,
+        });
+    let outputs = session
+        .outputs
+        .iter()
+        .filter_map(|output| match &output.value {
+            Output::Port(port) => Some(port),
+            _ => None,
+        });
+    sources.chain(outputs)
 }
 
 /// The guests behind outputs.
@@ -124,12 +151,16 @@ fn reserved_ports<'a>(
             .iter()
             .map(|output| (&output.value, &session.name))
     });
+    let ports = |output: &Output| match output {
+        Output::Nic(nic) => map.of_nic(*nic).map_or_else(Vec::new, |port| {
+            let device = port.nic.as_ref().and_then(|nic| nic.device.clone());
+            device.into_iter().chain([port.name.clone()]).collect()
+        }),
+        Output::Port(port) => vec![port.clone()],
+        _ => Vec::new(),
+    };
     outputs
-        .filter_map(|(output, session)| match output {
-            Output::Nic(nic) => map.of_nic(*nic).map(|port| (port.name.clone(), session)),
-            Output::Port(port) => Some((port.clone(), session)),
-            _ => None,
-        })
+        .flat_map(|(output, session)| ports(output).into_iter().map(move |port| (port, session)))
         .collect()
 }
 

@@ -44,6 +44,11 @@ impl Selector {
     pub fn names_guest(&self, vmid: Vmid) -> bool {
         matches!(self, Self::Guests { low, high, .. } if *low == vmid && *high == vmid)
     }
+
+    /// Is it the port of that name?
+    pub fn names_port(&self, name: &IfName) -> bool {
+        matches!(self, Self::Port(port) if port == name)
+    }
 }
 
 impl FromStr for Selector {

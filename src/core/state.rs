@@ -7,7 +7,11 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::annotations::Switch;
+use super::copies::{Copies, CopyKey, Mac, OutputPort};
 use super::model::{IfName, NicId, SessionName, VlanSet, Vmid};
+use super::nft::NftState;
+use super::port_settings::PortSettings;
 
 /// This node as it is right now.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -16,6 +20,14 @@ pub struct Observed {
     pub links: BTreeMap<IfName, Link>,
     /// Open vSwitch.
     pub ovs: OvsState,
+    /// Our table in nftables.
+    pub nft: NftState,
+    /// What the devices are like that are outputs or have been; one that is not there any more is not listed.
+    pub ports: BTreeMap<IfName, PortSettings>,
+    /// Why nobody can tell what some of them are like, or were.
+    pub unclear: BTreeMap<IfName, String>,
+    /// What outputs were like before we changed them.
+    pub saved: BTreeMap<IfName, PortSettings>,
 }
 
 /// A network device (rtnetlink, `RTM_NEWLINK`).
@@ -29,6 +41,14 @@ pub struct Link {
     pub master: Option<IfName>,
     /// The device that it is on top of (`IFLA_LINK`): that of a VLAN or macvlan device.
     pub parent: Option<IfName>,
+    /// A veth's other end, if that is on this node too.
+    pub peer: Option<IfName>,
+    /// Is it a VLAN-aware bridge (`IFLA_BR_VLAN_FILTERING`)?
+    pub vlan_aware: bool,
+    /// On a VLAN-aware bridge, the one VLAN that it is in, untagged, if it is in no other.
+    pub access_vlan: Option<u16>,
+    /// On a VLAN-aware bridge, the VLAN of its frames without a tag, if it is in others too (`PVID`).
+    pub native_vlan: Option<u16>,
     /// The node's own addresses on it.
     pub addresses: Vec<core::net::IpAddr>,
 }
@@ -207,8 +227,8 @@ impl fmt::Display for Taken {
 /// Which mirror: there is one for each session, output and bridge.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct MirrorKey {
-    /// The bridge that it is on.
-    pub bridge: IfName,
+    /// The Open vSwitch bridge that it is on; nothing for what nftables copies.
+    pub bridge: Option<IfName>,
     /// The session.
     pub session: SessionName,
     /// The output, as span.cfg writes it.
@@ -218,22 +238,60 @@ pub struct MirrorKey {
 /// What this node shall do.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Desired {
-    /// The mirrors that shall be there, with what they shall do.
+    /// The mirrors of Open vSwitch that shall be there, with what they shall do.
     pub mirrors: BTreeMap<MirrorKey, Wanted>,
-    /// Sessions whose mirrors stay as they are: this version cannot serve what the file asks for.
+    /// What nftables shall copy.
+    pub copies: BTreeMap<CopyKey, Copies>,
+    /// The devices that are outputs.
+    pub outputs: BTreeMap<IfName, OutputPort>,
+    /// Sessions of which everything stays as it is.
     pub held: BTreeSet<SessionName>,
+    /// Why the rest goes, where that is not what span.cfg says.
+    pub why: Option<&'static str>,
     /// What became of each session.
     pub sessions: Vec<SessionState>,
 }
 
+impl Desired {
+    /// The guests whose MAC addresses are needed, to tell what has been copied already, and not known yet.
+    pub fn without_macs(&self) -> BTreeSet<Vmid> {
+        let asked = |copies: &&Copies| copies.frames.dedup == Switch::Yes && copies.delivers();
+        if !self.copies.values().any(|copies| asked(&copies)) {
+            return BTreeSet::new();
+        }
+        let sources = self
+            .copies
+            .values()
+            .flat_map(|copies| copies.sources.values());
+        sources
+            .filter(|source| source.mac == Mac::Unknown && source.taken.sent())
+            .filter_map(|source| source.nic)
+            .map(|nic| nic.vmid)
+            .collect()
+    }
+}
+
 /// A mirror as it shall be.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
     /// What it shall do.
     pub config: MirrorConfig,
+    /// Is it there also without sources, to keep everything but copies from its output?
+    pub reserves: Reserves,
     /// Ports of which nobody can tell now whether they belong to it (a config that cannot be read):
     /// they stay in if they are in, and out if they are out.
     pub undecided: BTreeSet<IfName>,
+}
+
+/// Is a mirror there for its output's sake?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reserves {
+    /// It is: nftables copies to its output.
+    Yes,
+    /// If it is there, it stays: nobody can tell whether nftables copies to its output.
+    IfThere,
+    /// It is not.
+    No,
 }
 
 /// What a session comes to on this node.
@@ -257,7 +315,7 @@ pub struct SessionState {
 
 /// Does a session run?
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase", tag = "is", content = "why")]
+#[serde(rename_all = "lowercase", tag = "is")]
 pub enum SessionPhase {
     /// It does.
     Running,
@@ -265,8 +323,6 @@ pub enum SessionPhase {
     Disabled,
     /// Its time is over.
     Expired,
-    /// This version cannot serve it.
-    Refused(String),
 }
 
 /// A source that is here.

@@ -10,6 +10,6 @@ mod supervise;
 mod write;
 
 pub use names::names;
-pub use netlink::{Error, links, links_named};
+pub use netlink::{Error, PortVlan, links, links_named, port_vlans};
 pub use supervise::{Ended, supervise};
 pub use write::write_in_time;

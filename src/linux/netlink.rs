@@ -4,15 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
+    NetlinkDeserializable, NetlinkHeader, NetlinkSerializable, NlasIterator,
 };
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{
+    AfSpecBridge, BridgeVlanInfoFlags, InfoBridge, InfoData, LinkAttribute, LinkExtentMask,
+    LinkInfo, LinkMessage,
+};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use netlink_sys::protocols::NETLINK_ROUTE;
 
 use crate::core::model::IfName;
 use crate::core::state::Link;
+use crate::linux::socket::{Arrived, Netlink, Want};
 
 /// Why the kernel's devices could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -46,8 +50,7 @@ pub fn links() -> Result<BTreeMap<IfName, Link>, Error> {
     request
         .attributes
         .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-    let answers = dump(&RouteNetlinkMessage::GetLink(request))?;
-    let found: Vec<Found> = answers.into_iter().filter_map(found).collect();
+    let found = dump(&RouteNetlinkMessage::GetLink(request), found)?;
     let names: BTreeMap<u32, IfName> = found
         .iter()
         .map(|link| (link.index, link.name.clone()))
@@ -66,10 +69,10 @@ pub fn links() -> Result<BTreeMap<IfName, Link>, Error> {
 /// # Errors
 /// The kernel cannot be asked.
 pub fn links_named(wanted: &BTreeSet<IfName>) -> Result<BTreeMap<IfName, Link>, Error> {
-    let mut socket = Netlink::open()?;
+    let mut socket = open()?;
     let mut found = Vec::new();
     for name in wanted {
-        found.extend(socket.link(Some(name), 0)?);
+        found.extend(one(&mut socket, Some(name), 0)?);
     }
     let mut names: BTreeMap<u32, IfName> = found
         .iter()
@@ -78,7 +81,7 @@ pub fn links_named(wanted: &BTreeSet<IfName>) -> Result<BTreeMap<IfName, Link>, 
     let indexes: BTreeSet<u32> = names.keys().copied().collect();
     let masters: BTreeSet<u32> = found.iter().filter_map(|link| link.master).collect();
     for index in masters.into_iter().filter(|index| !indexes.contains(index)) {
-        if let Some(master) = socket.link(None, index)? {
+        if let Some(master) = one(&mut socket, None, index)? {
             names.insert(index, master.name.clone());
             found.push(master);
         }
@@ -89,24 +92,79 @@ pub fn links_named(wanted: &BTreeSet<IfName>) -> Result<BTreeMap<IfName, Link>, 
         .collect())
 }
 
+/// A bridge port's VLAN for frames without a tag, and whether it is in no other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PortVlan {
+    /// It is in this one only.
+    Access(u16),
+    /// It is in others too.
+    Native(u16),
+}
+
+/// The VLANs of ports of Linux bridges, by interface index. Ports of bridges that are not VLAN-aware are listed too, and
+/// there it means nothing.
+///
+/// # Errors
+/// The kernel cannot be asked.
+pub fn port_vlans() -> Result<BTreeMap<u32, PortVlan>, Error> {
+    let mut request = LinkMessage::default();
+    request.header.interface_family = AddressFamily::Bridge;
+    request.attributes.push(LinkAttribute::ExtMask(vec![
+        LinkExtentMask::BrvlanCompressed,
+    ]));
+    let answers = dump(&RouteNetlinkMessage::GetLink(request), port_vlan)?;
+    Ok(answers.into_iter().collect())
+}
+
+fn port_vlan(message: RouteNetlinkMessage) -> Option<(u32, PortVlan)> {
+    let RouteNetlinkMessage::NewLink(message) = message else {
+        return None;
+    };
+    let mut vlans = Vec::new();
+    for attribute in message.attributes {
+        if let LinkAttribute::AfSpecBridge(specs) = attribute {
+            vlans.extend(specs.into_iter().filter_map(|spec| match spec {
+                AfSpecBridge::VlanInfo(vlan) => Some(vlan),
+                _ => None,
+            }));
+        }
+    }
+    let native = vlans
+        .iter()
+        .find(|vlan| vlan.flags.contains(BridgeVlanInfoFlags::Pvid))?;
+    let vlan = if vlans.len() == 1 {
+        PortVlan::Access(native.vid)
+    } else {
+        PortVlan::Native(native.vid)
+    };
+    Some((message.header.index, vlan))
+}
+
 /// A device as the kernel tells of it.
 struct Found {
     name: IfName,
     index: u32,
     master: Option<u32>,
     parent: Option<u32>,
+    peer: Option<u32>,
     kind: Option<String>,
+    vlan_aware: bool,
 }
 
 impl Found {
     fn link(self, names: &BTreeMap<u32, IfName>, addresses: Vec<core::net::IpAddr>) -> Link {
         let name = |index: u32| names.get(&index).cloned();
         let (master, parent) = (self.master.and_then(name), self.parent.and_then(name));
+        let peer = self.peer.and_then(name);
         Link {
             index: self.index,
             kind: self.kind,
             master,
             parent,
+            peer,
+            vlan_aware: self.vlan_aware,
+            access_vlan: None,
+            native_vlan: None,
             addresses,
         }
     }
@@ -117,24 +175,42 @@ fn found(message: RouteNetlinkMessage) -> Option<Found> {
         return None;
     };
     let (mut name, mut master, mut parent, mut kind) = (None, None, None, None);
+    let (mut vlan_aware, mut elsewhere) = (false, false);
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name = text.parse().ok(),
             LinkAttribute::Controller(index) => master = Some(index),
             LinkAttribute::Link(index) => parent = Some(index),
-            LinkAttribute::LinkInfo(infos) => kind = infos.iter().find_map(kind_of),
+            LinkAttribute::LinkNetNsId(_) => elsewhere = true,
+            LinkAttribute::LinkInfo(infos) => {
+                kind = infos.iter().find_map(kind_of);
+                vlan_aware = infos.iter().any(is_vlan_aware);
+            }
             _ => {}
         }
     }
     // A veth's is its peer, whose index counts in the peer's own network namespace.
-    let parent = parent.filter(|_| kind.as_deref() != Some("veth"));
+    let is_veth = kind.as_deref() == Some("veth");
+    let peer = parent.filter(|_| is_veth && !elsewhere);
+    let parent = parent.filter(|_| !is_veth);
     Some(Found {
         name: name?,
         index: message.header.index,
         master,
         parent,
+        peer,
         kind,
+        vlan_aware,
     })
+}
+
+fn is_vlan_aware(info: &LinkInfo) -> bool {
+    match info {
+        LinkInfo::Data(InfoData::Bridge(data)) => data
+            .iter()
+            .any(|of_bridge| matches!(of_bridge, InfoBridge::VlanFiltering(true))),
+        _ => false,
+    }
 }
 
 fn kind_of(info: &LinkInfo) -> Option<String> {
@@ -149,33 +225,31 @@ fn addresses() -> Result<BTreeMap<u32, Vec<core::net::IpAddr>>, Error> {
     let mut found: BTreeMap<u32, Vec<core::net::IpAddr>> = BTreeMap::new();
     let mut request = AddressMessage::default();
     request.header.family = AddressFamily::Unspec;
-    for message in dump(&RouteNetlinkMessage::GetAddress(request))? {
-        let RouteNetlinkMessage::NewAddress(message) = message else {
-            continue;
-        };
-        let local = message
-            .attributes
-            .iter()
-            .find_map(|attribute| match attribute {
-                AddressAttribute::Local(address) => Some(*address),
-                _ => None,
-            });
-        let address = local.or_else(|| {
-            message
-                .attributes
-                .iter()
-                .find_map(|attribute| match attribute {
-                    AddressAttribute::Address(address) => Some(*address),
-                    _ => None,
-                })
-        });
-        if let Some(address) =
-            address.filter(|address| !address.is_loopback() && !is_link_local(*address))
-        {
-            found.entry(message.header.index).or_default().push(address);
+    for (index, address) in dump(&RouteNetlinkMessage::GetAddress(request), address)? {
+        if !address.is_loopback() && !is_link_local(address) {
+            found.entry(index).or_default().push(address);
         }
     }
     Ok(found)
+}
+
+/// An address, and the index of the device that carries it.
+fn address(message: RouteNetlinkMessage) -> Option<(u32, core::net::IpAddr)> {
+    let RouteNetlinkMessage::NewAddress(message) = message else {
+        return None;
+    };
+    let attributes = || message.attributes.iter();
+    let local = attributes().find_map(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
+    let address = local.or_else(|| {
+        attributes().find_map(|attribute| match attribute {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        })
+    });
+    Some((message.header.index, address?))
 }
 
 fn is_link_local(address: core::net::IpAddr) -> bool {
@@ -185,144 +259,100 @@ fn is_link_local(address: core::net::IpAddr) -> bool {
     }
 }
 
-/// Asks for a list until it arrives unbroken.
-fn dump(request: &RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>, Error> {
+/// Asks for a list until it arrives unbroken. Each part is taken as it arrives: a device's message is some hundred
+/// times what is of interest of it.
+fn dump<T>(
+    request: &RouteNetlinkMessage,
+    take: fn(RouteNetlinkMessage) -> Option<T>,
+) -> Result<Vec<T>, Error> {
     for _ in 0..TRIES {
-        if let Some(messages) = dump_once(request)? {
-            return Ok(messages);
+        if let Some(taken) = dump_once(request, take)? {
+            return Ok(taken);
         }
     }
     Err(Error::Unstable)
 }
 
-/// `NLM_F_DUMP_INTR` (linux/netlink.h): the list changed while it was sent.
-const DUMP_INTERRUPTED: u16 = 0x10;
-
-fn dump_once(request: &RouteNetlinkMessage) -> Result<Option<Vec<RouteNetlinkMessage>>, Error> {
-    let mut socket = Netlink::open()?;
-    socket.send(request.clone(), NLM_F_REQUEST | NLM_F_DUMP)?;
-    let mut messages = Vec::new();
-    let mut interrupted = false;
-    loop {
-        for message in socket.receive()? {
-            interrupted |= message.header.flags & DUMP_INTERRUPTED != 0;
-            match message.payload {
-                NetlinkPayload::Done(_) => return Ok((!interrupted).then_some(messages)),
-                NetlinkPayload::Error(error) => {
-                    return Err(Error::Socket {
-                        doing: "listing",
-                        source: error.to_io(),
-                    });
-                }
-                NetlinkPayload::InnerMessage(inner) => messages.push(inner),
-                _ => {}
+fn dump_once<T>(
+    request: &RouteNetlinkMessage,
+    take: fn(RouteNetlinkMessage) -> Option<T>,
+) -> Result<Option<Vec<T>>, Error> {
+    let mut socket = open()?;
+    let mut taken = Vec::new();
+    let mut fault = None;
+    let kind = request.message_type();
+    let arrived = socket
+        .ask(kind, Want::List, &body(request), |kind, body| {
+            match parse(kind, body) {
+                Ok(message) => taken.extend(message.and_then(take)),
+                Err(error) => fault = Some(error),
             }
-        }
-    }
-}
-
-/// A socket to the kernel, and room for its answers.
-struct Netlink {
-    socket: Socket,
-    buffer: Vec<u8>,
-}
-
-impl Netlink {
-    fn open() -> Result<Self, Error> {
-        let failed = |doing| move |source| Error::Socket { doing, source };
-        let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed("opening a socket"))?;
-        socket.bind_auto().map_err(failed("binding"))?;
-        socket
-            .connect(&SocketAddr::new(0, 0))
-            .map_err(failed("connecting"))?;
-        Ok(Self {
-            socket,
-            buffer: Vec::with_capacity(64 * 1024),
         })
-    }
-
-    /// One device, by its name or its index; nothing if it is not there.
-    fn link(&mut self, name: Option<&IfName>, index: u32) -> Result<Option<Found>, Error> {
-        let mut request = LinkMessage::default();
-        request.header.index = index;
-        request
-            .attributes
-            .extend(name.map(|name| LinkAttribute::IfName(name.to_string())));
-        request
-            .attributes
-            .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-        self.send(RouteNetlinkMessage::GetLink(request), NLM_F_REQUEST)?;
-        for message in self.receive()? {
-            match message.payload {
-                NetlinkPayload::InnerMessage(inner) => return Ok(found(inner)),
-                NetlinkPayload::Error(error) => {
-                    let source = error.to_io();
-                    let is_gone = source.raw_os_error() == Some(nix::libc::ENODEV);
-                    return if is_gone {
-                        Ok(None)
-                    } else {
-                        Err(Error::Socket {
-                            doing: "asking for a device",
-                            source,
-                        })
-                    };
-                }
-                _ => {}
-            }
-        }
-        Err(Error::Decode("an empty answer".into()))
-    }
-
-    fn send(&mut self, request: RouteNetlinkMessage, flags: u16) -> Result<(), Error> {
-        let mut header = NetlinkHeader::default();
-        header.flags = flags;
-        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request));
-        message.finalize();
-        let mut bytes = vec![0; message.buffer_len()];
-        message.serialize(&mut bytes);
-        self.socket
-            .send(&bytes, 0)
-            .map_err(|source| Error::Socket {
-                doing: "sending",
-                source,
-            })?;
-        Ok(())
-    }
-
-    fn receive(&mut self) -> Result<Vec<NetlinkMessage<RouteNetlinkMessage>>, Error> {
-        self.buffer.clear();
-        self.socket
-            .recv(&mut self.buffer, 0)
-            .map_err(|source| Error::Socket {
-                doing: "receiving",
-                source,
-            })?;
-        let mut messages = Vec::new();
-        let mut offset = 0;
-        while let Some(rest) = self.buffer.get(offset..).filter(|rest| !rest.is_empty()) {
-            let length = rest
-                .first_chunk()
-                .map_or(0, |length| u32::from_ne_bytes(*length));
-            let length = usize::try_from(length).unwrap_or(usize::MAX);
-            if length == 0 {
-                return Err(Error::Decode("a message without length".into()));
-            }
-            match NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest) {
-                Ok(message) => messages.push(message),
-                // A device whose name is not text is no guest's; any other one that is not understood might be.
-                Err(_) if !has_name(rest.get(..length).unwrap_or(rest)) => {}
-                Err(error) => return Err(Error::Decode(error.to_string())),
-            }
-            offset = offset.saturating_add(length.next_multiple_of(4));
-        }
-        Ok(messages)
+        .map_err(failed("listing"))?;
+    match fault {
+        Some(error) => Err(error),
+        None => Ok((arrived == Arrived::Whole).then_some(taken)),
     }
 }
 
-/// Is the name in an `RTM_NEWLINK` text? (struct nlmsghdr and struct ifinfomsg are 16 bytes each.)
+/// One device, by its name or its index; nothing if it is not there.
+fn one(socket: &mut Netlink, name: Option<&IfName>, index: u32) -> Result<Option<Found>, Error> {
+    let mut request = LinkMessage::default();
+    request.header.index = index;
+    request
+        .attributes
+        .extend(name.map(|name| LinkAttribute::IfName(name.to_string())));
+    request
+        .attributes
+        .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    let request = RouteNetlinkMessage::GetLink(request);
+    let mut answer = None;
+    let asked = socket.ask(
+        request.message_type(),
+        Want::One,
+        &body(&request),
+        |kind, body| {
+            answer = Some(parse(kind, body));
+        },
+    );
+    match asked {
+        Ok(_) => {}
+        Err(error) if error.raw_os_error() == Some(nix::libc::ENODEV) => return Ok(None),
+        Err(error) => return Err(failed("asking for a device")(error)),
+    }
+    let answer = answer.ok_or_else(|| Error::Decode("an empty answer".into()))?;
+    Ok(answer?.and_then(found))
+}
+
+fn open() -> Result<Netlink, Error> {
+    Netlink::open(NETLINK_ROUTE).map_err(failed("opening a socket"))
+}
+
+fn failed(doing: &'static str) -> impl Fn(io::Error) -> Error {
+    move |source| Error::Socket { doing, source }
+}
+
+fn body(request: &RouteNetlinkMessage) -> Vec<u8> {
+    let mut body = vec![0; request.buffer_len()];
+    request.serialize(&mut body);
+    body
+}
+
+fn parse(kind: u16, body: &[u8]) -> Result<Option<RouteNetlinkMessage>, Error> {
+    let mut header = NetlinkHeader::default();
+    header.message_type = kind;
+    match RouteNetlinkMessage::deserialize(&header, body) {
+        Ok(message) => Ok(Some(message)),
+        // A device whose name is not text is no guest's; any other one that is not understood might be.
+        Err(_) if !has_name(body) => Ok(None),
+        Err(error) => Err(Error::Decode(error.to_string())),
+    }
+}
+
+/// Is the name in an `RTM_NEWLINK` text? (struct ifinfomsg has 16 bytes.)
 fn has_name(message: &[u8]) -> bool {
     const IFLA_IFNAME: u16 = 3;
-    let attributes = NlasIterator::new(message.get(32..).unwrap_or_default());
+    let attributes = NlasIterator::new(message.get(16..).unwrap_or_default());
     let mut names = attributes
         .flatten()
         .filter(|attribute| attribute.kind() == IFLA_IFNAME);

@@ -27,7 +27,11 @@ pub fn operations(plan: &Plan, ovs: &Ovs) -> Result<Vec<Value>, Error> {
     };
     let mut created: BTreeMap<&MirrorKey, Vec<&Change>> = BTreeMap::new();
     let mut changed: BTreeMap<&RowId, (&MirrorKey, Vec<&Change>)> = BTreeMap::new();
-    for action in &plan.actions {
+    for action in plan
+        .actions
+        .iter()
+        .filter(|action| action.mirror.bridge.is_some())
+    {
         match (&action.row, &action.change) {
             (Some(row), Change::Remove { .. }) => lowering.remove(action, row)?,
             (Some(row), change) => changed
@@ -57,8 +61,12 @@ struct Lowering<'a> {
 }
 
 impl<'a> Lowering<'a> {
-    fn bridge(&mut self, name: &IfName) -> Result<&'a OvsBridge, Error> {
-        let bridge = self.ovs.bridges.get(name).ok_or(Error::Conflict)?;
+    fn bridge(&mut self, key: &MirrorKey) -> Result<&'a OvsBridge, Error> {
+        let found = key
+            .bridge
+            .as_ref()
+            .and_then(|name| Some((name, self.ovs.bridges.get(name)?)));
+        let (name, bridge) = found.ok_or(Error::Conflict)?;
         let mirrors = to_set(bridge.mirrors.keys().map(to_uuid));
         self.guard(
             "Bridge",
@@ -104,7 +112,7 @@ impl<'a> Lowering<'a> {
     }
 
     fn remove(&mut self, action: &Action, row: &RowId) -> Result<(), Error> {
-        let bridge = self.bridge(&action.mirror.bridge)?;
+        let bridge = self.bridge(&action.mirror)?;
         self.own(bridge, row, &action.mirror)?;
         self.mutate_mirrors(bridge, "delete", &to_uuid(row));
         Ok(())
@@ -116,7 +124,7 @@ impl<'a> Lowering<'a> {
         key: &MirrorKey,
         changes: &[&Change],
     ) -> Result<(), Error> {
-        let bridge = self.bridge(&key.bridge)?;
+        let bridge = self.bridge(key)?;
         let mut row = self.columns(bridge, changes)?;
         row.insert(
             "name".into(),
@@ -140,7 +148,7 @@ impl<'a> Lowering<'a> {
     }
 
     fn change(&mut self, id: &RowId, key: &MirrorKey, changes: &[&Change]) -> Result<(), Error> {
-        let bridge = self.bridge(&key.bridge)?;
+        let bridge = self.bridge(key)?;
         let condition = self.own(bridge, id, key)?;
         let row = self.columns(bridge, changes)?;
         if !row.is_empty() {
@@ -229,7 +237,12 @@ impl<'a> Lowering<'a> {
                 Change::SetSnaplen { to } => {
                     row.insert("snaplen".into(), to_optional(to.map(|bytes| json!(bytes))));
                 }
-                Change::Create | Change::Remove { .. } | Change::SetSource { .. } => {}
+                // A frame filter is nothing that Open vSwitch's mirrors have.
+                Change::Create
+                | Change::Remove { .. }
+                | Change::SetSource { .. }
+                | Change::SetFrames { .. }
+                | Change::Renew => {}
             }
         }
         Ok(row)

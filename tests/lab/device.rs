@@ -42,6 +42,14 @@ impl Node {
         run(command, lines);
     }
 
+    /// The node's nftables, as `nft list ruleset` shows them.
+    #[track_caller]
+    pub fn nft_list(&self) -> String {
+        let mut command = self.command("nft");
+        command.args(["list", "ruleset"]);
+        run(command, "")
+    }
+
     /// Runs lines of `tc -batch` on the node.
     #[track_caller]
     pub fn tc<S: AsRef<str>>(&self, lines: &[S]) {

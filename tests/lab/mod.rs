@@ -60,7 +60,7 @@ pub use guest::{Guest, Inside, Kind, Nic};
 pub use inspect::Inspection;
 pub use load::{Counter, Load, Tally};
 pub use node::Node;
-pub use run::{PATIENCE, run, try_run, wait_until};
+pub use run::{PATIENCE, or_skip, run, try_run, wait_until};
 pub use sniff::TapCapture;
 pub use span::binary;
 pub use stream::Stream;

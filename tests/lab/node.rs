@@ -11,7 +11,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 
 use super::guest::{Guest, Nic, split_nic};
-use super::ovs::Ovs;
+use super::ovs::{Datapath, Ovs};
 use super::pve::Tree;
 use super::qemu::Processes;
 use super::reaper::Reaper;
@@ -49,7 +49,7 @@ impl Node {
     /// A node named `pve1` without guests, its Open vSwitch up and answering.
     pub fn start() -> Node {
         let node = Node::without_ovs();
-        node.first_start_of_ovs();
+        node.first_start_of_ovs(Datapath::Userspace);
         node
     }
 
@@ -58,13 +58,7 @@ impl Node {
         require(&PROGRAMS);
         let reaper = Reaper::new();
         let root = reaper.dir.clone();
-        for dir in [
-            "run/openvswitch",
-            "etc/openvswitch",
-            "var/log/openvswitch",
-            "var/lib/pve-span",
-            "var/lib/vz/snippets",
-        ] {
+        for dir in ["run", "var/lib/pve-span", "var/lib/vz/snippets"] {
             std::fs::create_dir_all(root.join(dir))
                 .expect("the guardian has made the root directory");
         }

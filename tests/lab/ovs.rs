@@ -1,4 +1,5 @@
-//! The node's own Open vSwitch: a real ovsdb-server and a real ovs-vswitchd with the userspace datapath.
+//! The node's own Open vSwitch: a real ovsdb-server and a real ovs-vswitchd with the userspace datapath, or with the
+//! kernel's where that is asked for and there.
 //!
 //! The userspace datapath needs no kernel module, so this runs wherever namespaces do. One difference to the
 //! kernel's shows: internal ports live in ovs-vswitchd, and go when it is killed. [`Node::start_vswitchd`] puts
@@ -26,17 +27,46 @@ const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
 /// The columns of a mirror that only a hand changes.
 const MIRROR: &str = "_uuid,name,select_all,select_src_port,select_dst_port,select_vlan,output_port,output_vlan,snaplen,external_ids";
 
-/// Which of the two daemons run.
+/// What switches the frames.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Datapath {
+    /// ovs-vswitchd itself: `datapath_type=netdev`.
+    #[default]
+    Userspace,
+    /// The kernel's module openvswitch, as on a Proxmox VE node: `datapath_type=system`.
+    Kernel,
+}
+
+/// Which of the two daemons run, and what switches.
 #[derive(Default)]
 pub(super) struct Ovs {
+    datapath: Datapath,
     database: Option<Daemon>,
     switch: Option<Daemon>,
     starts: u32,
 }
 
 impl Node {
-    pub(super) fn first_start_of_ovs(&self) {
+    /// A node whose Open vSwitch uses the kernel's datapath; an error is why there is none here.
+    pub fn start_with_kernel_datapath() -> Result<Node, String> {
+        let node = Node::without_ovs();
+        node.first_start_of_ovs(Datapath::Kernel);
+        // Whether it is there shows only when something needs it.
+        node.vsctl(["add-br", "probe"]);
+        if !node.has_device("probe") {
+            return Err("this kernel has no Open vSwitch datapath (module openvswitch)".to_owned());
+        }
+        node.vsctl(["del-br", "probe"]);
+        Ok(node)
+    }
+
+    pub(super) fn first_start_of_ovs(&self, datapath: Datapath) {
         require(&PROGRAMS);
+        self.ovs.lock().unwrap().datapath = datapath;
+        for dir in ["run/openvswitch", "etc/openvswitch", "var/log/openvswitch"] {
+            std::fs::create_dir_all(self.path(dir))
+                .expect("the guardian has made the root directory");
+        }
         let mut create = self.marked_command("ovsdb-tool");
         create
             .arg("create")
@@ -120,9 +150,11 @@ impl Node {
                     "unix:{}",
                     self.path("run/openvswitch/db.sock").display()
                 ))
-                .arg(format!("--unixctl={}", self.vswitchd_ctl().display()))
-                // Never the machine's kernel datapath, even where there is one.
-                .arg("--disable-system");
+                .arg(format!("--unixctl={}", self.vswitchd_ctl().display()));
+            if ovs.datapath == Datapath::Userspace {
+                // Not the kernel's, even where there is one.
+                command.arg("--disable-system");
+            }
             ovs.switch = Some(Daemon::start(
                 command,
                 &self.path("var/log/openvswitch/ovs-vswitchd.log"),
@@ -227,6 +259,10 @@ impl Node {
 
     /// Makes an OVS bridge as ifupdown2 does for Proxmox VE.
     pub fn ovs_bridge(&self, name: &str) {
+        let datapath = match self.ovs.lock().unwrap().datapath {
+            Datapath::Userspace => "datapath_type=netdev",
+            Datapath::Kernel => "datapath_type=system",
+        };
         self.vsctl([
             "--may-exist",
             "add-br",
@@ -235,7 +271,7 @@ impl Node {
             "set",
             "Bridge",
             name,
-            "datapath_type=netdev",
+            datapath,
         ]);
         if self.ovs_pids().1.is_some() {
             self.ip(&[format!("link set {name} up")]);

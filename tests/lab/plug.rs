@@ -5,9 +5,11 @@
 //! collected first, then run.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use super::guest::{Inside, Nic};
 use super::node::Node;
+use super::run::{try_run, wait_until};
 
 /// What plugging NICs takes, in this order.
 #[derive(Default)]
@@ -123,17 +125,29 @@ impl Node {
             if nic.inside == Inside::Wire {
                 wire.push(format!("link set {end} up"));
             }
-            if nic.inside == Inside::Reader {
-                // Its thread may have to wait for a busy machine; what it is there to count must not get lost then.
-                node.push(format!("link set {device} txqueuelen 200000"));
-            }
             node.push(format!("link set {device} promisc on up"));
         }
         self.ip(&node);
         self.ip_wire(&wire);
         for nic in nics.iter().filter(|nic| !devices.contains(&nic.device())) {
+            if nic.inside == Inside::Reader {
+                self.lengthen_queue(&nic.device());
+            }
             self.give_address(nic);
         }
+    }
+
+    /// A reader's thread may have to wait for a busy machine; what it is there to count must not get lost then. Not
+    /// every kernel takes a queue of any length.
+    fn lengthen_queue(&self, device: &str) {
+        let takes = |length: &&str| {
+            let mut command = self.marked_command("ip");
+            command.args(["-n", self.netns(), "link", "set", device]);
+            command.args(["txqueuelen", length]);
+            try_run(command, "").status.success()
+        };
+        let taken = ["200000", "32767"].into_iter().find(takes);
+        assert!(taken.is_some(), "{device} takes no longer queue");
     }
 
     fn remove_devices(&self, nics: &[Nic]) {
@@ -164,18 +178,41 @@ impl Node {
             self.vsctl(batch.ovs);
         }
         self.ip(&batch.ip_after_ovs);
+        self.wait_for_ports(nics);
+    }
+
+    /// A bridge serves a port when it has heard that the link is up, which may take the kernel a while.
+    #[track_caller]
+    fn wait_for_ports(&self, nics: &[Nic]) {
+        let of_nic = |nic: &Nic| {
+            let link = [nic.firewall_link(), nic.firewall_port()];
+            [nic.device(), nic.firewall_port_ovs()]
+                .into_iter()
+                .chain(link)
+        };
+        let ports: Vec<String> = nics.iter().flat_map(of_nic).collect();
+        self.inside(|| {
+            let is_waiting = |port: &String| {
+                let state = std::fs::read_to_string(format!("/sys/class/net/{port}/brport/state"));
+                state.is_ok_and(|state| state.trim() != "3")
+            };
+            wait_until("bridges serve their ports", || {
+                !ports.iter().any(is_waiting)
+            });
+        });
     }
 
     fn unplug_all(&self, nics: &[Nic]) {
-        let devices = self.devices();
-        let existing = nics
+        // An OVS port's master is the kernel's datapath, which does not let go of it this way; with ours it has none.
+        let bridged = |device: &String| {
+            self.inside(|| Path::new(&format!("/sys/class/net/{device}/brport")).exists())
+        };
+        let lines: Vec<String> = nics
             .iter()
             .map(Nic::device)
-            .filter(|device| devices.contains(device));
-        let lines: Vec<String> = existing
+            .filter(bridged)
             .map(|device| format!("link set {device} nomaster"))
             .collect();
-        // An OVS port's master is the datapath's, with the kernel's; with ours it has none.
         self.ip(&lines);
         self.remove_leftovers(nics);
     }

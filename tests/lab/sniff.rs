@@ -56,12 +56,28 @@ impl TapCapture<'_> {
                 Err(RecvTimeoutError::Disconnected) => panic!("{} has gone", self.device),
             }
         }
+        self.assert_nothing_missed();
+        std::mem::take(&mut self.frames)
+    }
+
+    /// The frames that have arrived so far, without waiting for more; then forgets them.
+    ///
+    /// # Panics
+    /// If the tap's queue was full at some time.
+    #[track_caller]
+    pub fn so_far(&mut self) -> Vec<TapFrame> {
+        self.frames.extend(self.arriving.try_iter());
+        self.assert_nothing_missed();
+        std::mem::take(&mut self.frames)
+    }
+
+    #[track_caller]
+    fn assert_nothing_missed(&self) {
         assert_eq!(
             self.node.dropped(&self.device),
             self.missed_before,
             "frames did not fit the queue of {}",
             self.device
         );
-        std::mem::take(&mut self.frames)
     }
 }

@@ -1,5 +1,6 @@
 //! Generated nodes, and what Open vSwitch would make of a plan: the laws' model.
 
+mod nft;
 mod ovs;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,6 +12,7 @@ use pve_span::core::annotations::{self, Annotations};
 use pve_span::core::cluster::{Cluster, Placement, parse_pools};
 use pve_span::core::guest;
 use pve_span::core::model::{GuestKind, IfName, SessionName, Vmid};
+use pve_span::core::port_settings::{BridgeFlags, PortSettings};
 use pve_span::core::state::{
     Link, Mark, Mirror, MirrorConfig, MirrorOutput, Observed, Ovs, OvsBridge, OvsPort, OvsState,
     RowId, Taken,
@@ -76,15 +78,19 @@ const OUTPUTS: [&str; 6] = [
     "vlan:999",
     "109/net1",
 ];
-const REST: [&str; 9] = [
+const REST: [&str; 13] = [
     "direction = from",
     "direction = to",
     "vlan = 10, 20-22",
     "snaplen = 100",
-    "point = guest",
     "enabled = no",
     "engine = ovs",
     "filter = tcp",
+    "engine = nft",
+    "sample = 1/10",
+    "dedup = no",
+    "wire = no",
+    "point = guest",
     "expires = 1970-01-01T00:00Z",
 ];
 
@@ -277,7 +283,11 @@ impl Node {
         for guest in &self.guests {
             let mut text = format!("tags: {}\n", guest.tags.join(";"));
             for (index, (bridge, ..)) in guest.nics.iter().enumerate() {
-                let _ = writeln!(text, "net{index}: virtio,bridge={bridge}");
+                let _ = writeln!(
+                    text,
+                    "net{index}: virtio=BC:24:11:00:{:02X}:{index:02X},bridge={bridge}",
+                    guest.vmid
+                );
             }
             let vmid = Vmid::new(guest.vmid).unwrap();
             cluster
@@ -336,6 +346,10 @@ impl Node {
                 }
             }
         }
+        let devices = observed.links.iter();
+        observed.ports = devices
+            .map(|(name, link)| (name.clone(), settings(link)))
+            .collect();
         for (number, mirror) in self.mirrors.iter().enumerate() {
             let bridge = bridges.get_mut(mirror.bridge).unwrap();
             let name = |index: &usize| {
@@ -381,18 +395,29 @@ impl Node {
     }
 }
 
+/// A device as it is when nobody has changed it.
+fn settings(link: &Link) -> PortSettings {
+    PortSettings {
+        index: link.index,
+        flags: link.master.as_ref().map(|_| BridgeFlags::default()),
+        offloads: ["tx-checksum-ip-generic".to_owned()].into(),
+    }
+}
+
 fn if_name(text: &str) -> IfName {
     text.parse().unwrap()
 }
 
 fn link(observed: &mut Observed, name: &str, kind: Option<&str>, master: Option<&str>) {
-    let index = u32::try_from(observed.links.len()).unwrap() + 1;
+    // The same whatever comes before it.
+    let index = name.bytes().fold(7_u32, |index, byte| {
+        index.wrapping_mul(31).wrapping_add(u32::from(byte)) | 1
+    });
     let link = Link {
         index,
         kind: kind.map(str::to_owned),
         master: master.map(if_name),
-        addresses: Vec::new(),
-        parent: None,
+        ..Link::default()
     };
     observed.links.insert(if_name(name), link);
 }

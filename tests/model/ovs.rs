@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::nft;
+
 use pve_span::core::interest::{Scope, needs_detail};
-use pve_span::core::model::IfName;
+use pve_span::core::model::{IfName, Vmid};
 use pve_span::core::plan::{Change, Plan};
 use pve_span::core::state::{
     Link, Mark, Mirror, MirrorKey, MirrorOutput, Observed, OvsState, RowId,
@@ -33,14 +35,16 @@ pub fn apply_plan(plan: &Plan, observed: &mut Observed) {
     let mut created: BTreeMap<MirrorKey, RowId> = BTreeMap::new();
     for action in &plan.actions {
         let key = &action.mirror;
+        // What nftables does is in the commands.
+        let Some(name) = &key.bridge else { continue };
         let bridge = ovs
             .bridges
-            .get_mut(&key.bridge)
+            .get_mut(name)
             .expect("a plan names bridges that are there");
         let row = match (&action.row, &action.change) {
             (Some(row), _) => row.clone(),
             (None, Change::Create) => {
-                let row = RowId(format!("new {} {} {}", key.bridge, key.session, key.output));
+                let row = RowId(format!("new {name} {} {}", key.session, key.output));
                 let mark = Mark {
                     session: key.session.clone(),
                     output: key.output.clone(),
@@ -86,9 +90,11 @@ pub fn apply_plan(plan: &Plan, observed: &mut Observed) {
                     config.ports.remove(port);
                 }
             },
-            Change::Create | Change::Remove { .. } => {}
+            Change::Create | Change::Remove { .. } | Change::SetFrames { .. } | Change::Renew => {}
         }
     }
+    nft::apply(&plan.commands, observed);
+    nft::apply_ports(&plan.ports, observed);
 }
 
 /// What a look that is narrowed to some ports would have observed.
@@ -141,7 +147,7 @@ pub fn restricted(observed: &Observed, scope: &Scope) -> Observed {
 }
 
 /// What a look that knows most devices by name only would have observed.
-pub fn by_name_only(observed: &Observed) -> Observed {
+pub fn by_name_only(observed: &Observed, sensors: &BTreeSet<Vmid>) -> Observed {
     let mut few = observed.clone();
     let OvsState::Present(ovs) = &observed.ovs else {
         unreachable!()
@@ -152,7 +158,7 @@ pub fn by_name_only(observed: &Observed) -> Observed {
             .any(|bridge| bridge.ports.contains_key(name))
     };
     let exists = |name: &str| observed.links.contains_key(name);
-    let detailed = |name: &IfName| needs_detail(name.as_str(), is_ovs_port, exists);
+    let detailed = |name: &IfName| needs_detail(name.as_str(), sensors, is_ovs_port, exists);
     let masters: BTreeSet<&IfName> = observed
         .links
         .iter()

@@ -75,7 +75,8 @@ pub fn mixed_guests(guests: &[Guest]) -> Node {
     node
 }
 
-fn start(node: &Node, guests: &[Guest]) {
+/// Adds these guests and starts them.
+pub fn start(node: &Node, guests: &[Guest]) {
     node.add_all(guests);
     node.start_guests(guests.iter().map(|guest| guest.vmid));
 }

@@ -9,18 +9,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::core::diagnostic::{Diagnostic, Severity};
 use crate::core::loops::{Circles, Feeds, Knot};
 use crate::core::model::{Direction, SessionName, Vmid};
+use crate::core::nft::frames::lower;
 use crate::core::selector::{Output, Selector};
 
 use super::{At, EngineChoice, Session, Switch};
 
-/// What is said of whatever only the nft engine could do.
-pub const NEEDS_NFT: &str = "needs the nft engine, which this version does not have";
-
 /// What is said of outputs that only a tunnel could reach.
 pub const NO_TUNNELS: &str = "tunnels are not available in this version";
 
-/// Checks all sessions; what this version lacks is also noted in the session itself.
-pub fn check(file: &str, sessions: &mut BTreeMap<SessionName, Session>) -> Vec<Diagnostic> {
+/// Checks all sessions.
+pub fn check(file: &str, sessions: &BTreeMap<SessionName, Session>) -> Vec<Diagnostic> {
     let mut found = Found {
         file,
         diagnostics: Vec::new(),
@@ -31,8 +29,9 @@ pub fn check(file: &str, sessions: &mut BTreeMap<SessionName, Session>) -> Vec<D
     }
     found.two_engines(sessions);
     found.loops(sessions);
-    for session in sessions.values_mut() {
-        found.unsupported(session);
+    for session in sessions.values() {
+        found.engines(session);
+        found.tunnels(session);
     }
     found.diagnostics
 }
@@ -191,43 +190,55 @@ impl Found<'_> {
         }
     }
 
-    fn unsupported(&mut self, session: &mut Session) {
-        let mut lacks = Vec::new();
-        if session.filter.is_some() {
-            lacks.push("filter");
-        }
-        if session.sample > 1 {
-            lacks.push("sample");
-        }
-        if session.engine == EngineChoice::Nft {
-            lacks.push("engine");
-        }
-        for key in lacks {
-            let at = At {
-                value: (),
-                place: session.keys.get(key).unwrap_or(&session.place).clone(),
+    /// What a session asks for has to be in one engine, and in the one that it names.
+    fn engines(&mut self, session: &Session) {
+        let at = |key: &str| At {
+            value: (),
+            place: session.keys.get(key).unwrap_or(&session.place).clone(),
+        };
+        for key in ["filter", "sample"] {
+            let is_used = if key == "filter" {
+                session.filter.is_some()
+            } else {
+                session.sample > 1
             };
-            if session.engine == EngineChoice::Ovs {
+            if is_used && session.engine == EngineChoice::Ovs {
                 let message = format!("the ovs engine has no `{key}`");
-                self.say(
-                    Severity::Error,
-                    &at,
-                    message,
-                    Some("leave out `engine = ovs` or this line"),
-                );
-                continue;
+                let hint = Some("leave out `engine = ovs` or this line");
+                self.say(Severity::Error, &at(key), message, hint);
             }
-            let what = if key == "engine" { "engine = nft" } else { key };
-            let reason = format!("`{what}` {NEEDS_NFT}");
-            let message = format!("session {} is refused: {reason}", session.name);
+        }
+        if session.engine == EngineChoice::Ovs && session.dedup == Switch::No {
+            let message =
+                "`dedup = no` has no effect: Open vSwitch delivers every frame once".into();
+            self.say(Severity::Warning, &at("dedup"), message, None);
+        }
+        let Some(nft) = session.asks_for_nft() else {
+            return;
+        };
+        if session.snaplen.is_some() {
             self.say(
                 Severity::Unsupported,
-                &at,
-                message,
-                Some("what it mirrors now stays as it is"),
+                &at("snaplen"),
+                format!("`snaplen` is refused: the nft engine, which `{nft}` needs, does not cut frames"),
+                Some("Open vSwitch's mirrors do (`engine = ovs`), and so does the sensor's own capture (tcpdump -s)"),
             );
-            session.unsupported.push(reason);
         }
+        for output in &session.outputs {
+            if let Output::Vlan(_) = output.value {
+                let message = format!(
+                    "output {} is refused: RSPAN is for the ovs engine, and `{nft}` needs the nft engine",
+                    output.value
+                );
+                self.say(Severity::Unsupported, output, message, None);
+            }
+        }
+        if let Err(error) = lower(session.filter.as_ref(), &session.vlans) {
+            self.say(Severity::Error, &at("filter"), error.to_string(), None);
+        }
+    }
+
+    fn tunnels(&mut self, session: &Session) {
         for output in &session.outputs {
             if let Some(reason) = unsupported_output(&output.value) {
                 self.say(

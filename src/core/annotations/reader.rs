@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::ini::{self, Line};
 use super::values::{self, Fault};
-use super::{At, Session, Switch};
+use super::{At, Session};
 use crate::core::diagnostic::{Diagnostic, Place, Severity, did_you_mean};
 use crate::core::filter::{self, Filter};
 use crate::core::model::{Invalid, SessionName, printable};
@@ -304,29 +304,6 @@ impl Reader<'_> {
             }
         };
         self.faults(place, faults);
-        if key == "wire" && session.wire == Switch::Yes {
-            self.warn(
-                place,
-                "`wire = yes` has no effect yet: frames arrive as the sources' offloads left them",
-            );
-        }
-        if key == "dedup" && session.dedup == Switch::No {
-            self.warn(
-                place,
-                "`dedup = no` has no effect: Open vSwitch delivers every frame once",
-            );
-        }
-    }
-
-    fn warn(&mut self, place: &Place, message: &str) {
-        let (file, place) = (self.file.to_owned(), Some(place.clone()));
-        self.diagnostics.push(Diagnostic {
-            file,
-            place,
-            severity: Severity::Warning,
-            message: message.into(),
-            hint: None,
-        });
     }
 }
 

@@ -132,15 +132,15 @@ fn a_key_before_any_section_and_an_empty_file_are_faults() {
 
 #[test]
 fn what_this_version_lacks_is_refused_session_by_session() {
-    let text = "[a]\nsource = 101\noutput = 200/net1, gre:10.0.0.9\nsample = 1/10\n[b]\nsource = 102\noutput = 200/net1\nengine = nft\n";
+    let text = "[a]\nsource = 101\noutput = 200/net1, gre:10.0.0.9\n[b]\nsource = 102\noutput = 200/net1, vlan:999\nengine = nft\nsnaplen = 100\n";
     let annotations = parse(FILE, text);
     assert!(annotations.is_valid());
     assert_eq!(
         messages(text),
         [
             "/etc/pve/span.cfg:3:20: unsupported: output gre:10.0.0.9 is refused: tunnels are not available in this version\n 3 | output = 200/net1, gre:10.0.0.9\n   |                    ^^^^^^^^^^^^",
-            "/etc/pve/span.cfg:4:10: unsupported: session a is refused: `sample` needs the nft engine, which this version does not have\n 4 | sample = 1/10\n   |          ^^^^\n   = what it mirrors now stays as it is",
-            "/etc/pve/span.cfg:8:10: unsupported: session b is refused: `engine = nft` needs the nft engine, which this version does not have\n 8 | engine = nft\n   |          ^^^\n   = what it mirrors now stays as it is",
+            "/etc/pve/span.cfg:6:20: unsupported: output vlan:999 is refused: RSPAN is for the ovs engine, and `engine = nft` needs the nft engine\n 6 | output = 200/net1, vlan:999\n   |                    ^^^^^^^^",
+            "/etc/pve/span.cfg:8:11: unsupported: `snaplen` is refused: the nft engine, which `engine = nft` needs, does not cut frames\n 8 | snaplen = 100\n   |           ^^^\n   = Open vSwitch's mirrors do (`engine = ovs`), and so does the sensor's own capture (tcpdump -s)",
         ]
     );
     assert_eq!(

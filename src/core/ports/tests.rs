@@ -35,6 +35,7 @@ fn node(links: &[(&str, &str, &str)], ovs: &[(&str, &str, Option<u16>)]) -> Obse
             bridges,
             caught_up: true,
         }),
+        ..Observed::default()
     }
 }
 

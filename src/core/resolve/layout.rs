@@ -1,23 +1,28 @@
-//! A running session laid out over the bridges: one wanted mirror a bridge and output, and the reason for
-//! whatever does not reach an output.
+//! A running session laid out over the node: one wanted mirror a bridge and output, what nftables copies,
+//! and the reason for whatever does not reach an output.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::choice::{Choice, Whole};
-use super::outputs::{Outputs, Place, is_uplink, on_linux_bridge};
-use crate::core::annotations::{EngineChoice, NEEDS_NFT, Point, Session};
-use crate::core::model::{IfName, MAX_LISTED};
+use super::copying::Copying;
+use super::engine::{Engine, From, Reason, engine, never_ovs};
+use super::outputs::{Outputs, Place, Target};
+use crate::core::annotations::{EngineChoice, Session, Switch};
+use crate::core::copies::{CopyKey, Exclusive, OutputPort};
+use crate::core::model::{IfName, SessionName};
 use crate::core::ports::{BridgeKind, Port, PortMap};
 use crate::core::selector::Output;
 use crate::core::state::{
-    Desired, Lack, MirrorConfig, MirrorKey, MirrorOutput, OutputState, SessionState, Taken, Wanted,
+    Desired, Fault, Lack, MirrorConfig, MirrorKey, MirrorOutput, OutputState, OvsState, Reserves,
+    SessionState, Taken, Wanted,
 };
 
-/// Lays a running session out over the bridges.
+/// Lays a running session out over the node. `reserved` are the ports that are outputs, and whose.
 pub fn place(
     session: &Session,
     choice: &Choice<'_>,
     outputs: &Outputs<'_>,
+    reserved: &BTreeMap<IfName, &SessionName>,
     state: &mut SessionState,
     desired: &mut Desired,
 ) {
@@ -28,10 +33,21 @@ pub fn place(
             choice,
             map: outputs.map,
             output: &output.value,
+            reserved,
         };
-        let served = outputs
-            .place(&output.value)
-            .map(|place| layout.on_bridges(&place, state, desired));
+        let served = outputs.place(&output.value).and_then(|place| match place {
+            Place::Vlan(vlan) => match session.asks_for_nft() {
+                Some(nft) => Err(Fault::Refused(format!(
+                    "RSPAN is for the ovs engine, and `{nft}` needs the nft engine"
+                ))),
+                None => Ok(layout.rspan(vlan, state, desired)),
+            },
+            Place::Port(target) => Ok(layout.span(&target, state, desired)),
+        });
+        if served.is_err() && matches!(outputs.observed.ovs, OvsState::Failed(_)) {
+            // Where the output is cannot be told, so what is copied to it stays.
+            desired.held.insert(session.name.clone());
+        }
         let output = output.value.to_string();
         state.outputs.push(match served {
             Ok((engine, lacks)) => OutputState {
@@ -51,57 +67,109 @@ pub fn place(
 }
 
 /// One output's part of a session.
-struct Layout<'a> {
-    outputs: &'a Outputs<'a>,
-    session: &'a Session,
+pub struct Layout<'a> {
+    pub outputs: &'a Outputs<'a>,
+    pub session: &'a Session,
     choice: &'a Choice<'a>,
-    map: &'a PortMap,
-    output: &'a Output,
+    pub map: &'a PortMap,
+    pub output: &'a Output,
+    reserved: &'a BTreeMap<IfName, &'a SessionName>,
 }
 
-impl Layout<'_> {
-    /// The mirrors to an output, the engine with its reason, and what they do not take.
-    fn on_bridges(
+/// The sources of one output by what takes them there.
+#[derive(Default)]
+struct Split<'a> {
+    ovs: Vec<&'a Port>,
+    ovs_undecided: BTreeSet<IfName>,
+    ovs_bridge: Option<(&'a IfName, Whole)>,
+    nft: Vec<(&'a Port, Taken)>,
+    nft_bridges: Vec<&'a IfName>,
+    nft_undecided: Vec<&'a Port>,
+    reasons: BTreeSet<Reason>,
+    lacks: Vec<Lack>,
+}
+
+impl<'a> Layout<'a> {
+    /// RSPAN: each Open vSwitch bridge with sources has its part.
+    fn rspan(
         &self,
-        place: &Place<'_>,
+        vlan: u16,
         state: &mut SessionState,
         desired: &mut Desired,
     ) -> (String, Vec<Lack>) {
-        let bridges: BTreeSet<&IfName> = match place {
-            Place::Port(port) => [&port.bridge].into(),
-            Place::Vlan(_) => self.rspan_bridges(),
-        };
-        state.notes.extend(self.notes(place, &bridges));
+        let bridges = self.rspan_bridges();
+        state.notes.extend(self.rspan_note(&bridges));
         let mut lacks = Vec::new();
         for bridge in &bridges {
-            if let Some(wanted) = self.on_bridge(bridge, place, &mut lacks) {
-                let output = self.output.to_string();
-                let key = MirrorKey {
-                    bridge: (*bridge).clone(),
-                    session: self.session.name.clone(),
-                    output,
-                };
-                desired.mirrors.insert(key, wanted);
+            let here = |port: &&&Port| port.bridge == **bridge;
+            let (own, others): (Vec<&Port>, Vec<&Port>) = self
+                .choice
+                .ports
+                .values()
+                .filter(here)
+                .partition(|port| port.tag == Some(vlan));
+            let whole = self.choice.bridges.get(*bridge).copied();
+            for port in own.iter().filter(|_| whole != Some(Whole::Everything)) {
+                lacks.push(Lack {
+                    nic: port.nic.as_ref().map(|nic| nic.id),
+                    port: port.name.clone(),
+                    why: format!(
+                        "it is itself in VLAN {vlan}, and Open vSwitch mirrors nothing into a frame's own VLAN: use a VLAN of its own for RSPAN"
+                    ),
+                });
             }
+            let split = Split {
+                ovs: others,
+                ovs_undecided: self
+                    .choice
+                    .undecided
+                    .values()
+                    .filter(here)
+                    .map(|port| port.name.clone())
+                    .collect(),
+                ovs_bridge: whole.map(|whole| (*bridge, whole)),
+                ..Split::default()
+            };
+            self.mirror(
+                bridge,
+                MirrorOutput::Vlan(vlan),
+                &split,
+                Reserves::No,
+                desired,
+            );
         }
-        for source in self
+        let elsewhere = self
             .choice
             .present()
             .into_iter()
-            .filter(|source| !bridges.contains(&source.bridge))
-        {
-            let why = self.not_on(&source.bridge, &bridges);
-            lacks.push(Lack {
-                nic: source.nic,
-                port: source.port,
-                why,
-            });
-        }
-        (self.engine(place, &bridges), lacks)
+            .filter(|source| !bridges.contains(&source.bridge));
+        lacks.extend(elsewhere.map(|source| Lack {
+            why: match self.map.bridges.get(&source.bridge) {
+                Some(_) => format!(
+                    "it is on the Linux bridge {}, and RSPAN (vlan:) is for Open vSwitch bridges",
+                    source.bridge
+                ),
+                None => "it is in no bridge, and RSPAN (vlan:) is for Open vSwitch bridges".into(),
+            },
+            nic: source.nic,
+            port: source.port,
+        }));
+        let names: Vec<&str> = bridges.iter().map(|bridge| bridge.as_str()).collect();
+        let place = if names.is_empty() {
+            String::new()
+        } else {
+            format!(", {}", names.join(" and "))
+        };
+        let why = if self.session.engine == EngineChoice::Ovs {
+            "as asked"
+        } else {
+            "RSPAN"
+        };
+        (format!("ovs: {why}{place}"), lacks)
     }
 
     /// The Open vSwitch bridges that have sources: each gets its part of an RSPAN VLAN.
-    fn rspan_bridges(&self) -> BTreeSet<&IfName> {
+    fn rspan_bridges(&self) -> BTreeSet<&'a IfName> {
         let undecided = self.choice.undecided.values().map(|port| &port.bridge);
         let bridges = self
             .choice
@@ -115,123 +183,131 @@ impl Layout<'_> {
             .collect()
     }
 
-    /// What an administrator may not expect of an output.
-    fn notes(&self, place: &Place<'_>, bridges: &BTreeSet<&IfName>) -> Vec<String> {
-        match place {
-            Place::Port(Port { tag: Some(tag), .. }) => {
-                vec![format!(
-                    "{} is in VLAN {tag}: frames arrive without their 802.1Q tags",
-                    self.output
-                )]
-            }
-            Place::Port(port) => {
-                let address = self
-                    .outputs
-                    .address_over(&port.bridge)
-                    .filter(|_| is_uplink(port));
-                let note = |address| {
-                    format!(
-                        "{} carries this node's address {address}: make sure that {} is not the uplink in use",
-                        port.bridge, port.name
-                    )
-                };
-                address.map(note).into_iter().collect()
-            }
-            Place::Vlan(_) => {
-                let is_trunk = |port: &&Port| {
-                    port.bridge_kind == BridgeKind::Ovs
-                        && port.tag.is_none()
-                        && port.trunks.is_empty()
-                        && bridges.contains(&port.bridge)
-                };
-                let all = self
-                    .map
-                    .ports
-                    .values()
-                    .filter(is_trunk)
-                    .filter_map(|port| port.nic.as_ref());
-                let all: Vec<String> = all.map(|nic| nic.id.to_string()).collect();
-                let some = all
-                    .iter()
-                    .take(MAX_LISTED)
-                    .cloned()
-                    .collect::<Vec<_>>()
-                    .join(", ");
-                let more = if all.len() > MAX_LISTED {
-                    format!(" and {} more", all.len() - MAX_LISTED)
-                } else {
-                    String::new()
-                };
-                let note = format!(
-                    "{} also goes to guests whose NIC takes every VLAN: {some}{more} (set tag= or trunks=)",
-                    self.output
-                );
-                if all.is_empty() {
-                    Vec::new()
-                } else {
-                    vec![note]
+    /// A port of this node: each source by the engine that can.
+    fn span(
+        &self,
+        target: &Target<'a>,
+        state: &mut SessionState,
+        desired: &mut Desired,
+    ) -> (String, Vec<Lack>) {
+        let mut split = self.split(target);
+        let mut copying = Copying {
+            session: self.session,
+            outputs: self.outputs,
+            target,
+            reserved: self.reserved,
+            lacks: Vec::new(),
+        };
+        let copies = copying.copies(&split.nft, &split.nft_bridges, &split.nft_undecided);
+        split.lacks.append(&mut copying.lacks);
+        let copies =
+            copies.filter(|copies| !copies.sources.is_empty() || !copies.undecided.is_empty());
+        let key = CopyKey {
+            session: self.session.name.clone(),
+            output: self.output.to_string(),
+        };
+        if target.is_on_ovs() {
+            let reserves = match &copies {
+                Some(copies) if copies.sources.is_empty() => Reserves::IfThere,
+                Some(_) => Reserves::Yes,
+                None => Reserves::No,
+            };
+            let output = MirrorOutput::Port(target.port.name.clone());
+            self.mirror(&target.port.bridge, output, &split, reserves, desired);
+        }
+        // An output that no engine can serve for this session is not cut off for nothing.
+        let session = self.session;
+        let by_nft = session.engine != EngineChoice::Ovs && session.snaplen.is_none();
+        if let Some(index) = target.index.filter(|_| by_nft || target.is_on_ovs()) {
+            self.reserve(index, target, &key, desired);
+        }
+        let by_both = copies.is_some() && (!split.ovs.is_empty() || split.ovs_bridge.is_some());
+        state
+            .notes
+            .extend(self.notes(target, copies.as_ref(), by_both));
+        if let Some(copies) = copies {
+            desired.copies.insert(key, copies);
+        }
+        (self.explained(target, &split), split.lacks)
+    }
+
+    /// Whatever the session takes, by engine.
+    fn split(&self, target: &Target<'a>) -> Split<'a> {
+        let mut split = Split::default();
+        let (session, output) = (self.session, self.output);
+        for (bridge, whole) in &self.choice.bridges {
+            let kind = self
+                .map
+                .bridges
+                .get(*bridge)
+                .copied()
+                .unwrap_or(BridgeKind::None);
+            let from = From {
+                bridge,
+                kind,
+                firewall: None,
+            };
+            match engine(session, output, target, &from) {
+                Ok(Engine::Ovs) => split.ovs_bridge = Some((*bridge, *whole)),
+                Ok(Engine::Nft(reason)) => {
+                    split.reasons.insert(reason);
+                    split.nft_bridges.push(*bridge);
                 }
+                Err(why) => split.lacks.push(Lack {
+                    nic: None,
+                    port: (*bridge).clone(),
+                    why,
+                }),
             }
         }
-    }
-
-    /// The engine and why: so far there is one, and it mirrors within a bridge.
-    fn engine(&self, place: &Place<'_>, bridges: &BTreeSet<&IfName>) -> String {
-        let why = match (self.session.engine, place) {
-            (EngineChoice::Ovs, _) => "as asked",
-            (_, Place::Vlan(_)) => "RSPAN",
-            (_, Place::Port(_)) => "same bridge",
-        };
-        let names: Vec<&str> = bridges.iter().map(|bridge| bridge.as_str()).collect();
-        let place = if names.is_empty() {
-            String::new()
-        } else {
-            format!(", {}", names.join(" and "))
-        };
-        format!("ovs: {why}{place}")
-    }
-
-    fn not_on(&self, bridge: &IfName, bridges: &BTreeSet<&IfName>) -> String {
-        if self.map.bridges.get(bridge) == Some(&BridgeKind::Linux) {
-            return on_linux_bridge(bridge);
+        // A whole bridge is every frame, so both directions of what is left of it; and where it enters, with nft.
+        let whole = |port: &Port| self.choice.bridges.contains_key(&port.bridge);
+        let direction = session.direction;
+        let taken = Taken::new(direction.takes_sent(), direction.takes_delivered());
+        let is_output = |port: &Port| port.name == target.port.name;
+        for port in self.choice.ports.values().filter(|port| !is_output(port)) {
+            let is_whole = whole(port);
+            match engine(session, output, target, &From::from(*port)) {
+                Ok(Engine::Ovs) => split.ovs.push(port),
+                Ok(Engine::Nft(_)) if is_whole => split.nft.push((port, Taken::Sent)),
+                Ok(Engine::Nft(reason)) => {
+                    split.reasons.insert(reason);
+                    split.nft.extend(taken.map(|taken| (*port, taken)));
+                }
+                Err(_) if is_whole => {}
+                Err(why) => split.lacks.push(Lack {
+                    nic: port.nic.as_ref().map(|nic| nic.id),
+                    port: port.name.clone(),
+                    why,
+                }),
+            }
         }
-        let there: Vec<&str> = bridges.iter().map(|bridge| bridge.as_str()).collect();
-        format!(
-            "it is on {bridge} and the output on {}: mirroring across bridges {NEEDS_NFT}",
-            there.join(", ")
-        )
-    }
-
-    /// Why a port of the right bridge cannot be mirrored there, if it cannot.
-    fn obstacle(&self, port: &Port, place: &Place<'_>) -> Option<String> {
-        let firewall = port
-            .nic
-            .as_ref()
-            .and_then(|nic| nic.firewall_bridge.as_ref());
-        match (self.session.point, firewall, place) {
-            (Point::Guest, Some(firewall), _) => Some(format!(
-                "`point = guest` behind the firewall bridge {firewall} {NEEDS_NFT}"
-            )),
-            (_, _, Place::Vlan(vlan)) if port.tag == Some(*vlan) => Some(format!(
-                "it is itself in VLAN {vlan}, and Open vSwitch mirrors nothing into a frame's own VLAN: use a VLAN of its own for RSPAN"
-            )),
-            _ => None,
+        for port in self
+            .choice
+            .undecided
+            .values()
+            .filter(|port| !is_output(port))
+        {
+            match engine(session, output, target, &From::from(*port)) {
+                Ok(Engine::Ovs) => {
+                    split.ovs_undecided.insert(port.name.clone());
+                }
+                Ok(Engine::Nft(_)) => split.nft_undecided.push(port),
+                Err(_) => {}
+            }
         }
+        split
     }
 
-    /// One bridge's part; nothing when there is nothing to take.
-    fn on_bridge(
+    /// The mirror on one Open vSwitch bridge, if there is anything for it to do.
+    fn mirror(
         &self,
         bridge: &IfName,
-        place: &Place<'_>,
-        lacks: &mut Vec<Lack>,
-    ) -> Option<Wanted> {
-        let output = match place {
-            Place::Port(port) => MirrorOutput::Port(port.name.clone()),
-            Place::Vlan(vlan) => MirrorOutput::Vlan(*vlan),
-        };
-        let is_output =
-            |port: &IfName| matches!(place, Place::Port(output) if output.name == *port);
+        output: MirrorOutput,
+        split: &Split<'_>,
+        reserves: Reserves,
+        desired: &mut Desired,
+    ) {
         let (vlans, snaplen) = (self.session.vlans.clone(), self.session.snaplen);
         let mut config = MirrorConfig {
             vlans,
@@ -239,35 +315,87 @@ impl Layout<'_> {
             output,
             ..MirrorConfig::default()
         };
-        let whole = self.choice.bridges.get(bridge);
-        if whole == Some(&Whole::Everything) {
+        let mut undecided = split.ovs_undecided.clone();
+        if split.ovs_bridge == Some((bridge, Whole::Everything)) {
             config.all = true;
-            return Some(Wanted {
-                config,
-                undecided: BTreeSet::new(),
-            });
-        }
-        let direction = self.session.direction;
-        // A whole bridge is every frame, so both directions of what is left of it.
-        let taken = match whole {
-            Some(_) => Some(Taken::Both),
-            None => Taken::new(direction.takes_sent(), direction.takes_delivered()),
-        };
-        let here = |port: &Port| port.bridge == *bridge && !is_output(&port.name);
-        for port in self.choice.ports.values().filter(|port| here(port)) {
-            match self.obstacle(port, place) {
-                Some(why) => lacks.push(Lack {
-                    nic: port.nic.as_ref().map(|nic| nic.id),
-                    port: port.name.clone(),
-                    why,
-                }),
-                None => config
+            undecided.clear();
+        } else {
+            let direction = self.session.direction;
+            let taken = match split.ovs_bridge {
+                Some(_) => Some(Taken::Both),
+                None => Taken::new(direction.takes_sent(), direction.takes_delivered()),
+            };
+            for port in &split.ovs {
+                config
                     .ports
-                    .extend(taken.map(|taken| (port.name.clone(), taken))),
+                    .extend(taken.map(|taken| (port.name.clone(), taken)));
             }
         }
-        let undecided = self.choice.undecided.values().filter(|port| here(port));
-        let undecided: BTreeSet<IfName> = undecided.map(|port| port.name.clone()).collect();
-        (!config.ports.is_empty() || !undecided.is_empty()).then_some(Wanted { config, undecided })
+        let is_empty = !config.all && config.ports.is_empty() && undecided.is_empty();
+        if is_empty && reserves == Reserves::No {
+            return;
+        }
+        let key = MirrorKey {
+            bridge: Some(bridge.clone()),
+            session: self.session.name.clone(),
+            output: self.output.to_string(),
+        };
+        let wanted = Wanted {
+            config,
+            reserves,
+            undecided,
+        };
+        desired.mirrors.insert(key, wanted);
+    }
+
+    /// The output's device is one for as long as the session runs, with or without sources.
+    fn reserve(&self, index: u32, target: &Target<'_>, key: &CopyKey, desired: &mut Desired) {
+        let exclusive = if target.is_on_ovs() {
+            Exclusive::Ovs
+        } else {
+            Exclusive::Us
+        };
+        let is_guests = matches!(self.output, Output::Nic(_));
+        let wire = if is_guests {
+            self.session.wire
+        } else {
+            Switch::No
+        };
+        let output = desired
+            .outputs
+            .entry(target.device.clone())
+            .or_insert(OutputPort {
+                index,
+                of: BTreeSet::new(),
+                exclusive,
+                wire,
+            });
+        output.of.insert(key.clone());
+        if wire == Switch::Yes {
+            output.wire = wire;
+        }
+    }
+
+    /// The engines and why.
+    fn explained(&self, target: &Target<'_>, split: &Split<'_>) -> String {
+        let by_ovs =
+            !split.ovs.is_empty() || split.ovs_bridge.is_some() || !split.ovs_undecided.is_empty();
+        let mut reasons = split.reasons.clone();
+        if reasons.is_empty() && !by_ovs {
+            reasons.extend(never_ovs(self.session, self.output, target));
+        }
+        let mut parts = Vec::new();
+        if by_ovs || (reasons.is_empty() && split.nft_undecided.is_empty()) {
+            let why = match self.session.engine {
+                EngineChoice::Ovs => "as asked",
+                _ => "same bridge",
+            };
+            parts.push(format!("ovs: {why}, {}", target.port.bridge));
+        }
+        let words: Vec<String> = reasons.iter().map(Reason::to_string).collect();
+        if !words.is_empty() {
+            parts.push(format!("nft: {}", words.join(", ")));
+        }
+        parts.join("; ")
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::core::annotations::{NEEDS_NFT, NO_TUNNELS};
+use crate::core::annotations::NO_TUNNELS;
 use crate::core::cluster::Cluster;
 use crate::core::model::{IfName, NicId};
 use crate::core::ports::{BridgeKind, Port, PortMap};
@@ -13,10 +13,33 @@ use Fault::{Absent, Refused};
 
 /// An output that can be served here.
 pub enum Place<'a> {
-    /// A port of an Open vSwitch bridge.
-    Port(&'a Port),
+    /// A device of this node.
+    Port(Target<'a>),
     /// A VLAN of whichever bridge the sources are on.
     Vlan(u16),
+}
+
+/// Where copies leave this node's hands.
+#[derive(Clone, Copy)]
+pub struct Target<'a> {
+    /// The port on its bridge: the firewall's, where there is a firewall bridge.
+    pub port: &'a Port,
+    /// The device itself, past the firewall bridge.
+    pub device: &'a IfName,
+    /// Its interface index, if the kernel shows it.
+    pub index: Option<u32>,
+}
+
+impl Target<'_> {
+    /// The firewall bridge between the device and its bridge.
+    pub fn firewall_bridge(&self) -> Option<&IfName> {
+        self.port.nic.as_ref()?.firewall_bridge.as_ref()
+    }
+
+    /// Can Open vSwitch mirror to it?
+    pub fn is_on_ovs(&self) -> bool {
+        self.port.bridge_kind == BridgeKind::Ovs && self.firewall_bridge().is_none()
+    }
 }
 
 /// What is looked at to place an output.
@@ -33,8 +56,8 @@ impl<'a> Outputs<'a> {
     /// Finds the output, or says why it cannot be served, and what to do.
     pub fn place(&self, output: &Output) -> Result<Place<'a>, Fault> {
         match output {
-            Output::Nic(nic) => self.sensor(*nic).map(Place::Port),
-            Output::Port(port) => self.port(port).map(Place::Port),
+            Output::Nic(nic) => self.sensor(*nic).map(|port| Place::Port(self.target(port))),
+            Output::Port(port) => self.port(port).map(|port| Place::Port(self.target(port))),
             Output::Vlan(vlan) => Ok(Place::Vlan(*vlan)),
             Output::Vxlan(..) | Output::Gre(..) | Output::Erspan(..) => {
                 Err(Refused(NO_TUNNELS.into()))
@@ -42,24 +65,22 @@ impl<'a> Outputs<'a> {
         }
     }
 
-    fn sensor(&self, nic: NicId) -> Result<&'a Port, Fault> {
-        let Some(port) = self.map.of_nic(nic) else {
-            return Err(self.why_no_port(nic));
-        };
-        if port.bridge_kind == BridgeKind::Linux {
-            return Err(Refused(on_linux_bridge(&port.bridge)));
-        }
-        if let Some(bridge) = port
+    fn target(&self, port: &'a Port) -> Target<'a> {
+        let device = port
             .nic
             .as_ref()
-            .and_then(|nic| nic.firewall_bridge.as_ref())
-        {
-            return Err(Refused(format!(
-                "it is behind its firewall bridge {bridge}, which learns both ends of a conversation on one port \
-                 and then drops the frames between them: switch the firewall off on this NIC (firewall=0)"
-            )));
+            .and_then(|nic| nic.device.as_ref())
+            .unwrap_or(&port.name);
+        let link = self.observed.links.get(device);
+        Target {
+            port,
+            device,
+            index: link.map(|link| link.index).filter(|index| *index > 0),
         }
-        Ok(port)
+    }
+
+    fn sensor(&self, nic: NicId) -> Result<&'a Port, Fault> {
+        self.map.of_nic(nic).ok_or_else(|| self.why_no_port(nic))
     }
 
     fn why_no_port(&self, nic: NicId) -> Fault {
@@ -124,22 +145,39 @@ impl<'a> Outputs<'a> {
                 "{name} carries this node's address {address}: a mirror into it would cut the node off"
             )));
         }
+        self.in_use(name)?;
         let Some(port) = self.map.ports.get(name) else {
-            return Err(match (link, &self.observed.ovs) {
-                (_, OvsState::Failed(why)) => Refused(format!(
+            return Err(match &self.observed.ovs {
+                OvsState::Failed(why) if link.is_none() => Refused(format!(
                     "Open vSwitch cannot be asked where {name} is: {why}"
                 )),
-                (None, _) => Absent(format!("there is no port {name} on this node")),
-                (Some(_), _) => Refused(format!(
-                    "{name} is not a port of an Open vSwitch bridge; that {NEEDS_NFT}"
-                )),
+                _ if link.is_some() => Refused(format!("{name} is part of a firewall bridge")),
+                _ => Absent(format!("there is no port {name} on this node")),
             });
         };
-        if port.bridge_kind == BridgeKind::Linux {
-            return Err(Refused(on_linux_bridge(&port.bridge)));
-        }
         self.only_uplink(port)?;
         Ok(port)
+    }
+
+    /// A device that something else is built on carries that, too: a VLAN device, a bond that it is part of.
+    fn in_use(&self, name: &IfName) -> Result<(), Fault> {
+        let links = &self.observed.links;
+        let above = links
+            .iter()
+            .find(|(_, link)| link.parent.as_ref() == Some(name));
+        if let Some((above, _)) = above {
+            return Err(Refused(format!(
+                "{above} is built on {name}, and would be cut off by a mirror into it"
+            )));
+        }
+        let master = links.get(name).and_then(|link| link.master.as_ref());
+        let is_bond = |master: &&IfName| {
+            links.get(*master).and_then(|link| link.kind.as_deref()) == Some("bond")
+        };
+        match master.filter(is_bond) {
+            Some(bond) => Err(Refused(format!("{name} is part of the bond {bond}"))),
+            None => Ok(()),
+        }
     }
 
     /// An output port is reserved: taking the only uplink of a bridge that carries the node's address
@@ -194,11 +232,6 @@ impl<'a> Outputs<'a> {
             .filter_map(|name| self.observed.links.get(*name))
             .find_map(|link| link.addresses.first().copied())
     }
-}
-
-/// Why the ovs engine cannot serve a port of that bridge.
-pub fn on_linux_bridge(bridge: &IfName) -> String {
-    format!("it is on the Linux bridge {bridge}, which {NEEDS_NFT}")
 }
 
 /// May the port lead to the world outside?

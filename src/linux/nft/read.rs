@@ -69,6 +69,8 @@ const TRIES: usize = 10;
 pub fn observe() -> NftState {
     match seen() {
         Ok(seen) => NftState::Present(seen),
+        // A kernel without nf_tables has no table of ours either; whoever wants one is told when it is made.
+        Err(Error::Missing) => NftState::Present(Seen::default()),
         Err(error) => NftState::Failed(chain(&error)),
     }
 }

@@ -4,12 +4,12 @@
 
 use std::io;
 
-use netlink_packet_core::{Emitable, NetlinkDeserializable, NetlinkHeader};
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_core::{DefaultNla, Emitable, NetlinkDeserializable, NetlinkHeader};
 use netlink_packet_route::link::{
-    InfoBridgePort, InfoPortData, InfoPortKind, LinkAttribute, LinkExtentMask, LinkInfo,
-    LinkMessage,
+    BridgePortState, BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoPortData,
+    InfoPortKind, LinkAttribute, LinkExtentMask, LinkInfo, LinkMessage,
 };
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::libc;
 
@@ -30,8 +30,48 @@ pub fn read(device: &IfName) -> Result<(u32, Option<BridgeFlags>), Error> {
         answer = Some(parse(body));
     })
     .and_then(|()| answer.unwrap_or_else(|| Err(io::ErrorKind::UnexpectedEof.into())))
-    .map(|link| (link.header.index, flags(link)))
+    .map(|link| {
+        let bridge = link
+            .attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                LinkAttribute::Controller(index) => Some(*index),
+                _ => None,
+            });
+        let mut flags = flags(&link);
+        if let Some(flags) = flags.as_mut().filter(|flags| flags.forwarding.is_on()) {
+            flags.forwarding = (!bridge.is_some_and(runs_stp)).into();
+        }
+        (link.header.index, flags)
+    })
     .map_err(failed(device, "reading its bridge's flags"))
+}
+
+/// Does the bridge itself decide which ports take part?
+fn runs_stp(bridge: u32) -> bool {
+    let mut request = LinkMessage::default();
+    request.header.index = bridge;
+    request.attributes = vec![LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])];
+    let mut answer = None;
+    let asked = ask(libc::RTM_GETLINK, &request, |body| {
+        answer = parse(body).ok()
+    });
+    let infos = answer.into_iter().flat_map(|link| link.attributes);
+    let mut infos = infos.filter_map(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => Some(infos),
+        _ => None,
+    });
+    asked.is_ok()
+        && infos.any(|infos| {
+            infos.iter().any(|info| match info {
+                LinkInfo::Data(InfoData::Bridge(data)) => {
+                    data.iter().any(|of_bridge| {
+                        matches!(of_bridge, InfoBridge::StpState(state) if *state != BridgeStpState::Disabled)
+                    })
+                }
+                _ => false,
+            })
+        })
 }
 
 fn parse(body: &[u8]) -> io::Result<LinkMessage> {
@@ -47,25 +87,27 @@ fn parse(body: &[u8]) -> io::Result<LinkMessage> {
     }
 }
 
-fn flags(link: LinkMessage) -> Option<BridgeFlags> {
+fn flags(link: &LinkMessage) -> Option<BridgeFlags> {
     let infos = link
         .attributes
-        .into_iter()
+        .iter()
         .find_map(|attribute| match attribute {
             LinkAttribute::LinkInfo(infos) => Some(infos),
             _ => None,
         });
-    let data = infos?.into_iter().find_map(|info| match info {
+    let data = infos?.iter().find_map(|info| match info {
         LinkInfo::PortData(InfoPortData::BridgePort(data)) => Some(data),
         _ => None,
     });
     let mut flags = BridgeFlags::default();
     for of_port in data? {
         match of_port {
-            InfoBridgePort::Learning(is_on) => flags.learning = is_on.into(),
-            InfoBridgePort::UnicastFlood(is_on) => flags.flood = is_on.into(),
-            InfoBridgePort::MulticastFlood(is_on) => flags.mcast_flood = is_on.into(),
-            InfoBridgePort::BroadcastFlood(is_on) => flags.bcast_flood = is_on.into(),
+            InfoBridgePort::UnicastFlood(is_on) => flags.flood = (*is_on).into(),
+            InfoBridgePort::MulticastFlood(is_on) => flags.mcast_flood = (*is_on).into(),
+            InfoBridgePort::BroadcastFlood(is_on) => flags.bcast_flood = (*is_on).into(),
+            InfoBridgePort::State(state) => {
+                flags.forwarding = (*state != BridgePortState::Disabled).into();
+            }
             _ => {}
         }
     }
@@ -75,13 +117,49 @@ fn flags(link: LinkMessage) -> Option<BridgeFlags> {
 /// Sets the flags and forgets the learned addresses.
 pub fn set(device: &IfName, index: u32, flags: &BridgeFlags) -> Result<(), Error> {
     let data = vec![
-        InfoBridgePort::Learning(flags.learning.is_on()),
         InfoBridgePort::UnicastFlood(flags.flood.is_on()),
         InfoBridgePort::MulticastFlood(flags.mcast_flood.is_on()),
         InfoBridgePort::BroadcastFlood(flags.bcast_flood.is_on()),
         // What was learned before would still be sent there; the kernel comes to this one last.
         InfoBridgePort::Flush,
     ];
+    let state = u8::from(if flags.forwarding.is_on() {
+        BridgePortState::Forwarding
+    } else {
+        BridgePortState::Disabled
+    });
+    match change(index, data).and_then(|()| match set_state(index, state) {
+        // The bridge runs STP, or nobody has opened the device yet: then the kernel sees to it.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::ENETDOWN)) => Ok(()),
+        result => result,
+    }) {
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Err(Error::NoBridgePort {
+            device: device.clone(),
+        }),
+        result => result.map_err(failed(device, "setting its bridge's flags")),
+    }
+}
+
+/// By `RTM_SETLINK` in `AF_BRIDGE` and after the flags: any change by way of the slave data is announced as a change of
+/// the device, on which the bridge takes a disabled port into action again (net/bridge/br_if.c, `br_port_carrier_check`).
+fn set_state(index: u32, state: u8) -> io::Result<()> {
+    const IFLA_PROTINFO: u16 = 12;
+    const IFLA_BRPORT_STATE: u16 = 1;
+    const NLA_F_NESTED: u16 = 1 << 15;
+    let of_port = DefaultNla::new(IFLA_BRPORT_STATE, vec![state]);
+    let mut nested = vec![0; of_port.buffer_len()];
+    of_port.emit(&mut nested);
+    let mut request = LinkMessage::default();
+    request.header.interface_family = AddressFamily::Bridge;
+    request.header.index = index;
+    request.attributes = vec![LinkAttribute::Other(DefaultNla::new(
+        IFLA_PROTINFO | NLA_F_NESTED,
+        nested,
+    ))];
+    ask(libc::RTM_SETLINK, &request, |_| {})
+}
+
+fn change(index: u32, data: Vec<InfoBridgePort>) -> io::Result<()> {
     let mut request = LinkMessage::default();
     request.header.index = index;
     request.attributes = vec![LinkAttribute::LinkInfo(vec![
@@ -89,12 +167,7 @@ pub fn set(device: &IfName, index: u32, flags: &BridgeFlags) -> Result<(), Error
         LinkInfo::PortData(InfoPortData::BridgePort(data)),
     ])];
     // Without NLM_F_CREATE, RTM_NEWLINK changes what is there.
-    match ask(libc::RTM_NEWLINK, &request, |_| {}) {
-        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Err(Error::NoBridgePort {
-            device: device.clone(),
-        }),
-        result => result.map_err(failed(device, "setting its bridge's flags")),
-    }
+    ask(libc::RTM_NEWLINK, &request, |_| {})
 }
 
 fn ask(kind: u16, request: &LinkMessage, mut take: impl FnMut(&[u8])) -> io::Result<()> {

@@ -1,0 +1,95 @@
+//! What an administrator may not expect of an output, and would want to know.
+
+use std::collections::BTreeSet;
+
+use super::layout::Layout;
+use super::outputs::{Target, is_uplink};
+use crate::core::annotations::Switch;
+use crate::core::copies::{Copies, Facing};
+use crate::core::model::{IfName, MAX_LISTED};
+use crate::core::ports::{BridgeKind, Port};
+
+impl Layout<'_> {
+    /// Guests that get the RSPAN VLAN because nobody told their NIC which VLANs it takes.
+    pub fn rspan_note(&self, bridges: &BTreeSet<&IfName>) -> Option<String> {
+        let is_trunk = |port: &&Port| {
+            port.bridge_kind == BridgeKind::Ovs
+                && port.tag.is_none()
+                && port.trunks.is_empty()
+                && bridges.contains(&port.bridge)
+        };
+        let all = self
+            .map
+            .ports
+            .values()
+            .filter(is_trunk)
+            .filter_map(|port| port.nic.as_ref());
+        let all: Vec<String> = all.map(|nic| nic.id.to_string()).collect();
+        let some = all
+            .iter()
+            .take(MAX_LISTED)
+            .cloned()
+            .collect::<Vec<_>>()
+            .join(", ");
+        let more = if all.len() > MAX_LISTED {
+            format!(" and {} more", all.len() - MAX_LISTED)
+        } else {
+            String::new()
+        };
+        (!all.is_empty()).then(|| {
+            format!(
+                "{} also goes to guests whose NIC takes every VLAN: {some}{more} (set tag= or trunks=)",
+                self.output
+            )
+        })
+    }
+
+    /// What an administrator may not expect of an output.
+    pub fn notes(
+        &self,
+        target: &Target<'_>,
+        copies: Option<&Copies>,
+        by_both: bool,
+    ) -> Vec<String> {
+        let mut notes = Vec::new();
+        let port = target.port;
+        if let (Some(tag), false, BridgeKind::Ovs) = (port.tag, copies.is_some(), port.bridge_kind)
+        {
+            notes.push(format!(
+                "{} is in VLAN {tag}: frames arrive without their 802.1Q tags",
+                self.output
+            ));
+        }
+        let address = self
+            .outputs
+            .address_over(&port.bridge)
+            .filter(|_| is_uplink(port));
+        notes.extend(address.map(|address| {
+            format!(
+                "{} carries this node's address {address}: make sure that {} is not the uplink in use",
+                port.bridge, port.name
+            )
+        }));
+        // From outside, where nobody here can see what leads where.
+        let outside = copies.into_iter().flat_map(|copies| &copies.sources);
+        let outside = outside.filter(|(_, source)| {
+            is_uplink(port) && source.nic.is_none() && source.facing == Facing::Source
+        });
+        let outside: Vec<&str> = outside.map(|(device, _)| device.as_str()).collect();
+        if !outside.is_empty() {
+            notes.push(format!(
+                "{} must not lead back to {}: copies that come in there again would be copied again and again",
+                self.output,
+                outside.join(", ")
+            ));
+        }
+        if by_both && self.session.dedup == Switch::Yes {
+            notes.push(format!(
+                "{} is served by both engines: a frame between a source of the one and a source of the other may arrive twice \
+                 (`engine = nft` leaves it to one)",
+                self.output
+            ));
+        }
+        notes
+    }
+}

@@ -1,0 +1,97 @@
+//! Changes of outputs' devices, written down before they are made, so that they can be put back whatever happens.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::core::model::IfName;
+use crate::core::plan::PortChange;
+use crate::core::port_settings::{BridgeFlags, Switch};
+use crate::linux::port;
+use crate::saved::{self, Saved};
+
+/// Why a device is not as it has to be.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What it was like before cannot be written down, so it is not touched.
+    #[error("{device} stays as it is, since what it is like now cannot be noted")]
+    Saved {
+        /// The device.
+        device: IfName,
+        /// Why not.
+        source: saved::Error,
+    },
+    /// The kernel did not want to.
+    #[error("{device} is not as an output has to be")]
+    Device {
+        /// The device.
+        device: IfName,
+        /// Why not.
+        source: port::Error,
+    },
+}
+
+/// Makes one change; `saved` is what is written down, before and after.
+///
+/// # Errors
+/// It was not made, or not wholly. A device that has gone meanwhile is none: the next look sees that.
+pub fn carry_out(root: &Path, change: &PortChange, saved: &mut Saved) -> Result<(), Error> {
+    let device = change.device();
+    let store = |saved: &Saved| {
+        saved::store(root, saved).map_err(|source| Error::Saved {
+            device: device.clone(),
+            source,
+        })
+    };
+    match change {
+        PortChange::Prepare {
+            index,
+            flags,
+            offloads,
+            before,
+            ..
+        } => {
+            if flags.is_some() || !offloads.is_empty() {
+                saved.insert(device.clone(), before.clone());
+                store(saved)?;
+            }
+            set(device, *index, flags.as_ref(), offloads, Switch::Off)
+        }
+        PortChange::Restore {
+            index,
+            flags,
+            offloads,
+            remains,
+            ..
+        } => {
+            set(device, *index, flags.as_ref(), offloads, Switch::On)?;
+            match remains {
+                Some(remains) => saved.insert(device.clone(), remains.clone()),
+                None => saved.remove(device),
+            };
+            store(saved)
+        }
+        PortChange::Forget { .. } => {
+            saved.remove(device);
+            store(saved)
+        }
+    }
+}
+
+fn set(
+    device: &IfName,
+    index: u32,
+    flags: Option<&BridgeFlags>,
+    offloads: &BTreeSet<String>,
+    to: Switch,
+) -> Result<(), Error> {
+    // The one is not left out because the other does not work.
+    let offloads = port::set_offloads(device, offloads, to);
+    let flags = flags.map_or(Ok(()), |flags| port::set_flags(device, index, flags));
+    match flags.and(offloads) {
+        Ok(()) | Err(port::Error::Gone { .. } | port::Error::NoBridgePort { .. }) => Ok(()),
+        Err(source) => Err(Error::Device {
+            device: device.clone(),
+            source,
+        }),
+    }
+}

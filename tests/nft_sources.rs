@@ -1,0 +1,445 @@
+//! Whose frames nftables copies, and which: real frames through real bridges.
+
+#![allow(clippy::unwrap_used)]
+
+mod lab;
+mod scene;
+
+use lab::{Capture, Frame, Mac, Node};
+use scene::linux::{ct_on, linux_guests, linux_three_guests, mixed_guests, sensor_on, vm_on};
+use scene::{apply, counts, run};
+
+const BOTH: &str = "[dmz]\nsource = 101\noutput = 200/net1\n";
+
+/// The sensor, when the bridge has learned both guests.
+fn sensor_of(node: &Node, a: &str, b: &str) -> Capture {
+    node.introduce(a, b);
+    node.capture("200/net1")
+}
+
+/// Sends there and back between two NICs; how often each arrived at the sensor.
+fn there_and_back(node: &Node, sensor: &mut Capture, a: &str, b: &str) -> Vec<usize> {
+    node.exchange(a, b, "there");
+    node.exchange(b, a, "back");
+    counts(sensor, &["there", "back"])
+}
+
+fn engine(node: &Node) -> String {
+    let (_, plan, _) = run(node, &["plan"]);
+    plan.lines().next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn two_guests_on_a_linux_bridge_are_mirrored_both_ways_each_frame_once() {
+    let node = linux_three_guests();
+    apply(&node, "[dmz]\nsource = 101, 102\noutput = 200/net1\n");
+    let mut sensor = sensor_of(&node, "101/net0", "102/net0");
+    assert_eq!(
+        there_and_back(&node, &mut sensor, "101/net0", "102/net0"),
+        [1, 1]
+    );
+    assert_eq!(
+        engine(&node),
+        "dmz → 200/net1: engine nft: 200/net1 is on the Linux bridge vmbr0"
+    );
+    // Without dedup it arrives where it is sent, and where it is delivered.
+    apply(
+        &node,
+        "[dmz]\nsource = 101, 102\ndedup = no\noutput = 200/net1\n",
+    );
+    sensor.clear();
+    assert_eq!(
+        there_and_back(&node, &mut sensor, "101/net0", "102/net0"),
+        [2, 2]
+    );
+}
+
+#[test]
+fn one_direction_only() {
+    let node = linux_three_guests();
+    let mut sensor = sensor_of(&node, "101/net0", "102/net0");
+    for (direction, expected) in [("from", [1, 0]), ("to", [0, 1]), ("both", [1, 1])] {
+        apply(&node, &format!("{BOTH}direction = {direction}\n"));
+        sensor.clear();
+        let arrived = there_and_back(&node, &mut sensor, "101/net0", "102/net0");
+        assert_eq!(arrived, expected, "{direction}");
+    }
+}
+
+#[test]
+fn a_container_and_a_vlan_of_a_bridge_are_mirrored() {
+    let guests = [
+        ct_on(101, "bridge=vmbr0,tag=20"),
+        vm_on(102, "bridge=vmbr0,tag=20"),
+        vm_on(103, "bridge=vmbr0"),
+        vm_on(104, "bridge=vmbr0"),
+        sensor_on(200, "bridge=vmbr0"),
+    ];
+    let node = linux_guests(&guests);
+    apply(
+        &node,
+        "[dmz]\nsource = 101, 103\nvlan = 20\noutput = 200/net1\n",
+    );
+    let mut sensor = sensor_of(&node, "101/net0", "102/net0");
+    assert_eq!(
+        there_and_back(&node, &mut sensor, "101/net0", "102/net0"),
+        [1, 1]
+    );
+    // 103's port is in no VLAN, so its frames' own tags count.
+    node.introduce("103/net0", "104/net0");
+    sensor.clear();
+    assert_eq!(
+        there_and_back(&node, &mut sensor, "103/net0", "104/net0"),
+        [0, 0]
+    );
+    let mut other = node.capture("104/net0");
+    for vlan in [20, 21] {
+        let frame = node.frame("103/net0", "104/net0", &format!("tag-{vlan}"));
+        node.send("103/net0", &frame.tagged(vlan));
+        other.wait_for(|frame| frame.contains(&format!("tag-{vlan}")));
+    }
+    let tagged = sensor.wait_for(|frame| frame.contains("tag-20"));
+    assert_eq!((tagged.vlans(), sensor.count("tag-21")), (vec![20], 0));
+    apply(
+        &node,
+        "[dmz]\nsource = 101, 103\nvlan = 0, 21\noutput = 200/net1\n",
+    );
+    sensor.clear();
+    assert_eq!(
+        there_and_back(&node, &mut sensor, "103/net0", "104/net0"),
+        [1, 1]
+    );
+    sensor.clear();
+    assert_eq!(
+        there_and_back(&node, &mut sensor, "101/net0", "102/net0"),
+        [0, 0]
+    );
+}
+
+#[test]
+fn behind_firewall_bridges_both_ways_round_before_and_after_the_firewall() {
+    let guests = [
+        vm_on(101, "bridge=vmbr0,firewall=1"),
+        vm_on(102, "bridge=vmbr0"),
+        vm_on(103, "bridge=vmbr2,firewall=1"),
+        vm_on(104, "bridge=vmbr2"),
+        sensor_on(200, "bridge=vmbr0,firewall=1"),
+    ];
+    let node = mixed_guests(&guests);
+    assert_eq!(node.bridge_port("103/net0"), "fwln103o0");
+    for (source, peer) in [(101, 102), (103, 104)] {
+        let (source, peer) = (format!("{source}/net0"), format!("{peer}/net0"));
+        for point in ["bridge", "guest"] {
+            for (direction, expected) in [("from", [1, 0]), ("to", [0, 1]), ("both", [1, 1])] {
+                let session =
+                    format!("source = {source}\npoint = {point}\ndirection = {direction}\n");
+                apply(&node, &format!("[dmz]\n{session}output = 200/net1\n"));
+                let mut sensor = sensor_of(&node, &source, &peer);
+                let arrived = there_and_back(&node, &mut sensor, &source, &peer);
+                assert_eq!(arrived, expected, "{source} {point} {direction}");
+            }
+        }
+    }
+    // What the guest's firewall drops is seen before it, and not after it.
+    let firewall = "table bridge fw {\n chain forward {\n type filter hook forward priority 0; iifname \"tap101i0\" drop;\n }\n }\n";
+    node.nft(firewall);
+    for (point, expected) in [("bridge", 0), ("guest", 1)] {
+        let session = format!("source = 101\npoint = {point}\noutput = 200/net1\n");
+        apply(&node, &format!("[dmz]\n{session}"));
+        let mut sensor = node.capture("200/net1");
+        node.send("101/net0", &node.frame("101/net0", "102/net0", "dropped"));
+        node.exchange("102/net0", "101/net0", "behind-it");
+        sensor.wait_for(|frame| frame.contains("behind-it"));
+        assert_eq!(sensor.count("dropped"), expected, "{point}");
+    }
+}
+
+#[test]
+fn across_bridges_a_session_uses_both_engines_and_says_so() {
+    let guests = [
+        vm_on(101, "bridge=vmbr2"),
+        vm_on(102, "bridge=vmbr2"),
+        ct_on(300, "bridge=vmbr0"),
+        vm_on(104, "bridge=vmbr0"),
+        sensor_on(200, "bridge=vmbr2"),
+    ];
+    let node = mixed_guests(&guests);
+    apply(&node, "[dmz]\nsource = 101, 300\noutput = 200/net1\n");
+    assert_eq!(
+        engine(&node),
+        "dmz → 200/net1: engine ovs: same bridge, vmbr2; nft: it goes from the Linux bridge vmbr0 to vmbr2"
+    );
+    let mut sensor = sensor_of(&node, "101/net0", "102/net0");
+    node.introduce("300/net0", "104/net0");
+    sensor.clear();
+    assert_eq!(
+        there_and_back(&node, &mut sensor, "101/net0", "102/net0"),
+        [1, 1]
+    );
+    sensor.clear();
+    assert_eq!(
+        there_and_back(&node, &mut sensor, "300/net0", "104/net0"),
+        [1, 1]
+    );
+    let (code, status, _) = run(&node, &["status"]);
+    assert_eq!(code, 0, "{status}");
+    apply(
+        &node,
+        "[dmz]\nsource = 101, 300\nengine = nft\noutput = 200/net1\n",
+    );
+    assert_eq!(engine(&node), "dmz → 200/net1: engine nft: as asked");
+    sensor.clear();
+    assert_eq!(
+        there_and_back(&node, &mut sensor, "101/net0", "102/net0"),
+        [1, 1]
+    );
+    node.introduce("300/net0", "104/net0");
+    sensor.clear();
+    assert_eq!(
+        there_and_back(&node, &mut sensor, "300/net0", "104/net0"),
+        [1, 1]
+    );
+}
+
+#[test]
+fn a_whole_linux_bridge_is_every_frame_once_the_nodes_own_included() {
+    let guests = [
+        vm_on(101, "bridge=vmbr0"),
+        vm_on(102, "bridge=vmbr0,firewall=1"),
+        sensor_on(200, "bridge=vmbr0"),
+    ];
+    let node = linux_guests(&guests);
+    let cable = node.physical("eno1", "vmbr0");
+    let host: Mac = "02:00:00:00:00:99".parse().unwrap();
+    node.ip(&["addr add 10.77.0.1/24 dev vmbr0"]);
+    apply(&node, "[all]\nsource = bridge:vmbr0\noutput = 200/net1\n");
+    let mut sensor = node.capture("200/net1");
+    let mut guest = node.capture("101/net0");
+    node.exchange("101/net0", "102/net0", "inside");
+    let to_guest = |token: &str| Frame::new(host, node.mac("101/net0")).carrying(token);
+    node.send(&cable, &to_guest("arriving"));
+    guest.wait_for(|frame| frame.contains("arriving"));
+    let out = Frame::new(node.mac("101/net0"), host).carrying("leaving");
+    node.send("101/net0", &out);
+    // Broadcast goes to everybody, and is copied where it enters.
+    let all = Frame::new(host, "ff:ff:ff:ff:ff:ff".parse().unwrap()).carrying("everybody");
+    node.send(&cable, &all);
+    guest.wait_for(|frame| frame.contains("everybody"));
+    sensor.wait_for(|frame| frame.contains("everybody"));
+    assert_eq!(
+        counts(&mut sensor, &["inside", "arriving", "leaving", "everybody"]),
+        [1, 1, 1, 1]
+    );
+    // The node asks for a neighbour.
+    sensor.clear();
+    node.inside(|| {
+        let socket = std::net::UdpSocket::bind("10.77.0.1:0").unwrap();
+        socket.send_to(b"x", "10.77.0.9:9").unwrap();
+    });
+    let is_arp = |frame: &Frame| frame.ethertype() == 0x0806;
+    sensor.wait_for(is_arp);
+    node.exchange("101/net0", "102/net0", "behind-it");
+    let asked = sensor.frames().into_iter().filter(is_arp).count();
+    assert_eq!(asked, 1);
+    // Some left out.
+    apply(
+        &node,
+        "[all]\nsource = bridge:vmbr0\nexclude = 101\noutput = 200/net1\n",
+    );
+    sensor.clear();
+    node.exchange("101/net0", "102/net0", "left-out");
+    node.exchange("102/net0", "101/net0", "taken");
+    assert_eq!(counts(&mut sensor, &["left-out", "taken"]), [0, 1]);
+}
+
+#[test]
+fn a_whole_open_vswitch_bridge_goes_to_a_sensor_on_another_bridge() {
+    let guests = [
+        vm_on(101, "bridge=vmbr2"),
+        vm_on(102, "bridge=vmbr2,firewall=1"),
+        sensor_on(200, "bridge=vmbr0"),
+    ];
+    let node = mixed_guests(&guests);
+    apply(&node, "[all]\nsource = bridge:vmbr2\noutput = 200/net1\n");
+    let mut sensor = sensor_of(&node, "101/net0", "102/net0");
+    assert_eq!(
+        there_and_back(&node, &mut sensor, "101/net0", "102/net0"),
+        [1, 1]
+    );
+}
+
+#[test]
+fn physical_ports_in_a_bridge_and_in_none() {
+    let node = linux_three_guests();
+    let (bridged, alone) = (
+        node.physical("eno1", "vmbr0"),
+        node.physical_unplugged("eno2"),
+    );
+    let host: Mac = "02:00:00:00:00:99".parse().unwrap();
+    let to_guest = |token: &str| Frame::new(host, node.mac("101/net0")).carrying(token);
+    apply(
+        &node,
+        "[up]\nsource = port:eno1, port:eno2\noutput = 200/net1\n",
+    );
+    let mut sensor = node.capture("200/net1");
+    let mut guest = node.capture("101/net0");
+    node.send(&bridged, &to_guest("bridged-in"));
+    guest.wait_for(|frame| frame.contains("bridged-in"));
+    let mut far = node.capture(&bridged);
+    node.send(
+        "101/net0",
+        &Frame::new(node.mac("101/net0"), host).carrying("bridged-out"),
+    );
+    far.wait_for(|frame| frame.contains("bridged-out"));
+    node.send(&alone, &to_guest("alone-in"));
+    sensor.wait_for(|frame| frame.contains("alone-in"));
+    let arrived = counts(&mut sensor, &["bridged-in", "bridged-out", "alone-in"]);
+    assert_eq!(arrived, [1, 1, 1]);
+    // A session for what is not there yet.
+    node.span_cfg("[up]\nsource = port:eno9\noutput = 200/net1\n");
+    let (code, out, _) = run(&node, &["apply"]);
+    assert_eq!(
+        (code, out.contains("no longer mirrors")),
+        (0, true),
+        "{out}"
+    );
+}
+
+#[test]
+fn one_frame_in_ten() {
+    let node = linux_three_guests();
+    apply(&node, &format!("{BOTH}direction = from\nsample = 1/10\n"));
+    let mut sensor = sensor_of(&node, "101/net0", "102/net0");
+    let mut guest = node.capture("102/net0");
+    for number in 0..100 {
+        node.send(
+            "101/net0",
+            &node.frame("101/net0", "102/net0", &format!("sample-{number:03}")),
+        );
+    }
+    guest.wait_for(|frame| frame.contains("sample-099"));
+    assert_eq!(sensor.count("sample-"), 10);
+}
+
+#[test]
+fn a_filter_chooses_frames() {
+    let node = linux_three_guests();
+    let mut sensor = sensor_of(&node, "101/net0", "102/net0");
+    let udp = |port: u16| {
+        let (from, to) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
+        let frame = Frame::new(node.mac("101/net0"), node.mac("102/net0"));
+        frame.udp((from, 999), (to, port), format!("to-port-{port}."))
+    };
+    for (filter, expected) in [
+        ("udp port 53", [1, 0]),
+        ("not port 53", [0, 1]),
+        ("tcp or dst portrange 50-60", [1, 0]),
+    ] {
+        apply(&node, &format!("{BOTH}filter = {filter}\n"));
+        sensor.clear();
+        for port in [53, 5353] {
+            node.send("101/net0", &udp(port));
+        }
+        node.exchange("101/net0", "102/net0", "behind-it");
+        let arrived = counts(&mut sensor, &["to-port-53.", "to-port-5353."]);
+        assert_eq!(arrived, expected, "{filter}");
+    }
+}
+
+#[test]
+fn sessions_end_when_they_are_switched_off_or_over() {
+    let node = linux_three_guests();
+    let mut sensor = sensor_of(&node, "101/net0", "102/net0");
+    for ended in ["enabled = no", "expires = 2026-01-31T18:00Z"] {
+        apply(&node, BOTH);
+        sensor.clear();
+        assert_eq!(
+            there_and_back(&node, &mut sensor, "101/net0", "102/net0"),
+            [1, 1]
+        );
+        apply(&node, &format!("{BOTH}{ended}\n"));
+        sensor.clear();
+        assert_eq!(
+            there_and_back(&node, &mut sensor, "101/net0", "102/net0"),
+            [0, 0],
+            "{ended}"
+        );
+        assert_eq!(node.nft_list(), "", "{ended} leaves something");
+    }
+}
+
+#[test]
+fn two_sessions_to_one_sensor_deliver_a_frame_once() {
+    let node = linux_three_guests();
+    apply(
+        &node,
+        "[one]\nsource = 101\noutput = 200/net1\n[two]\nsource = 101, 102\noutput = 200/net1\n",
+    );
+    let mut sensor = sensor_of(&node, "101/net0", "102/net0");
+    assert_eq!(
+        there_and_back(&node, &mut sensor, "101/net0", "102/net0"),
+        [1, 1]
+    );
+    // Two sensors get one each.
+    let more = sensor_on(201, "bridge=vmbr0");
+    node.add(&more);
+    node.start_guest(201);
+    apply(
+        &node,
+        "[one]\nsource = 101\noutput = 200/net1, 201/net1\n[two]\nsource = 102\noutput = 201/net1\n",
+    );
+    let mut other = node.capture("201/net1");
+    sensor.clear();
+    assert_eq!(
+        there_and_back(&node, &mut sensor, "101/net0", "102/net0"),
+        [1, 1]
+    );
+    assert_eq!(counts(&mut other, &["there", "back"]), [1, 1]);
+}
+
+#[test]
+fn tags_choose_sources_on_linux_bridges_too() {
+    let guests = [
+        vm_on(101, "bridge=vmbr0").tags("web"),
+        vm_on(102, "bridge=vmbr0"),
+        sensor_on(200, "bridge=vmbr0").tags("web"),
+    ];
+    let node = linux_guests(&guests);
+    apply(&node, "[web]\nsource = tag:web\noutput = 200/net1\n");
+    let mut sensor = sensor_of(&node, "101/net0", "102/net0");
+    assert_eq!(
+        there_and_back(&node, &mut sensor, "101/net0", "102/net0"),
+        [1, 1]
+    );
+}
+
+#[test]
+fn a_port_with_a_native_vlan_and_others_is_told_apart_by_the_frames_tags() {
+    let trunk = vm_on(101, "bridge=vmbr2,tag=10,trunks=20;30");
+    let node = mixed_guests(&[
+        trunk,
+        vm_on(102, "bridge=vmbr2"),
+        sensor_on(200, "bridge=vmbr0"),
+    ]);
+    let mut sensor = node.capture("200/net1");
+    for (vlan, expected) in [("20", [0, 1, 0]), ("10", [1, 0, 0]), ("10, 30", [1, 0, 1])] {
+        apply(
+            &node,
+            &format!("[dmz]\nsource = 101\ndirection = from\nvlan = {vlan}\noutput = 200/net1\n"),
+        );
+        sensor.clear();
+        let frame = |token: &str| node.frame("101/net0", "102/net0", token);
+        node.send("101/net0", &frame("native"));
+        node.send("101/net0", &frame("twenty").tagged(20));
+        node.send("101/net0", &frame("thirty").tagged(30));
+        node.settle();
+        apply(
+            &node,
+            "[dmz]\nsource = 101\ndirection = from\noutput = 200/net1\n",
+        );
+        node.send("101/net0", &frame("last"));
+        sensor.wait_for(|frame| frame.contains("last"));
+        let arrived = counts(&mut sensor, &["native", "twenty", "thirty"]);
+        assert_eq!(arrived, expected, "vlan = {vlan}");
+    }
+}
