@@ -328,6 +328,11 @@ fn mirror_in_words(key: &MirrorKey, changes: &[&Change]) -> String {
     let created = changes
         .iter()
         .any(|change| matches!(change, Change::Create));
+    let takes_all = changes
+        .iter()
+        .any(|change| matches!(change, Change::SetAll { all: true }));
+    // Nothing is mirrored by it: it keeps its output for what nftables copies.
+    let reserves = created && join.is_empty() && !takes_all;
     for change in changes {
         match change {
             Change::SetAll { all: true } => {
@@ -339,17 +344,23 @@ fn mirror_in_words(key: &MirrorKey, changes: &[&Change]) -> String {
             }
             Change::SetOutput { .. } if !created => parts.push(format!("{place}: {change}")),
             Change::Renew => parts.push(format!("{place}: {change}")),
-            Change::SetFrames { .. } if join.is_empty() => parts.push(format!("{place}: {change}")),
             Change::SetFrames { .. }
             | Change::SetVlans { .. }
             | Change::SetSnaplen { .. }
-            | Change::SetAll { all: false } => {
-                parts.push(change.to_string());
+            | Change::SetAll { all: false }
+                if !reserves =>
+            {
+                let is_told = !parts.is_empty();
+                parts.push(if is_told {
+                    change.to_string()
+                } else {
+                    format!("{place}: {change}")
+                });
             }
             _ => {}
         }
     }
-    if parts.is_empty() && created {
+    if parts.is_empty() && reserves {
         parts.push(format!("reserves {place} for copies"));
     }
     parts.join(", ")

@@ -443,3 +443,32 @@ fn a_port_with_a_native_vlan_and_others_is_told_apart_by_the_frames_tags() {
         assert_eq!(arrived, expected, "vlan = {vlan}");
     }
 }
+
+#[test]
+fn an_output_on_open_vswitch_that_nftables_copies_to_is_reserved_by_a_mirror_without_sources() {
+    let node = mixed_guests(&[
+        vm_on(101, "bridge=vmbr2,tag=10"),
+        vm_on(102, "bridge=vmbr2,tag=10"),
+        sensor_on(200, "bridge=vmbr2"),
+    ]);
+    node.span_cfg("[dmz]\nsource = 101\nengine = nft\nvlan = 10\noutput = 200/net1\n");
+    let (code, out, err) = run(&node, &["apply"]);
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(
+        out,
+        "dmz: mirrors 101/net0 to 200/net1 (nft), VLAN 10 only; reserves 200/net1 (ovs, vmbr2) for copies\n\
+         output 200/net1 (tap200i1): offloads off, for frames as on a wire\n"
+    );
+    let columns = [
+        "--bare",
+        "--columns=select_all,select_src_port,select_dst_port",
+        "list",
+        "Mirror",
+    ];
+    assert_eq!(node.ovs_vsctl(&columns).trim(), "false");
+    let mut sensor = sensor_of(&node, "101/net0", "102/net0");
+    assert_eq!(
+        there_and_back(&node, &mut sensor, "101/net0", "102/net0"),
+        [1, 1]
+    );
+}
