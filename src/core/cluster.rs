@@ -267,6 +267,15 @@ mod tests {
     }
 
     #[test]
+    fn a_guest_number_that_is_none_cannot_write_on_the_terminal() {
+        let vmlist = r#"{"ids": {"\u001b[2J": {"node": "pve1", "type": "qemu"}}}"#;
+        assert_eq!(
+            parse_vmlist(vmlist).unwrap_err().to_string(),
+            "`\\u{1b}[2J` is not a guest number (1 to 999999999)"
+        );
+    }
+
+    #[test]
     fn pools_nest_and_do_not_leak_by_prefix() {
         let pools = parse_pools(include_str!("../../tests/samples/user.cfg")).unwrap();
         assert!(pools.contains("prod", vmid(101)));

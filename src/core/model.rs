@@ -52,7 +52,8 @@ impl FromStr for Vmid {
     fn from_str(text: &str) -> Result<Self, Invalid> {
         decimal(text).and_then(Self::new).ok_or_else(|| {
             Invalid(format!(
-                "`{text}` is not a guest number (1 to {})",
+                "`{}` is not a guest number (1 to {})",
+                printable(text),
                 Self::MAX
             ))
         })

@@ -17,6 +17,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::framing::{Framing, FramingError};
+use crate::core::model::printable;
 
 /// Why the database did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -385,8 +386,23 @@ fn connect(path: &Path, deadline: Instant) -> io::Result<UnixStream> {
 }
 
 fn error_text(error: &Value) -> String {
-    match error {
-        Value::String(text) => crate::core::model::printable(text),
-        other => other.to_string(),
+    let text = match error {
+        Value::String(text) => text,
+        // JSON lets more through than a terminal should get.
+        other => &other.to_string(),
+    };
+    printable(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_the_server_s_cannot_write_on_the_terminal() {
+        let text = json!("\u{1b}[2J");
+        assert_eq!(error_text(&text), "\\u{1b}[2J");
+        let object = json!({"error": "\u{9b}2J\u{202e}"});
+        assert_eq!(error_text(&object), r#"{"error":"\u{9b}2J\u{202e}"}"#);
     }
 }
