@@ -67,14 +67,14 @@ fn read(number: usize, line: &str) -> Option<Line> {
         })
     };
 
-    if let Some((at, _)) = line
+    if let Some((at, control)) = line
         .char_indices()
         .find(|(_, c)| c.is_control() && *c != '\t')
     {
         let message = "a control character stands here; write the line anew".to_owned();
         return Some(Line::Fault {
             message,
-            place: place(at, 1),
+            place: place(at, control.len_utf8()),
         });
     }
     let options = ParseOption {
@@ -161,6 +161,17 @@ mod tests {
             summary("comment = \"a\\n\" b\\\nvlan = 1\n"),
             ["comment@0=\"a\\n\" b\\@10", "vlan@0=1@7"]
         );
+    }
+
+    #[test]
+    fn a_control_character_is_pointed_at_as_a_whole() {
+        for control in ["\u{1b}", "\u{85}"] {
+            let text = format!("so{control}urce = 101\n");
+            let Some(Line::Fault { place, .. }) = lines(&text).next() else {
+                panic!("{control:?} is no fault");
+            };
+            assert_eq!((place.offset, place.width), (2, control.len()));
+        }
     }
 
     #[test]
