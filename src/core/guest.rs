@@ -257,10 +257,12 @@ fn common(value: &str) -> (Nic, Properties<'_>, Option<String>) {
                     .then(|| format!("`tag` is not a VLAN: `{}`", excerpt(value)))
             }
             "trunks" => {
-                nic.trunks = trunks(value).unwrap_or_default();
-                trunks(value)
+                let trunks = trunks(value);
+                let fault = trunks
                     .is_none()
-                    .then(|| format!("`trunks` is not a list of VLANs: `{}`", excerpt(value)))
+                    .then(|| format!("`trunks` is not a list of VLANs: `{}`", excerpt(value)));
+                nic.trunks = trunks.unwrap_or_default();
+                fault
             }
             _ => {
                 rest.push((key, Some(value)));
@@ -283,7 +285,7 @@ fn is_mac(value: Option<&str>) -> bool {
 
 /// `20;30-40`.
 fn trunks(value: &str) -> Option<VlanSet> {
-    let mut vlans = Vec::new();
+    let mut ranges = Vec::new();
     for part in value
         .split(';')
         .map(str::trim)
@@ -294,9 +296,9 @@ fn trunks(value: &str) -> Option<VlanSet> {
         if low > high || high > VlanSet::MAX {
             return None;
         }
-        vlans.extend(low..=high);
+        ranges.push(low..=high);
     }
-    Some(vlans.into_iter().collect())
+    Some(ranges.into_iter().collect())
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@
 
 mod names;
 
-use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
@@ -216,8 +216,11 @@ impl fmt::Display for Direction {
 }
 
 /// A set of VLAN identifiers, 0 to 4095; 0 stands for untagged frames (IEEE 802.1Q's null VLAN).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct VlanSet(BTreeSet<u16>);
+///
+/// Kept as ranges that neither overlap nor touch, in ascending order: a trunk with all VLANs is one of them, not 4094
+/// numbers.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
+pub struct VlanSet(Vec<(u16, u16)>);
 
 impl VlanSet {
     /// The largest number that fits a tag's 12 bits.
@@ -225,12 +228,19 @@ impl VlanSet {
 
     /// The identifiers in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = u16> + '_ {
+        self.0.iter().flat_map(|(low, high)| *low..=*high)
+    }
+
+    /// The identifiers in ascending order, as ranges as large as possible.
+    pub fn ranges(&self) -> impl Iterator<Item = (u16, u16)> + '_ {
         self.0.iter().copied()
     }
 
     /// Is it one of them?
     pub fn contains(&self, vlan: u16) -> bool {
-        self.0.contains(&vlan)
+        self.0
+            .iter()
+            .any(|(low, high)| (*low..=*high).contains(&vlan))
     }
 
     /// Is there none?
@@ -241,25 +251,33 @@ impl VlanSet {
 
 impl FromIterator<u16> for VlanSet {
     fn from_iter<I: IntoIterator<Item = u16>>(vlans: I) -> Self {
-        Self(
-            vlans
-                .into_iter()
-                .filter(|vlan| *vlan <= Self::MAX)
-                .collect(),
-        )
+        vlans.into_iter().map(|vlan| vlan..=vlan).collect()
+    }
+}
+
+impl FromIterator<RangeInclusive<u16>> for VlanSet {
+    /// What is above [`VlanSet::MAX`] is left out.
+    fn from_iter<I: IntoIterator<Item = RangeInclusive<u16>>>(ranges: I) -> Self {
+        let bounds = |range: RangeInclusive<u16>| (*range.start(), *range.end().min(&Self::MAX));
+        let ranges = ranges.into_iter().map(bounds);
+        let mut ranges: Vec<(u16, u16)> = ranges.filter(|(low, high)| low <= high).collect();
+        ranges.sort_unstable();
+        ranges.dedup_by(|(low, high), (_, before)| {
+            let joins = *low <= *before + 1;
+            if joins {
+                *before = (*before).max(*high);
+            }
+            joins
+        });
+        ranges.shrink_to_fit();
+        Self(ranges)
     }
 }
 
 impl fmt::Display for VlanSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut first = true;
-        let mut vlans = self.iter().peekable();
-        while let Some(low) = vlans.next() {
-            let mut high = low;
-            while let Some(next) = vlans.next_if(|next| *next == high + 1) {
-                high = next;
-            }
-            let comma = if std::mem::take(&mut first) { "" } else { "," };
+        for (index, (low, high)) in self.ranges().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
             if low == high {
                 write!(f, "{comma}{low}")?;
             } else {
@@ -328,6 +346,21 @@ mod tests {
         assert_eq!(nic.firewall_bridge(), "fwbr101i0");
         assert_eq!(nic.ovs_firewall_port(), "fwln101o0");
         assert_eq!(nic.linux_firewall_port(), "fwpr101p0");
+    }
+
+    #[test]
+    fn vlan_sets_are_the_same_however_they_are_said() {
+        let said: VlanSet = [20..=29, 4090..=u16::MAX, 10..=10, 25..=30, 31..=31]
+            .into_iter()
+            .collect();
+        let counted: VlanSet = (20..=31).chain([10]).chain(4090..5000).collect();
+        assert_eq!(said, counted);
+        assert_eq!(said.to_string(), "10,20-31,4090-4095");
+        assert!(
+            said.iter()
+                .eq([10].into_iter().chain(20..=31).chain(4090..=4095))
+        );
+        assert!(said.contains(31) && !said.contains(32) && !said.is_empty());
     }
 
     #[test]

@@ -273,7 +273,7 @@ fn vlans(row: &Value, column: &str) -> VlanSet {
         .map(set)
         .unwrap_or_default()
         .iter()
-        .filter_map(number)
+        .filter_map(number::<u16>)
         .collect()
 }
 

@@ -186,7 +186,7 @@ pub fn vlans(value: &str) -> Result<VlanSet, Vec<Fault>> {
     if !faults.is_empty() {
         return Err(faults);
     }
-    Ok(ranges.into_iter().flat_map(|item| item.value).collect())
+    Ok(ranges.into_iter().map(|item| item.value).collect())
 }
 
 /// Bytes kept of each frame: 14 to 65535, Open vSwitch's bounds (ovs-vswitchd.conf.db(5), Mirror).

@@ -64,13 +64,8 @@ fn all(
 
 /// Is the outer tag's VLAN id one of these, frames without a tag having 0?
 pub(super) fn outer_tag(diagram: &mut Diagram, vlans: &VlanSet) -> Decision {
-    let mut ranges: Vec<(u128, u128)> = Vec::new();
-    for vlan in vlans.iter().map(u128::from) {
-        match ranges.last_mut() {
-            Some((_, high)) if *high + 1 == vlan => *high = vlan,
-            _ => ranges.push((vlan, vlan)),
-        }
-    }
+    let ranges = vlans.ranges();
+    let ranges = ranges.map(|(low, high)| (low.into(), high.into()));
     let tagged = diagram.within(Read::new(0, Part::Vid), ranges, TRUE, FALSE, ABORT)?;
     let untagged = if vlans.contains(0) { TRUE } else { FALSE };
     let types = SWITCHED_TAGS.map(|tag| (tag.into(), tag.into()));
