@@ -9,6 +9,7 @@ mod reader;
 mod values;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -92,8 +93,8 @@ pub struct Session {
     pub enabled: Switch,
     /// When it ends by itself.
     pub expires: Option<Timestamp>,
-    /// The administrator's note.
-    pub comment: Option<String>,
+    /// The administrator's note; shared, since `[defaults]` gives it to every session.
+    pub comment: Option<Arc<str>>,
     /// Where each of its keys has its value, `[defaults]` included.
     pub keys: BTreeMap<String, Place>,
 }
@@ -183,15 +184,11 @@ pub fn parse(file: &str, text: &str) -> Annotations {
         });
     }
     let (defaults, sections) = reader.sections(text);
+    let defaults = reader.defaults(&defaults);
     let mut sessions = BTreeMap::new();
     for section in sections {
-        let session = reader.session(&section, &defaults);
+        let session = reader.session(&section, defaults.as_ref());
         sessions.insert(section.name, session);
-    }
-    // Values of [defaults] are read anew for each session, so their faults come up as often; and once more here
-    // for the file that has no session yet.
-    for (key, (_, value)) in &defaults {
-        reader.value(&mut reader::scratch(value), key, value);
     }
     reader.diagnostics.extend(checks::check(file, &sessions));
     reader.diagnostics.sort_by(|a, b| {

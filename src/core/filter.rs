@@ -56,7 +56,7 @@ pub const MAX_TAGS: u8 = 8;
 ///
 /// Displayed (and serialized) in a normal form: abbreviations spelled out, parentheses wherever `and`
 /// and `or` meet. The normal form parses back to an equal filter, and means the same to tcpdump.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Filter {
     expr: Expr,
 }

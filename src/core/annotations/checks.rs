@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::core::diagnostic::{Diagnostic, Severity};
 use crate::core::loops::{Circles, Feeds, Knot};
 use crate::core::model::{Direction, SessionName, Vmid};
-use crate::core::nft::frames::lower;
+use crate::core::nft::frames::Lowered;
 use crate::core::selector::{Output, Selector};
 
 use super::{At, EngineChoice, Session, Switch};
@@ -29,8 +29,9 @@ pub fn check(file: &str, sessions: &BTreeMap<SessionName, Session>) -> Vec<Diagn
     }
     found.two_engines(sessions);
     found.loops(sessions);
+    let mut lowered = Lowered::default();
     for session in sessions.values() {
-        found.engines(session);
+        found.engines(session, &mut lowered);
         found.tunnels(session);
     }
     found.diagnostics
@@ -191,7 +192,7 @@ impl Found<'_> {
     }
 
     /// What a session asks for has to be in one engine, and in the one that it names.
-    fn engines(&mut self, session: &Session) {
+    fn engines<'s>(&mut self, session: &'s Session, lowered: &mut Lowered<'s>) {
         let at = |key: &str| At {
             value: (),
             place: session.keys.get(key).unwrap_or(&session.place).clone(),
@@ -233,7 +234,7 @@ impl Found<'_> {
                 self.say(Severity::Unsupported, output, message, None);
             }
         }
-        if let Err(error) = lower(session.filter.as_ref(), &session.vlans) {
+        if let Err(error) = lowered.get(session.filter.as_ref(), &session.vlans) {
             self.say(Severity::Error, &at("filter"), error.to_string(), None);
         }
     }

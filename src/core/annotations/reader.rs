@@ -229,19 +229,35 @@ impl Reader<'_> {
         }
     }
 
+    /// What `[defaults]` gives to every session: read once, since it may be long and they may be many.
+    pub fn defaults(&mut self, defaults: &Properties) -> Option<Session> {
+        let (_, first) = defaults.values().next()?;
+        let mut session = scratch(first);
+        for (key, (_, value)) in defaults {
+            self.value(&mut session, key, value);
+        }
+        Some(session)
+    }
+
     /// Makes a session of a section, with the defaults for what it does not say.
-    pub fn session(&mut self, section: &Section, defaults: &Properties) -> Session {
+    pub fn session(&mut self, section: &Section, defaults: Option<&Session>) -> Session {
         let Section {
             name,
             place,
             properties: own,
             misspelt,
         } = section;
-        let mut session = Session::empty(name.clone(), place.clone());
-        for key in KEYS {
-            if let Some((_, value)) = own.get(key).or_else(|| defaults.get(key)) {
-                self.value(&mut session, key, value);
-            }
+        let (name, place) = (name.clone(), place.clone());
+        let mut session = match defaults {
+            Some(defaults) => Session {
+                name,
+                place,
+                ..defaults.clone()
+            },
+            None => Session::empty(name, place),
+        };
+        for (key, (_, value)) in own {
+            self.value(&mut session, key, value);
         }
         for key in NOT_DEFAULTS
             .into_iter()
@@ -252,14 +268,14 @@ impl Reader<'_> {
             } else {
                 "output = 200/net1"
             };
-            let hint = if name.as_str() == "default" {
+            let hint = if session.name.as_str() == "default" {
                 "did you mean [defaults]?".to_owned()
             } else {
                 format!("add a line, `{example}` for example")
             };
             self.error(
-                place.clone(),
-                format!("session {name} has no `{key}`"),
+                session.place.clone(),
+                format!("session {} has no `{key}`", session.name),
                 Some(hint),
             );
         }
@@ -299,7 +315,7 @@ impl Reader<'_> {
                 session.expires = Some(expires)
             }),
             _ => {
-                session.comment = Some(value.to_owned());
+                session.comment = Some(value.into());
                 Vec::new()
             }
         };
@@ -317,15 +333,17 @@ fn set<T>(read: Result<T, Fault>, mut put: impl FnMut(T)) -> Vec<Fault> {
     }
 }
 
+/// What a list had from `[defaults]` goes.
 fn set_list<T>(value: &str, place: &Place, into: &mut Vec<At<T>>) -> Vec<Fault>
 where
     T: std::str::FromStr<Err = Invalid>,
 {
     let (items, faults) = values::list(value, str::parse);
-    into.extend(items.into_iter().map(|item| At {
+    let items = items.into_iter().map(|item| At {
         value: item.value,
         place: place.within(item.offset, item.width),
-    }));
+    });
+    *into = items.collect();
     faults
 }
 

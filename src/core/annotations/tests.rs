@@ -52,6 +52,24 @@ fn every_key_is_read() {
 }
 
 #[test]
+fn a_list_of_a_session_s_own_stands_in_place_of_the_defaults() {
+    let text = "[defaults]\nexclude = 305, tag:noisy\nvlan = 10\n[a]\nsource = 101\noutput = 200/net1\nexclude = 306\n\
+        vlan = 20\n[b]\nsource = 102\noutput = 200/net1\n";
+    let annotations = parse(FILE, text);
+    assert!(annotations.is_valid(), "{:?}", annotations.diagnostics);
+    let said = |name: &str| {
+        let session = &annotations.sessions[name];
+        let exclude = session.exclude.iter().map(|at| at.value.to_string());
+        (
+            exclude.collect::<Vec<_>>().join(" "),
+            session.vlans.to_string(),
+        )
+    };
+    assert_eq!(said("a"), ("306".into(), "20".into()));
+    assert_eq!(said("b"), ("305 tag:noisy".into(), "10".into()));
+}
+
+#[test]
 fn all_faults_are_reported_at_once_with_their_places() {
     let text = "[dmz]\nsouce = 101\noutput = 200/net1\nvlan = 10,\t4095, 30-20\n\n[DMZ 2]\nsource = 101\n\n[b]\n\
         source = 101, , tga:web\noutput = 200\ndirection = form\n";
@@ -229,6 +247,13 @@ fn a_hostile_file_costs_neither_time_nor_memory() {
     };
     let wide: String = (0..200).map(session).collect();
     assert!(parse(FILE, &wide).is_valid());
+    let vlans = vec!["0-4094"; 999].join(",");
+    let ports: Vec<_> = (1..250).map(|n| format!("port {}", 2 * n)).collect();
+    let ports = ports.join(" or ");
+    let short = |name: usize| format!("[s{name}]\nsource = 101\noutput = 200/net1\n");
+    let sessions: String = (0..1000).map(short).collect();
+    let defaults = format!("[defaults]\nvlan = {vlans}\nfilter = {ports}\n{sessions}");
+    assert!(parse(FILE, &defaults).is_valid());
     let depth = format!(
         "[a]\nsource = 101\noutput = 200/net1\nfilter = {}tcp\n",
         "(".repeat(100_000)

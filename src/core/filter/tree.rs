@@ -12,7 +12,7 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 /// `Any`, no `Not` in a `Not`, at least two members in each list, and never nested deeper than
 /// [`MAX_DEPTH`](super::MAX_DEPTH), so recursion over it is safe. Members stand in the order of
 /// the text, which [`Test::tags`] depends on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Expr {
     /// `and`: every member holds.
     All(Vec<Expr>),
@@ -61,7 +61,7 @@ impl Expr {
 }
 
 /// One primitive, and how far into the frame it looks.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Test {
     /// How many VLAN tags stand between the MAC addresses and what the primitive reads: the
     /// number of `vlan` primitives to its left in the text, whatever parentheses and operators lie
@@ -78,7 +78,7 @@ pub struct Test {
 }
 
 /// A test of one property of a frame, with the meaning that pcap-filter(7) gives it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Primitive {
     /// The frame carries this protocol.
     Protocol(Protocol),
@@ -130,7 +130,7 @@ pub enum Primitive {
 }
 
 /// A protocol that a frame can carry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Protocol {
     /// IPv4, EtherType 0x0800.
     Ip,
@@ -151,7 +151,7 @@ pub enum Protocol {
 }
 
 /// A protocol with ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Transport {
     /// IP protocol 6.
     Tcp,
@@ -162,7 +162,7 @@ pub enum Transport {
 }
 
 /// Where an IPv4 address is looked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Ipv4Scope {
     /// In IPv4 headers, and as the protocol addresses in ARP and RARP (EtherType 0x8035).
     Any,
@@ -174,7 +174,7 @@ pub enum Ipv4Scope {
 }
 
 /// Which of a packet's two addresses or ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Side {
     /// The source's or the destination's; what no qualifier means.
     Either,
@@ -187,7 +187,7 @@ pub enum Side {
 }
 
 /// An IPv4 network: an address and a mask, which need not be a prefix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ipv4Net {
     address: Ipv4Addr,
     mask: Ipv4Addr,
@@ -217,7 +217,7 @@ impl Ipv4Net {
 }
 
 /// An IPv6 network: an address and the length of its prefix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ipv6Net {
     address: Ipv6Addr,
     prefix_length: u8,
@@ -246,7 +246,7 @@ impl Ipv6Net {
 }
 
 /// Ports from `first` to `last`, both included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PortRange {
     first: u16,
     last: u16,
@@ -273,11 +273,11 @@ impl PortRange {
 }
 
 /// A MAC address, in the order of the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EtherAddr(pub [u8; 6]);
 
 /// A VLAN id, 0 to 4095.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct VlanTag(u16);
 
 impl VlanTag {

@@ -21,6 +21,9 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
+use std::rc::Rc;
+
 use super::Match;
 use crate::core::filter::Filter;
 use crate::core::model::VlanSet;
@@ -98,6 +101,26 @@ pub enum TooLarge {
          the same ports in one parenthesis, or make several sessions of it"
     )]
     Work(usize),
+}
+
+/// What was lowered already: `[defaults]` may give one filter to a thousand sessions.
+#[derive(Debug, Default)]
+pub struct Lowered<'a>(HashMap<(Option<&'a Filter>, VlanSet), Result<Chains, TooLarge>>);
+
+/// Chains, as [`lower`] makes them.
+type Chains = Rc<Vec<Vec<Branch>>>;
+
+impl<'a> Lowered<'a> {
+    /// As [`lower`], once for each choice of frames.
+    ///
+    /// # Errors
+    /// As [`lower`].
+    pub fn get(&mut self, filter: Option<&'a Filter>, vlans: &VlanSet) -> Result<Chains, TooLarge> {
+        self.0
+            .entry((filter, vlans.clone()))
+            .or_insert_with(|| lower(filter, vlans).map(Rc::new))
+            .clone()
+    }
 }
 
 /// The chains that decide which frames are taken; the first is the entry. Falling off the end of any of them means

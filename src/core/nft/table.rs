@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::frames::{Branch, To, TooLarge, lower};
+use super::frames::{Branch, Lowered, To, TooLarge};
 use super::names::{self, Label, Part};
 use super::{Act, Chain, Field, Hook, Match, Rule, Side, Test, Then};
 use crate::core::annotations::Switch;
@@ -57,11 +57,12 @@ pub fn table(
     // A session that takes frames twice comes before those that end a base chain with their copy.
     let mut all: Vec<(&CopyKey, &Copies)> = desired.copies.iter().collect();
     all.sort_by_key(|(_, copies)| copies.frames.dedup == Switch::Yes);
+    let mut lowered = Lowered::default();
     for (key, copies) in all {
         if is_idle(key, copies) {
             continue;
         }
-        match entries(key, copies) {
+        match entries(key, copies, &mut lowered) {
             Ok(entries) => table.add(key, copies, entries, (&desired.copies, memory)),
             Err(error) => table.too_large.push((key.clone(), error)),
         }
@@ -96,41 +97,41 @@ struct Entries {
     chains: BTreeMap<String, Chain>,
 }
 
-fn entries(key: &CopyKey, copies: &Copies) -> Result<Entries, TooLarge> {
+fn entries<'d>(
+    key: &CopyKey,
+    copies: &'d Copies,
+    lowered: &mut Lowered<'d>,
+) -> Result<Entries, TooLarge> {
     let mut entries = Entries::default();
+    let filter = copies.frames.filter.as_ref();
     let uses = |vlans| copies.sources.values().any(|source| source.vlans == vlans);
     let frames = &copies.frames;
     let every = VlanSet::default();
     if uses(Vlans::All) {
-        entries.all = entries.lower(key, copies, &every, Part::Frames)?;
+        entries.all = match filter {
+            None => Some(names::own(key, Part::Copy)),
+            Some(_) => Some(entries.add(key, &lowered.get(filter, &every)?, Part::Frames)),
+        };
     }
     if uses(Vlans::Tagged) && !frames.vlans.is_empty() {
-        entries.tagged = entries.lower(key, copies, &frames.vlans, Part::Tagged)?;
+        let chains = lowered.get(filter, &frames.vlans)?;
+        entries.tagged = Some(entries.add(key, &chains, Part::Tagged));
     }
     if uses(Vlans::Native) && !frames.vlans.is_empty() {
         let vlans = frames.vlans.iter().chain([0]).collect();
-        entries.native = entries.lower(key, copies, &vlans, Part::Native)?;
+        let chains = lowered.get(filter, &vlans)?;
+        entries.native = Some(entries.add(key, &chains, Part::Native));
     }
     Ok(entries)
 }
 
 impl Entries {
-    fn lower(
-        &mut self,
-        key: &CopyKey,
-        copies: &Copies,
-        vlans: &VlanSet,
-        part: fn(usize) -> Part,
-    ) -> Result<Option<String>, TooLarge> {
-        let filter = copies.frames.filter.as_ref();
-        if filter.is_none() && vlans.is_empty() {
-            return Ok(Some(names::own(key, Part::Copy)));
-        }
-        let chains = lower(filter, vlans)?;
+    /// Adds the chains of a choice of frames; where they begin comes back.
+    fn add(&mut self, key: &CopyKey, chains: &[Vec<Branch>], part: fn(usize) -> Part) -> String {
         let purpose = format!("{} frames", key.session.as_str());
-        for (number, branches) in chains.into_iter().enumerate() {
-            let rule = |branch: Branch| Rule {
-                matches: branch.matches,
+        for (number, branches) in chains.iter().enumerate() {
+            let rule = |branch: &Branch| Rule {
+                matches: branch.matches.clone(),
                 action: Act::Goto(match branch.to {
                     To::Chain(number) => names::own(key, part(number)),
                     To::Taken => names::own(key, Part::Copy),
@@ -139,11 +140,11 @@ impl Entries {
             };
             let chain = Chain {
                 hook: None,
-                rules: branches.into_iter().map(rule).collect(),
+                rules: branches.iter().map(rule).collect(),
             };
             self.chains.insert(names::own(key, part(number)), chain);
         }
-        Ok(Some(names::own(key, part(0))))
+        names::own(key, part(0))
     }
 }
 
