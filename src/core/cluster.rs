@@ -100,7 +100,7 @@ struct VmListEntry {
 /// # Errors
 /// The text is not the JSON that pmxcfs writes.
 pub fn parse_vmlist(text: &str) -> Result<Placements, Invalid> {
-    let list: VmList = serde_json::from_str(text).map_err(|error| Invalid(error.to_string()))?;
+    let list: VmList = serde_json::from_str(text).map_err(|error| not_json(&error))?;
     let mut placements = Placements::new();
     for (vmid, entry) in list.ids {
         let kind = match entry.kind.as_str() {
@@ -118,6 +118,16 @@ pub fn parse_vmlist(text: &str) -> Result<Placements, Invalid> {
         );
     }
     Ok(placements)
+}
+
+fn not_json(error: &serde_json::Error) -> Invalid {
+    let text = error.to_string();
+    // A value of another kind than expected is repeated, however long it is.
+    if text.len() > 200 {
+        let (line, column) = (error.line(), error.column());
+        return Invalid(format!("unexpected value at line {line} column {column}"));
+    }
+    Invalid(text)
 }
 
 /// The cluster's nodes (`.members`).
@@ -141,8 +151,7 @@ struct MembersFile {
 /// # Errors
 /// The text is not the JSON that pmxcfs writes.
 pub fn parse_members(text: &str) -> Result<Members, Invalid> {
-    let file: MembersFile =
-        serde_json::from_str(text).map_err(|error| Invalid(error.to_string()))?;
+    let file: MembersFile = serde_json::from_str(text).map_err(|error| not_json(&error))?;
     let nodes = file
         .nodelist
         .keys()
@@ -153,6 +162,9 @@ pub fn parse_members(text: &str) -> Result<Members, Invalid> {
         nodes,
     })
 }
+
+/// The deepest pool that is one: far deeper than anybody nests them.
+const MOST_LEVELS: usize = 16;
 
 /// The cluster's pools. They nest by `/`: a guest in `prod/dmz` is also within `prod`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -186,6 +198,10 @@ impl Pools {
     }
 
     fn add(&mut self, pool: &str, guests: &[Vmid]) {
+        // Each level is kept by its whole name, which would be any amount of memory for a name without end.
+        if pool.matches('/').nth(MOST_LEVELS - 1).is_some() {
+            return;
+        }
         self.names.insert(pool.to_owned());
         let above = pool.match_indices('/').filter_map(|(at, _)| pool.get(..at));
         for name in above.chain([pool]) {
@@ -284,6 +300,32 @@ mod tests {
         assert!(!pools.contains("prod/dmz", vmid(101)));
         assert!(!pools.contains("pro", vmid(101)));
         assert!(pools.exists("lab") && !pools.exists("la"));
+    }
+
+    #[test]
+    fn a_value_of_another_kind_is_not_repeated_at_length() {
+        let vmlist =
+            |version: &str| format!("{{\"ids\": {{\"101\": {{\"version\": \"{version}\"}}}}}}");
+        let message = |version: &str| parse_vmlist(&vmlist(version)).unwrap_err().to_string();
+        assert_eq!(
+            message("1"),
+            "invalid type: string \"1\", expected u64 at line 1 column 31"
+        );
+        assert_eq!(
+            message(&"1".repeat(200)),
+            "unexpected value at line 1 column 230"
+        );
+    }
+
+    #[test]
+    fn a_pool_without_end_is_none() {
+        let levels = |count: usize| vec!["a"; count].join("/");
+        let text = format!("pool:{}::101::\n", levels(MOST_LEVELS));
+        let pools = parse_pools(&text).unwrap();
+        assert!(pools.contains("a/a", vmid(101)) && pools.exists(&levels(MOST_LEVELS)));
+        let text = format!("pool:{}::101::\npool:b::102::\n", levels(500_000));
+        let pools = parse_pools(&text).unwrap();
+        assert!(pools.names().eq(["b"]) && !pools.contains("a", vmid(101)));
     }
 
     #[test]
