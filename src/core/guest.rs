@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::model::{GuestKind, IfName, NicIndex, VlanSet, Vmid, decimal, printable};
+use super::model::{GuestKind, IfName, NicIndex, VlanSet, Vmid, decimal, excerpt};
 
 /// A guest as its current config describes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -71,6 +71,9 @@ const MODELS: [&str; 14] = [
     "vmxnet3",
 ];
 
+/// The most lines of a config that are warned of: nobody reads more.
+const MOST_WARNINGS: usize = 100;
+
 /// Reads a guest's config. It cannot fail: what is not understood comes back as warnings.
 pub fn parse(vmid: Vmid, kind: GuestKind, text: &str) -> (Guest, Vec<Warning>) {
     let mut guest = Guest {
@@ -90,11 +93,10 @@ pub fn parse(vmid: Vmid, kind: GuestKind, text: &str) -> (Guest, Vec<Warning>) {
         if line.trim_start().is_empty() || line.starts_with('#') {
             continue;
         }
-        if let Err(message) = read_line(&mut guest, line) {
-            warnings.push(Warning {
-                line: number + 1,
-                message,
-            });
+        let read = read_line(&mut guest, line);
+        if let (Err(message), true) = (read, warnings.len() < MOST_WARNINGS) {
+            let line = number + 1;
+            warnings.push(Warning { line, message });
         }
     }
     (guest, warnings)
@@ -126,8 +128,10 @@ fn read_line(guest: &mut Guest, line: &str) -> Result<(), String> {
             .strip_prefix("net")
             .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit())) =>
         {
-            let index = NicIndex::from_key(key)
-                .ok_or_else(|| format!("`{key}` is not a NIC: net0 to net{}", NicIndex::MAX))?;
+            let index = NicIndex::from_key(key).ok_or_else(|| {
+                let key = excerpt(key);
+                format!("`{key}` is not a NIC: net0 to net{}", NicIndex::MAX)
+            })?;
             let (nic, doubt) = match guest.kind {
                 GuestKind::Qemu => vm_nic(value),
                 GuestKind::Lxc => ct_nic(value),
@@ -152,12 +156,6 @@ fn is_key(key: &str) -> bool {
         && key
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
-}
-
-fn excerpt(line: &str) -> String {
-    let short: String = line.chars().take(60).collect();
-    let dots = if short.len() < line.len() { "…" } else { "" };
-    format!("{}{dots}", printable(&short))
 }
 
 fn boolean(value: &str) -> Option<bool> {
@@ -376,6 +374,27 @@ mod tests {
         assert_eq!(nic(&guest, 1).model, "virtio");
         assert_eq!(nic(&guest, 2).bridge.as_deref(), Some("vmbr9"));
         assert!(guest.template);
+    }
+
+    #[test]
+    fn a_config_full_of_nonsense_is_warned_of_briefly_and_read_to_its_end() {
+        let long = format!("net0{}: virtio\n", "0".repeat(100_000));
+        let (guest, warnings) = vm(&format!(
+            "{long}{}net0: virtio,bridge={}\n",
+            "x\n".repeat(100_000),
+            "/".repeat(100_000)
+        ));
+        assert_eq!(warnings.len(), MOST_WARNINGS);
+        assert_eq!(guest.nics.len(), 1);
+        assert!(warnings.concat().len() < 100 * MOST_WARNINGS);
+    }
+
+    #[test]
+    fn a_list_of_trunks_as_long_as_a_file_can_be_is_one_range() {
+        let trunks = "0-4095;".repeat((1 << 20) / 7);
+        let (guest, warnings) = vm(&format!("net0: virtio,trunks={trunks}\n"));
+        assert_eq!(warnings, [] as [String; 0]);
+        assert_eq!(nic(&guest, 0).trunks.to_string(), "0-4095");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
-pub use names::{IfName, NodeName, SessionName, printable};
+pub use names::{IfName, NodeName, SessionName, excerpt, printable};
 
 /// The most names that a message lists before it says how many more there are.
 pub const MAX_LISTED: usize = 5;
@@ -53,7 +53,7 @@ impl FromStr for Vmid {
         decimal(text).and_then(Self::new).ok_or_else(|| {
             Invalid(format!(
                 "`{}` is not a guest number (1 to {})",
-                printable(text),
+                excerpt(text),
                 Self::MAX
             ))
         })

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use super::diagnostic::did_you_mean;
 use super::model::{
-    IfName, Invalid, NicId, NicIndex, NodeName, VlanSet, Vmid, decimal, port_owner, printable,
+    IfName, Invalid, NicId, NicIndex, NodeName, VlanSet, Vmid, decimal, excerpt, port_owner,
 };
 
 /// Which ports a session takes, or leaves out.
@@ -69,7 +69,7 @@ impl FromStr for Selector {
             _ if text.contains(char::is_whitespace) => Err(unknown_selector(text)),
             _ if text.starts_with(|c: char| c.is_ascii_digit()) => Err(Invalid(format!(
                 "`{}` is not a guest, a NIC (101/net0) or a range (300-399)",
-                printable(text)
+                excerpt(text)
             ))),
             _ => Err(unknown_selector(text)),
         }
@@ -79,7 +79,7 @@ impl FromStr for Selector {
 impl Selector {
     fn named(kind: &str, name: &str, text: &str) -> Result<Self, Invalid> {
         if name.is_empty() {
-            return Err(Invalid(format!("`{}:` names nothing", printable(kind))));
+            return Err(Invalid(format!("`{}:` names nothing", excerpt(kind))));
         }
         match kind {
             "tag" => {
@@ -88,7 +88,7 @@ impl Selector {
                     .bytes()
                     .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'+' | b'.'));
                 let fits = fits && !tag.starts_with(['-', '+', '.']);
-                let bad = || Invalid(format!("`{}` is not a Proxmox VE tag", printable(tag)));
+                let bad = || Invalid(format!("`{}` is not a Proxmox VE tag", excerpt(tag)));
                 if fits {
                     Ok(Self::Tag(tag.to_lowercase(), nic))
                 } else {
@@ -102,7 +102,7 @@ impl Selector {
                             .bytes()
                             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
                 });
-                let bad = || Invalid(format!("`{}` is not a Proxmox VE pool", printable(name)));
+                let bad = || Invalid(format!("`{}` is not a Proxmox VE pool", excerpt(name)));
                 if fits {
                     Ok(Self::Pool(name.to_owned()))
                 } else {
@@ -135,11 +135,11 @@ fn unknown_selector(text: &str) -> Invalid {
         hint.unwrap_or_else(|| {
             format!(
                 ": is it tag:{0}, pool:{0}, bridge:{0} or port:{0}?",
-                printable(text)
+                excerpt(text)
             )
         })
     };
-    Invalid(format!("`{}` is not a selector{remedy}", printable(text)))
+    Invalid(format!("`{}` is not a selector{remedy}", excerpt(text)))
 }
 
 /// Splits `…/netN`.
@@ -150,14 +150,14 @@ fn with_nic(text: &str) -> Result<(&str, Option<NicIndex>), Invalid> {
     if nic.is_empty() {
         return Err(Invalid(format!(
             "`{}` lacks the NIC: {}net0",
-            printable(text),
-            printable(text)
+            excerpt(text),
+            excerpt(text)
         )));
     }
     let index = NicIndex::from_key(nic).ok_or_else(|| {
         Invalid(format!(
             "`{}` is not a NIC: net0 to net{}",
-            printable(nic),
+            excerpt(nic),
             NicIndex::MAX
         ))
     })?;
@@ -239,7 +239,7 @@ impl Output {
             "vlan" => decimal(name)
                 .filter(|vlan| (1..VlanSet::MAX).contains(vlan))
                 .map(Self::Vlan)
-                .ok_or_else(|| Invalid(format!("`{}` is not a VLAN (1 to 4094)", printable(name)))),
+                .ok_or_else(|| Invalid(format!("`{}` is not a VLAN (1 to 4094)", excerpt(name)))),
             "vxlan" => {
                 let (remote, vni) = remote(name, 0xff_ffff, "VNI")?;
                 let vni = vni.ok_or_else(|| {
@@ -260,7 +260,7 @@ impl Output {
             }
             "tag" | "pool" | "node" | "bridge" => Err(Invalid(format!(
                 "`{}` cannot be an output: tags, pools, nodes and bridges choose sources only",
-                printable(text)
+                excerpt(text)
             ))),
             _ => Err(unknown_output(text)),
         }
@@ -273,14 +273,14 @@ fn remote(text: &str, most: u32, what: &str) -> Result<(IpAddr, Option<u32>), In
         .map_or((text, None), |(address, number)| (address, Some(number)));
     let address = address
         .parse()
-        .map_err(|_| Invalid(format!("`{}` is not an IP address", printable(address))))?;
+        .map_err(|_| Invalid(format!("`{}` is not an IP address", excerpt(address))))?;
     let number = number.map(|number| {
         decimal::<u32>(number)
             .filter(|number| *number <= most)
             .ok_or_else(|| {
                 Invalid(format!(
                     "`{}` is not a {what} (0 to {most})",
-                    printable(number)
+                    excerpt(number)
                 ))
             })
     });
@@ -294,7 +294,7 @@ fn unknown_output(text: &str) -> Invalid {
         .unwrap_or_default();
     Invalid(format!(
         "`{}` is not an output (200/net1, port:eno2, vlan:999, vxlan:…, gre:…, erspan:…){hint}",
-        printable(text)
+        excerpt(text)
     ))
 }
 

@@ -7,7 +7,7 @@ use super::values::{self, Fault};
 use super::{At, Session};
 use crate::core::diagnostic::{Diagnostic, Place, Severity, did_you_mean};
 use crate::core::filter::{self, Filter};
-use crate::core::model::{Invalid, SessionName, printable};
+use crate::core::model::{Invalid, SessionName, excerpt};
 
 /// The keys of a session; all but the last two may stand in `[defaults]`.
 const KEYS: [&str; 15] = [
@@ -140,7 +140,7 @@ impl Reader<'_> {
 
     fn begin(&mut self, found: &mut Sections, name: &str, place: Place) -> Current {
         if let Some(line) = found.lines.get(name) {
-            let message = format!("[{}] stands twice, first on line {line}", printable(name));
+            let message = format!("[{}] stands twice, first on line {line}", excerpt(name));
             self.error(place, message, Some("join the two sections".into()));
             return Current::Refused;
         }
@@ -186,7 +186,7 @@ impl Reader<'_> {
                 let hint = Some("begin a session with its name in brackets: [dmz-ids]".into());
                 return self.error(
                     place,
-                    format!("`{}` stands before any section", printable(&key)),
+                    format!("`{}` stands before any section", excerpt(&key)),
                     hint,
                 );
             }
@@ -201,7 +201,7 @@ impl Reader<'_> {
                 section.misspelt.push(meant);
             }
             let hint = hint.or_else(|| Some(format!("the keys are {}", KEYS.join(", "))));
-            self.error(place, format!("unknown key `{}`", printable(&key)), hint);
+            self.error(place, format!("unknown key `{}`", excerpt(&key)), hint);
         } else if found.current == Current::Defaults && NOT_DEFAULTS.contains(&key.as_str()) {
             self.error(
                 place,

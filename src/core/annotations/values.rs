@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use crate::core::diagnostic::did_you_mean;
-use crate::core::model::{Direction, Invalid, VlanSet, decimal, printable};
+use crate::core::model::{Direction, Invalid, VlanSet, decimal, excerpt};
 
 use super::{EngineChoice, Point, Switch};
 
@@ -109,7 +109,7 @@ fn word<T: Copy>(value: &str, words: &[(&str, T)]) -> Result<T, Fault> {
             hint: did_you_mean(value, names.iter().copied()),
             ..Fault::whole(
                 value,
-                format!("expected {}, not `{}`", one_of(&names), printable(value)),
+                format!("expected {}, not `{}`", one_of(&names), excerpt(value)),
             )
         })
 }
@@ -157,7 +157,7 @@ pub fn switch(value: &str) -> Result<Switch, Fault> {
         "0" | "off" | "no" | "false" => Ok(Switch::No),
         _ => Err(Fault::whole(
             value,
-            format!("expected yes or no, not `{}`", printable(value)),
+            format!("expected yes or no, not `{}`", excerpt(value)),
         )),
     }
 }
@@ -172,7 +172,7 @@ pub fn vlans(value: &str) -> Result<VlanSet, Vec<Fault>> {
                 .ok_or_else(|| {
                     Invalid(format!(
                         "`{}` is not a VLAN (1 to 4094, or 0 for untagged)",
-                        printable(text.trim())
+                        excerpt(text.trim())
                     ))
                 })
         };
@@ -196,7 +196,7 @@ pub fn snaplen(value: &str) -> Result<u16, Fault> {
             value,
             format!(
                 "`{}` is not a length in bytes (14 to 65535)",
-                printable(value)
+                excerpt(value)
             ),
         )
     })
@@ -211,7 +211,7 @@ pub fn sample(value: &str) -> Result<u32, Fault> {
         .filter(|frames| *frames >= 1)
         .ok_or_else(|| Fault {
             hint: Some("write 1/100 for one frame in a hundred".into()),
-            ..Fault::whole(value, format!("`{}` is not a rate", printable(value)))
+            ..Fault::whole(value, format!("`{}` is not a rate", excerpt(value)))
         })
 }
 
@@ -223,10 +223,7 @@ pub fn expires(value: &str) -> Result<Timestamp, Fault> {
         ),
         ..Fault::whole(
             value,
-            format!(
-                "`{}` is not a point in time with its zone",
-                printable(value)
-            ),
+            format!("`{}` is not a point in time with its zone", excerpt(value)),
         )
     })
 }

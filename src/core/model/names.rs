@@ -45,7 +45,7 @@ impl FromStr for IfName {
         };
         Err(Invalid(format!(
             "`{}` is not an interface name: it {reason}",
-            printable(text)
+            excerpt(text)
         )))
     }
 }
@@ -85,6 +85,15 @@ pub fn printable(text: &str) -> String {
         .collect()
 }
 
+/// A word as a message repeats it: fit for a terminal, and no longer than anybody reads.
+pub fn excerpt(text: &str) -> String {
+    const MOST: usize = 60;
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => printable(text.get(..end).unwrap_or_default()) + "…",
+        None => printable(text),
+    }
+}
+
 /// The name of a session: `[a-z0-9-]`, 1 to 32 of them.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct SessionName(String);
@@ -114,7 +123,7 @@ impl FromStr for SessionName {
         } else {
             Err(Invalid(format!(
                 "`{}` is not a session name: 1 to 32 of a-z, 0-9 and `-`",
-                printable(text)
+                excerpt(text)
             )))
         }
     }
@@ -154,7 +163,7 @@ impl FromStr for NodeName {
         if fits {
             Ok(Self(text.to_owned()))
         } else {
-            Err(Invalid(format!("`{}` is not a node name", printable(text))))
+            Err(Invalid(format!("`{}` is not a node name", excerpt(text))))
         }
     }
 }
@@ -171,9 +180,27 @@ mod tests {
 
     #[test]
     fn hostile_names_are_escaped() {
+        assert_eq!(excerpt(&"ü".repeat(60)), "ü".repeat(60));
+        assert_eq!(excerpt(&"ü".repeat(61)), "ü".repeat(60) + "…");
         assert_eq!(printable("a\u{1b}[31mb\u{202e}"), "a\\u{1b}[31mb\\u{202e}");
         assert!("a b".parse::<IfName>().is_err());
         assert!("x".repeat(256).parse::<IfName>().is_err());
         assert!("../../etc".parse::<NodeName>().is_err());
+    }
+
+    #[test]
+    fn a_message_does_not_repeat_a_whole_file() {
+        let long = "/".repeat(1 << 20);
+        let messages = [
+            long.parse::<IfName>().unwrap_err(),
+            long.parse::<SessionName>().unwrap_err(),
+            long.parse::<NodeName>().unwrap_err(),
+            long.parse::<crate::core::model::Vmid>().unwrap_err(),
+            long.parse::<crate::core::selector::Selector>().unwrap_err(),
+            long.parse::<crate::core::selector::Output>().unwrap_err(),
+        ];
+        for message in messages {
+            assert!(message.0.len() < 300, "{message}");
+        }
     }
 }
