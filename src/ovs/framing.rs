@@ -11,6 +11,8 @@ const MOST: usize = 256 << 20;
 #[derive(Debug, Default)]
 pub struct Framing {
     bytes: Vec<u8>,
+    /// How many of them have gone out as messages.
+    taken: usize,
     scanned: usize,
     depth: usize,
     quoted: bool,
@@ -31,6 +33,10 @@ pub enum FramingError {
 impl Framing {
     /// Takes what was received.
     pub fn push(&mut self, received: &[u8]) {
+        // Not with each message: there may be thousands in what is there.
+        self.bytes.drain(..self.taken);
+        self.scanned -= self.taken;
+        self.taken = 0;
         self.bytes.extend_from_slice(received);
     }
 
@@ -55,9 +61,7 @@ impl Framing {
                     b'}' if self.depth > 0 => {
                         self.depth -= 1;
                         if self.depth == 0 {
-                            let rest = self.bytes.split_off(self.scanned);
-                            self.scanned = 0;
-                            return Ok(Some(std::mem::replace(&mut self.bytes, rest)));
+                            return Ok(Some(self.take()));
                         }
                     }
                     b' ' | b'\t' | b'\r' | b'\n' => {}
@@ -67,11 +71,22 @@ impl Framing {
                 }
             }
         }
-        if self.bytes.len() > MOST {
+        if self.bytes.len() - self.taken > MOST {
             Err(FramingError::TooLong)
         } else {
             Ok(None)
         }
+    }
+
+    /// What was scanned and not taken yet. A large message mostly comes alone, and is not copied.
+    fn take(&mut self) -> Vec<u8> {
+        if self.taken == 0 && self.scanned == self.bytes.len() {
+            self.scanned = 0;
+            return std::mem::take(&mut self.bytes);
+        }
+        let message = self.bytes.get(self.taken..self.scanned).map(<[u8]>::to_vec);
+        self.taken = self.scanned;
+        message.unwrap_or_default()
     }
 }
 
@@ -93,6 +108,16 @@ mod tests {
             all(&mut framing),
             [r#"{"id":1}"#, r#"{"id":{"a":"}\"{"}}"#, r#"{"id":3}"#]
         );
+    }
+
+    #[test]
+    fn messages_without_number_in_one_read() {
+        let mut framing = Framing::default();
+        framing.push("{}".repeat(500_000).as_bytes());
+        framing.push(b"{\"id\":");
+        assert_eq!(all(&mut framing), vec!["{}"; 500_000]);
+        framing.push(b"1}");
+        assert_eq!(all(&mut framing), [r#"{"id":1}"#]);
     }
 
     #[test]

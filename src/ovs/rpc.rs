@@ -87,6 +87,9 @@ impl From<FramingError> for Error {
     }
 }
 
+/// The most changes that are kept until somebody asks for them: what is followed changes a few times for each commit.
+const MOST_NOTIFICATIONS: usize = 10_000;
+
 /// A request (JSON-RPC 1.0, §1.1).
 #[derive(Serialize)]
 struct Request<'a> {
@@ -143,15 +146,23 @@ impl Client {
             },
         })?;
         Ok(Self {
+            began,
+            ..Self::over(stream, deadline)
+        })
+    }
+
+    /// Uses a connection that is there already.
+    pub fn over(stream: UnixStream, deadline: Instant) -> Self {
+        Self {
             stream,
             framing: Framing::default(),
             next_id: 0,
-            began,
+            began: Instant::now(),
             deadline,
             notifications: VecDeque::new(),
             replies: BTreeMap::new(),
             buffer: vec![0; 65536].into_boxed_slice(),
-        })
+        }
     }
 
     /// Sends a request and waits for its reply.
@@ -195,9 +206,15 @@ impl Client {
             }
             let message = self.receive(method)?;
             if message.get("method").is_some() {
+                if self.notifications.len() == MOST_NOTIFICATIONS {
+                    return Err(Error::Protocol("too many changes at once".into()));
+                }
                 self.notifications.push_back(message);
             } else if let Some(id) = message.get("id").and_then(Value::as_u64) {
-                self.replies.insert(id, message);
+                // Of a reply that nobody can have asked for, nothing is kept.
+                if id <= self.next_id {
+                    self.replies.insert(id, message);
+                }
             }
         };
         match reply.get("error") {
@@ -397,6 +414,34 @@ fn error_text(error: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A client whose server has said all of this, and its end.
+    fn told(said: &str) -> (Client, UnixStream) {
+        let (ours, mut servers) = UnixStream::pair().unwrap();
+        servers.write_all(said.as_bytes()).unwrap();
+        let client = Client::over(ours, Instant::now() + Duration::from_secs(20));
+        (client, servers)
+    }
+
+    #[test]
+    fn replies_that_nobody_asked_for_are_not_kept() {
+        let said = r#"{"id":7,"result":7}{"id":2,"result":2}{"id":1,"result":1}{"id":18446744073709551615}"#;
+        let (mut client, _server) = told(said);
+        let first = client.request("one", &json!([])).unwrap();
+        let second = client.request("two", &json!([])).unwrap();
+        assert_eq!(client.reply(first).unwrap(), 1);
+        assert!(client.replies.keys().eq([&2]));
+        assert_eq!(client.reply(second).unwrap(), 2);
+    }
+
+    #[test]
+    fn a_server_that_tells_of_changes_without_end_is_given_up() {
+        let (mut client, _server) = told(&r#"{"method":0}"#.repeat(MOST_NOTIFICATIONS + 1));
+        assert_eq!(
+            client.call("get", &json!([])).unwrap_err().to_string(),
+            "ovsdb-server's answer is not understood: too many changes at once"
+        );
+    }
 
     #[test]
     fn an_error_of_the_server_s_cannot_write_on_the_terminal() {
