@@ -10,10 +10,10 @@ use crate::core::plan::{Action, PortChange, plan};
 use crate::core::state::{Desired, Observed, OvsState, SessionPhase};
 use crate::inforce::{self, InForce};
 use crate::linux::nft;
-use crate::lock::{Lock, Moment};
+use crate::lock::{Lock, Moment, Reach};
 use crate::look::{Context, Detail, Look, look, observe_outputs};
 use crate::ovs::{self, Applied, Client, Goal};
-use crate::{linux, lock, outputs};
+use crate::{events, linux, lock, outputs, report};
 
 /// How often a plan is made anew because Open vSwitch's configuration changed meanwhile.
 const TRIES: usize = 8;
@@ -31,6 +31,9 @@ pub enum Error {
     /// The kernel's devices.
     #[error(transparent)]
     Links(#[from] linux::Error),
+    /// What happened lately cannot be read.
+    #[error(transparent)]
+    Events(#[from] crate::files::Error),
     /// Nobody can tell what is wanted.
     #[error("{0}")]
     NotInForce(String),
@@ -96,6 +99,12 @@ impl Done {
     pub fn is_empty(&self) -> bool {
         self.actions.is_empty() && self.ports.is_empty() && self.tidy.is_none()
     }
+
+    /// Puts on record what was changed.
+    fn record(&self, context: &Context) {
+        let by = context.comment.trim_start_matches("pve-span: ");
+        events::record(&context.root, by, &report::done(self));
+    }
 }
 
 /// Who asks for a reconcile.
@@ -107,6 +116,8 @@ pub enum Trigger {
     Settled(Vmid),
     /// A guest is about to stop.
     Stopping(Vmid),
+    /// Something has changed, says the service.
+    Watch,
 }
 
 /// Brings the node into its desired state. Nothing comes back if another reconcile has just done so.
@@ -124,21 +135,24 @@ pub fn reconcile(
         Trigger::Command => lock.memory.forget(),
         Trigger::Settled(vmid) => lock.memory.settled(*vmid),
         Trigger::Stopping(vmid) => lock.memory.stops(*vmid, began),
+        Trigger::Watch => {}
     }
     let gone = lock.memory.stopping(began);
-    if *trigger != Trigger::Command && lock.memory.covers(arrival, began, &gone) {
+    let (detail, reach) = match trigger {
+        Trigger::Command => (Detail::All, Reach::Cluster),
+        Trigger::Settled(_) | Trigger::Stopping(_) => (Detail::Mirrors, Reach::Node),
+        Trigger::Watch => (Detail::Anywhere, Reach::Cluster),
+    };
+    let is_covered = lock.memory.covers(arrival, began, &gone, reach);
+    if *trigger != Trigger::Command && is_covered {
         return Ok(None);
     }
     // Written before the work: who dies in the middle leaves the announcement and no claim of success.
     lock.memory.failed();
     lock.store();
     let vmids = gone.iter().copied().filter_map(Vmid::new).collect();
-    let detail = if *trigger == Trigger::Command {
-        Detail::All
-    } else {
-        Detail::Mirrors
-    };
     let done = act(context, detail, &vmids, None)?;
+    done.record(context);
     if let Err(error) = inforce::keep(&context.root, &done.look.in_force) {
         log::warn!(
             "{}; mirroring goes on, without a last good copy",
@@ -146,7 +160,10 @@ pub fn reconcile(
         );
     }
     if done.applied == Applied::Yes && done.faults.is_empty() {
-        lock.memory.succeeded(began, gone);
+        // Who has found all that were looked for need not have looked farther.
+        let found_all = done.look.cluster.guests.values().all(Result::is_ok);
+        let reach = if found_all { Reach::Cluster } else { reach };
+        lock.memory.succeeded(began, gone, reach);
         lock.store();
     }
     Ok(Some(done))
@@ -160,7 +177,9 @@ pub fn clear(context: &Context, sessions: Option<&BTreeSet<SessionName>>) -> Res
     let mut lock = Lock::acquire(&context.root, context.deadline)?;
     lock.memory.failed();
     lock.store();
-    act(context, Detail::Mirrors, &BTreeSet::new(), Some(sessions))
+    let done = act(context, Detail::Mirrors, &BTreeSet::new(), Some(sessions))?;
+    done.record(context);
+    Ok(done)
 }
 
 /// What shall be there when mirrors of ours are cleared, whatever the annotations say. Sessions that stay go on as the

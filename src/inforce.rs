@@ -71,6 +71,14 @@ impl InForce {
     }
 }
 
+/// Is this what [`InForce::notice`] says when something else than the file is gone by?
+pub fn is_instead(notice: &str) -> bool {
+    // Each of them ends with what became of the copy.
+    notice
+        .rsplit_once("; ")
+        .is_some_and(|(_, instead)| instead.contains("last good copy"))
+}
+
 /// Reads the file, and the last good copy where it is needed.
 pub fn load(root: &Path) -> InForce {
     let pve = Pve::new(root);
@@ -190,6 +198,7 @@ mod tests {
         match load(root.path()) {
             InForce::LastGood { annotations, why } => {
                 assert_eq!(annotations.sessions.len(), 1);
+                assert!(is_instead(&why), "{why}");
                 why.replace(&root.path().display().to_string(), "")
             }
             other => panic!("{other:?}"),
@@ -251,8 +260,11 @@ mod tests {
     #[test]
     fn without_a_last_good_copy_unknown_is_not_empty() {
         let root = tree(Some("nonsense\n"));
+        fs::write(root.path().join(LAST_GOOD), "nonsense\n").unwrap();
+        assert!(load(root.path()).notice().is_some_and(is_instead));
         fs::remove_file(root.path().join(LAST_GOOD)).unwrap();
         assert!(matches!(load(root.path()), InForce::Unknown { .. }));
+        assert!(load(root.path()).notice().is_some_and(is_instead));
         fs::remove_file(root.path().join("etc/pve/span.cfg")).unwrap();
         assert!(matches!(load(root.path()), InForce::NotConfigured { .. }));
         fs::remove_file(root.path().join("etc/pve/.version")).unwrap();

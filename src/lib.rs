@@ -11,6 +11,7 @@ pub mod apply;
 pub mod cli;
 pub mod commands;
 pub mod core;
+pub mod events;
 pub mod files;
 pub mod hook;
 pub mod inforce;

@@ -6,9 +6,9 @@
 //! their mirrors back.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -69,15 +69,24 @@ impl Moment {
     }
 }
 
+/// How far a reconcile has looked for guests' configs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Reach {
+    /// This node's, and those that the hook's caller named.
+    Node,
+    /// Wherever in the cluster they are filed.
+    Cluster,
+}
+
 /// What the lock remembers between its holders.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Memory {
     /// Who wrote this.
     #[serde(default)]
     pid: Option<u32>,
-    /// When the last reconcile that succeeded began, and for which guests as gone.
+    /// When the last reconcile that succeeded began, for which guests as gone, and how far it looked.
     #[serde(default)]
-    last: Option<(Moment, BTreeSet<u32>)>,
+    last: Option<(Moment, BTreeSet<u32>, Reach)>,
     /// Guests that were announced as stopping, and until when that counts.
     #[serde(default)]
     stopping: BTreeMap<u32, Moment>,
@@ -91,6 +100,21 @@ impl Memory {
             .filter(|(_, until)| **until > now && **until <= now.after(STOPPING))
             .map(|(vmid, _)| *vmid)
             .collect()
+    }
+
+    /// How long it takes until one of them no longer does.
+    pub fn settles_in(&self, now: Moment) -> Option<Duration> {
+        let until = self.stopping.values().filter(|until| **until > now).min()?;
+        Some(Duration::from_nanos(until.0.saturating_sub(now.0)).min(STOPPING))
+    }
+
+    /// What the last holder of the lock left, without waiting for the lock.
+    pub fn peek(root: &Path) -> Self {
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK)
+            .open(root.join(PATH));
+        file.map(|mut file| read(&mut file)).unwrap_or_default()
     }
 
     /// Notes that a guest is about to stop.
@@ -108,17 +132,19 @@ impl Memory {
         self.stopping.clear();
     }
 
-    /// Has a reconcile that began after `arrival` already done, for the same guests as gone, what the
-    /// one that arrived then would do?
-    pub fn covers(&self, arrival: Moment, now: Moment, gone: &BTreeSet<u32>) -> bool {
-        self.last.as_ref().is_some_and(|(began, last_gone)| {
-            *began >= arrival && *began <= now && last_gone == gone
-        })
+    /// Has a reconcile that began after `arrival` and looked as far already done, for the same guests as gone, what
+    /// the one that arrived then would do?
+    pub fn covers(&self, arrival: Moment, now: Moment, gone: &BTreeSet<u32>, reach: Reach) -> bool {
+        self.last
+            .as_ref()
+            .is_some_and(|(began, last_gone, last_reach)| {
+                (arrival..=now).contains(began) && last_gone == gone && *last_reach >= reach
+            })
     }
 
     /// Notes a reconcile that succeeded.
-    pub fn succeeded(&mut self, began: Moment, gone: BTreeSet<u32>) {
-        self.last = Some((began, gone));
+    pub fn succeeded(&mut self, began: Moment, gone: BTreeSet<u32>, reach: Reach) {
+        self.last = Some((began, gone, reach));
     }
 
     /// Notes that the last reconcile counts for nothing.
@@ -146,22 +172,25 @@ impl Lock {
             path: path.clone(),
             source,
         };
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(nix::libc::O_NOFOLLOW)
-            .open(&path)
-            .map_err(open)?;
+        let mut file = open_or_make(&path).map_err(open)?;
         let began = Instant::now();
         let mut pause = Duration::from_micros(200);
         loop {
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(mut file) => {
-                    let memory = read(&mut file);
-                    return Ok(Self { file, memory });
+                Ok(mut locked) => {
+                    if is_current(&locked, &path) {
+                        let memory = read(&mut locked);
+                        return Ok(Self {
+                            file: locked,
+                            memory,
+                        });
+                    }
+                    // Somebody removed it, and whoever comes next makes a new one.
+                    drop(locked);
+                    if Instant::now() >= deadline {
+                        return Err(open(io::ErrorKind::NotFound.into()));
+                    }
+                    file = open_or_make(&path).map_err(open)?;
                 }
                 Err((mut back, nix::errno::Errno::EWOULDBLOCK | nix::errno::Errno::EINTR)) => {
                     let left = deadline.saturating_duration_since(Instant::now());
@@ -198,6 +227,41 @@ impl Lock {
             log::warn!("cannot write {PATH}: {error}");
         }
     }
+}
+
+/// Opens the lock, and makes it if it is not there: for root alone, or another user could hold it.
+fn open_or_make(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(nix::libc::O_NOFOLLOW)
+        .open(path)?;
+    if file.metadata()?.permissions().mode() & 0o077 != 0 {
+        file.set_permissions(Permissions::from_mode(0o600))?;
+    }
+    Ok(file)
+}
+
+/// Is it still the one that others find?
+fn is_current(file: &File, path: &Path) -> bool {
+    let identity = |metadata: Metadata| (metadata.dev(), metadata.ino(), metadata.nlink() > 0);
+    match (file.metadata(), path.symlink_metadata()) {
+        (Ok(ours), Ok(others)) => {
+            let ours = identity(ours);
+            ours.2 && ours == identity(others)
+        }
+        _ => false,
+    }
+}
+
+/// Has the lock been removed where a new one cannot be made or written? So it is in the service's view of /run, of which
+/// the file alone is writable: with the file that goes, too (seen with systemd 252).
+pub fn was_removed(root: &Path) -> bool {
+    open_or_make(&root.join(PATH))
+        .is_err_and(|error| error.raw_os_error() == Some(nix::libc::EROFS))
 }
 
 /// What an earlier holder wrote; nothing if it is not understood.
@@ -239,25 +303,58 @@ mod tests {
     }
 
     #[test]
+    fn one_that_was_removed_while_it_was_held_is_not_the_lock_any_more() {
+        let root = tree();
+        let path = root.path().join(PATH);
+        let old = Lock::acquire(root.path(), soon()).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let new = Lock::acquire(root.path(), soon()).unwrap();
+        assert!(is_current(&new.file, &path) && !is_current(&old.file, &path));
+        // Who has opened the old one before gets the new one, once it is free.
+        let waiting = std::thread::spawn({
+            let root = root.path().to_owned();
+            move || Lock::acquire(&root, Instant::now() + Duration::from_secs(60)).map(drop)
+        });
+        drop(old);
+        drop(new);
+        waiting.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn nobody_else_can_hold_it_whoever_made_it() {
+        let root = tree();
+        let path = root.path().join(PATH);
+        std::fs::write(&path, "").unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        Lock::acquire(root.path(), soon()).unwrap();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(!was_removed(root.path()));
+    }
+
+    #[test]
     fn work_that_began_after_the_arrival_covers_it() {
         let mut memory = Memory::default();
         let gone = BTreeSet::new();
-        memory.succeeded(Moment(10), gone.clone());
-        assert!(memory.covers(Moment(9), Moment(20), &gone));
+        memory.succeeded(Moment(10), gone.clone(), Reach::Node);
+        assert!(memory.covers(Moment(9), Moment(20), &gone, Reach::Node));
         assert!(
-            !memory.covers(Moment(11), Moment(20), &gone),
+            !memory.covers(Moment(9), Moment(20), &gone, Reach::Cluster),
+            "a guest that comes in may be filed elsewhere"
+        );
+        assert!(
+            !memory.covers(Moment(11), Moment(20), &gone, Reach::Node),
             "it may have missed what happened since"
         );
         assert!(
-            !memory.covers(Moment(9), Moment(20), &[101].into()),
+            !memory.covers(Moment(9), Moment(20), &[101].into(), Reach::Node),
             "another guest counted as gone"
         );
         assert!(
-            !memory.covers(Moment(3), Moment(8), &gone),
+            !memory.covers(Moment(3), Moment(8), &gone, Reach::Node),
             "it cannot have begun later than now"
         );
         memory.failed();
-        assert!(!memory.covers(Moment(9), Moment(20), &gone));
+        assert!(!memory.covers(Moment(9), Moment(20), &gone, Reach::Node));
     }
 
     #[test]

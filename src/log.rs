@@ -3,10 +3,12 @@
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::linux::write_in_time;
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use nix::sys::stat::{FileStat, fstat};
 
 /// The journal's socket (systemd, "Native Journal Protocol"), below the root directory.
 const JOURNAL: &str = "run/systemd/journal/socket";
@@ -15,7 +17,12 @@ struct Logger {
     /// The journal's socket, where this command's faults belong there.
     journal: Option<PathBuf>,
     stderr: LevelFilter,
+    /// Are the service's changes told too?
+    of_service: bool,
 }
+
+/// Is stderr read by the journal, which is told the level by a prefix (sd-daemon(3))?
+static PREFIXED: AtomicBool = AtomicBool::new(false);
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
@@ -27,7 +34,11 @@ impl Log for Logger {
             return;
         }
         let text = record.args().to_string();
-        if record.level() <= self.stderr {
+        let is_told = record.level() <= self.stderr
+            || self.of_service
+                && record.target().starts_with("pve_span::watch")
+                && record.level() == Level::Info;
+        if is_told {
             write_stderr(record.level(), &text);
         }
         // Changes and faults: what else is told would only fill the journal.
@@ -46,6 +57,10 @@ impl Log for Logger {
 const PATIENCE: Duration = Duration::from_millis(100);
 
 fn write_stderr(level: Level, text: &str) {
+    if PREFIXED.load(Ordering::Relaxed) {
+        let priority = priority(level);
+        return say(&format!("<{priority}>{}\n", text.replace('\n', " ")));
+    }
     let word = match level {
         Level::Error => "error: ",
         Level::Warn => "warning: ",
@@ -66,12 +81,40 @@ pub fn say(text: &str) {
     );
 }
 
-fn send(journal: &Path, level: Level, text: &str) -> std::io::Result<()> {
-    let priority = match level {
+/// syslog(3)'s number.
+fn priority(level: Level) -> u8 {
+    match level {
         Level::Error => 3,
         Level::Warn => 4,
-        _ => 6,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
+    }
+}
+
+/// From now on this process is a child of the service, which reads what it says.
+pub fn become_child() {
+    PREFIXED.store(true, Ordering::Relaxed);
+}
+
+/// What a line says that a child of the service has written: warnings and errors, the rest is passed on at once.
+pub fn of_child(line: &str) -> Option<String> {
+    let text = match line.split_once('>') {
+        Some(("<7", text)) => {
+            log::debug!("{text}");
+            return None;
+        }
+        Some(("<6", text)) => {
+            log::debug!("{text}");
+            return None;
+        }
+        Some(("<4" | "<3", text)) => text,
+        _ => line,
     };
+    Some(text.to_owned())
+}
+
+fn send(journal: &Path, level: Level, text: &str) -> std::io::Result<()> {
+    let priority = priority(level);
     let mut message =
         format!("PRIORITY={priority}\nSYSLOG_IDENTIFIER=pve-span\nMESSAGE\n").into_bytes();
     message.extend_from_slice(&u64::try_from(text.len()).unwrap_or(0).to_le_bytes());
@@ -89,17 +132,56 @@ pub enum Journal {
     Too,
     /// Nowhere: an administrator is watching.
     No,
+    /// Nowhere else: a service's stderr is the journal, or an administrator's terminal.
+    Stderr,
 }
 
 /// Starts logging.
-pub fn start(root: &Path, verbose: u8, journal: Journal) {
+pub fn start(root: &Path, verbose: u8, destination: Journal) {
     let stderr = match verbose {
         0 => LevelFilter::Warn,
         1 => LevelFilter::Info,
         _ => LevelFilter::Debug,
     };
-    let journal = (journal == Journal::Too).then(|| root.join(JOURNAL));
-    if log::set_boxed_logger(Box::new(Logger { journal, stderr })).is_ok() {
+    let journal = (destination == Journal::Too).then(|| root.join(JOURNAL));
+    let of_service = destination == Journal::Stderr;
+    if of_service
+        && is_journal(
+            std::env::var("JOURNAL_STREAM").ok().as_deref(),
+            std::io::stderr(),
+        )
+    {
+        PREFIXED.store(true, Ordering::Relaxed);
+    }
+    let logger = Logger {
+        journal,
+        stderr,
+        of_service,
+    };
+    if log::set_boxed_logger(Box::new(logger)).is_ok() {
         log::set_max_level(stderr.max(LevelFilter::Info));
+    }
+}
+
+/// Is it the journal that reads there? `JOURNAL_STREAM` names its device and inode (systemd.exec(5)); who has inherited
+/// the variable may write elsewhere.
+fn is_journal(stream: Option<&str>, stderr: impl AsFd) -> bool {
+    let named =
+        |stat: FileStat| Some(format!("{}:{}", stat.st_dev, stat.st_ino)).as_deref() == stream;
+    fstat(stderr).is_ok_and(named)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_journal_reads_is_its_stream() {
+        let file = tempfile::tempfile().unwrap();
+        let stat = fstat(&file).unwrap();
+        let stream = format!("{}:{}", stat.st_dev, stat.st_ino);
+        assert!(is_journal(Some(&stream), &file));
+        assert!(!is_journal(Some("8:1"), &file));
+        assert!(!is_journal(None, &file));
     }
 }

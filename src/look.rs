@@ -58,6 +58,8 @@ pub struct Look {
 pub enum Detail {
     /// Only what decides about mirrors.
     Mirrors,
+    /// The same, wherever in the cluster it is filed: nobody has said where an incoming guest's config is.
+    Anywhere,
     /// Everything that is worth telling.
     All,
 }
@@ -72,7 +74,7 @@ pub fn look(context: &Context, detail: Detail, gone: &BTreeSet<Vmid>) -> Result<
     let annotations = in_force.annotations().unwrap_or(&nobody);
     let interest = match detail {
         Detail::All => Interest::Everything,
-        Detail::Mirrors => Interest::of(annotations),
+        Detail::Mirrors | Detail::Anywhere => Interest::of(annotations),
     };
     let (mut observed, client) = observe(context, &interest)?;
     if annotations
@@ -91,10 +93,18 @@ pub fn look(context: &Context, detail: Detail, gone: &BTreeSet<Vmid>) -> Result<
             .map(|(_, nic)| nic.id.vmid)
             .collect()
     };
-    let (questions, whose) = match detail {
-        Detail::All => (Questions::ALL, Whose::AllAnd(here())),
-        Detail::Mirrors if questions.tags => (questions, Whose::Of(here())),
-        Detail::Mirrors => (questions, Whose::Of(BTreeSet::new())),
+    let questions = match detail {
+        Detail::All => Questions::ALL,
+        Detail::Mirrors => questions,
+        Detail::Anywhere => Questions {
+            nodes: true,
+            ..questions
+        },
+    };
+    let whose = match detail {
+        Detail::All => Whose::AllAnd(here()),
+        Detail::Mirrors | Detail::Anywhere if questions.tags => Whose::Of(here()),
+        Detail::Mirrors | Detail::Anywhere => Whose::Of(BTreeSet::new()),
     };
     let mut cluster =
         Pve::new(&context.root).cluster(questions, &whose, context.migrated_from.as_ref());
@@ -106,7 +116,7 @@ pub fn look(context: &Context, detail: Detail, gone: &BTreeSet<Vmid>) -> Result<
     if in_force.annotations().is_some() {
         desired = resolve(annotations, &cluster, &observed, &assume);
         let unread = desired.without_macs();
-        if detail == Detail::Mirrors && !unread.is_empty() {
+        if detail != Detail::All && !unread.is_empty() {
             let from = context.migrated_from.as_ref();
             Pve::new(&context.root).add_guests(&mut cluster, &unread, from);
             desired = resolve(annotations, &cluster, &observed, &assume);
@@ -180,9 +190,27 @@ pub fn now() -> i64 {
 /// The most devices that are asked for one by one; a list of all is cheaper than more of them.
 const FEW: usize = 48;
 
+/// How long Open vSwitch may take to answer a look; it takes milliseconds.
+const OVS_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Until when Open vSwitch is waited for: if it hangs, there has to be time left for what nftables does, and for others
+/// who wait for the lock.
+fn share(deadline: Instant) -> Instant {
+    let now = Instant::now();
+    let left = deadline.saturating_duration_since(now);
+    now + OVS_PATIENCE.min(left / 2)
+}
+
 /// Looks at the kernel and at Open vSwitch, as far as it matters.
 fn observe(context: &Context, interest: &Interest) -> Result<(Observed, Option<Client>), Error> {
-    let asked = |which: &Ports| ovs::observe(&context.root, which, context.deadline);
+    let asked = |which: &Ports| {
+        let deadline = share(context.deadline);
+        let (ovs, mut client) = ovs::observe(&context.root, which, deadline);
+        if let Some(client) = &mut client {
+            client.set_deadline(context.deadline);
+        }
+        (ovs, client)
+    };
     if let Interest::Only(scope) = interest {
         let mut few: BTreeSet<IfName> = linux::names()?
             .into_iter()

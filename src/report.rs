@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IsTerminal, Write};
 
 use crate::apply::Done;
-use crate::core::model::{MAX_LISTED, printable};
+use crate::core::model::{MAX_LISTED, is_control, printable};
 use crate::core::plan::{Action, Change};
 use crate::core::state::{MirrorKey, Taken};
 
@@ -66,7 +66,7 @@ impl Out {
     pub fn json(&mut self, data: &impl serde::Serialize) {
         let text = serde_json::to_string_pretty(data)
             .unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"));
-        self.line(&text);
+        self.line(&json_for_terminal(&text));
     }
 
     /// Prints rows below each other, with notes under each.
@@ -167,6 +167,19 @@ impl Default for Out {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// JSON that may be shown as it is: of what does something to a terminal, serde_json escapes only what JSON forbids
+/// (RFC 8259 §7). The rest can stand in strings alone, and means the same as an escape.
+fn json_for_terminal(text: &str) -> String {
+    text.chars().fold(String::new(), |mut shown, c| {
+        if c != '\n' && is_control(c) {
+            shown.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            shown.push(c);
+        }
+        shown
+    })
 }
 
 /// A row of a table.
@@ -336,10 +349,8 @@ fn mirror_in_words(key: &MirrorKey, changes: &[&Change]) -> String {
     for change in changes {
         match change {
             Change::SetAll { all: true } => {
-                let bridge = key
-                    .bridge
-                    .as_ref()
-                    .map_or("the bridge", |bridge| bridge.as_str());
+                let bridge = key.bridge.as_ref();
+                let bridge = bridge.map_or("the bridge".to_owned(), ToString::to_string);
                 parts.push(format!("mirrors everything on {bridge} to {place}"));
             }
             Change::SetOutput { .. } if !created => parts.push(format!("{place}: {change}")),
@@ -379,5 +390,16 @@ mod tests {
             ["a", "fwln9999", "99999o0", "b"]
         );
         assert_eq!(wrap("", 5), [""]);
+    }
+
+    #[test]
+    fn json_says_the_same_and_does_nothing_to_a_terminal() {
+        let hostile = vec!["a\u{1b}[2J\u{9b}2J\u{7f}\u{202e}ü\n\\"];
+        let text = json_for_terminal(&serde_json::to_string_pretty(&hostile).unwrap());
+        assert_eq!(
+            text,
+            "[\n  \"a\\u001b[2J\\u009b2J\\u007f\\u202eü\\n\\\\\"\n]"
+        );
+        assert_eq!(serde_json::from_str::<Vec<String>>(&text).unwrap(), hostile);
     }
 }

@@ -223,6 +223,46 @@ fn what_a_row_says_cannot_write_on_the_terminal() {
 }
 
 #[test]
+fn what_a_guest_s_config_says_cannot_write_on_the_terminal() {
+    let node = three_guests();
+    node.span_cfg("[dmz]\nsource = tag:web\noutput = 200/net1\n");
+    node.edit(101, |guest| {
+        let guest = guest
+            .name("a\u{1b}[2J\u{9b}2J\u{202e}")
+            .tags("web;x\u{1b}[2J");
+        guest.net(9, "\u{1b}]0;x\u{7},bridge=\u{1b}[2J")
+    });
+    for args in [
+        vec!["check"],
+        vec!["check", "--json"],
+        vec!["plan", "-vv"],
+        vec!["101", "post-start"],
+        vec!["apply", "-vv"],
+        vec!["ports"],
+        vec!["ports", "--json"],
+        vec!["status"],
+        vec!["status", "--events"],
+    ] {
+        let said = told(&node.pve_span(&args));
+        let is_bad = |c: char| c != '\n' && (c.is_control() || c == '\u{202e}');
+        assert!(!said.contains(is_bad), "{args:?}: {said:?}");
+    }
+    assert_eq!(mirrors(&node), [MIRRORED]);
+}
+
+#[test]
+fn a_lock_that_is_a_link_is_not_followed() {
+    let node = node();
+    let (lock, victim) = (node.path("run/pve-span.lock"), node.path("victim"));
+    std::fs::write(&victim, "precious").unwrap();
+    std::os::unix::fs::symlink(&victim, &lock).unwrap();
+    let (_, err) = hook(&node, 101, "post-start");
+    assert!(err.contains("cannot open the lock"), "{err}");
+    assert_eq!(std::fs::read_to_string(&victim).unwrap(), "precious");
+    assert_eq!(mirrors(&node), [] as [&str; 0]);
+}
+
+#[test]
 fn files_that_are_caught_half_written_are_not_known() {
     let node = three_guests();
     node.edit(101, |guest| guest.tags("web"));

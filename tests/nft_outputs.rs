@@ -7,17 +7,12 @@ mod lab;
 mod scene;
 
 use lab::{Frame, Mac, Node};
-use scene::linux::{ct_on, linux_guests, linux_three_guests, mixed_guests, sensor_on, vm_on};
-use scene::{apply, counts, hook, mirrors, run, told};
+use scene::linux::{
+    ct_on, linux_guests, linux_three_guests, mixed_guests, rate_edit, sensor_on, vm_on,
+};
+use scene::{apply, counts, hook, mirrors, run, settings, told};
 
 const DMZ: &str = "[dmz]\nsource = 101\noutput = 200/net1\n";
-
-/// All that can be seen of a device's settings.
-fn settings(node: &Node, device: &str) -> String {
-    let of =
-        |program: &str, args: &[&str]| told(&node.command(program).args(args).output().unwrap());
-    of("bridge", &["-d", "link", "show", "dev", device]) + &of("ethtool", &["-k", device])
-}
 
 /// Is 101 mirrored, each frame once?
 #[track_caller]
@@ -281,42 +276,6 @@ fn a_guest_that_is_about_to_stop_is_no_longer_copied() {
     );
     let (out, _) = hook(&node, 101, "post-start");
     assert_eq!(out, "pve-span: dmz: mirrors 101/net0 to 200/net1 (nft)\n");
-}
-
-/// `tap_rate_limit` (PVE::Network): what a live edit of `rate=` runs, in this order. Where the kernel has no `police`, the
-/// filter is made without it: what could stand in the way is the qdiscs.
-fn rate_edit(node: &Node, device: &str, rate: Option<u32>) {
-    let tc = |args: &str| {
-        let mut command = node.command("tc");
-        command.args(args.split(' ')).output().unwrap()
-    };
-    // These may fail: there may be nothing to delete.
-    tc(&format!("class del dev {device} parent 1: classid 1:1"));
-    tc(&format!(
-        "filter del dev {device} parent ffff: protocol all pref 50 u32"
-    ));
-    tc(&format!("qdisc del dev {device} ingress"));
-    tc(&format!("qdisc del dev {device} root"));
-    let Some(rate) = rate else { return };
-    let burst = 1024 * 1024;
-    for args in [
-        format!("qdisc add dev {device} root handle 1: htb default 1"),
-        format!("class add dev {device} parent 1: classid 1:1 htb rate {rate}bps burst {burst}b"),
-        format!("qdisc add dev {device} handle ffff: ingress"),
-    ] {
-        let output = tc(&args);
-        assert!(output.status.success(), "tc {args}: {}", told(&output));
-    }
-    let filter =
-        format!("filter add dev {device} parent ffff: protocol all prio 50 u32 match u32 0 0");
-    let policed = tc(&format!(
-        "{filter} police rate {rate}bps burst {burst}b mtu 64kb drop flowid :1"
-    ));
-    if !policed.status.success() {
-        assert!(told(&policed).contains("TC action"), "{}", told(&policed));
-        let output = tc(&format!("{filter} flowid :1"));
-        assert!(output.status.success(), "{}", told(&output));
-    }
 }
 
 #[test]
@@ -662,4 +621,25 @@ fn a_guest_that_starts_is_no_news_for_sessions_that_do_not_take_it() {
     let (out, _) = hook(&node, 103, "post-start");
     assert_eq!(out, "pve-span: two: mirrors 103/net0 to 200/net1 (nft)\n");
     assert_eq!(run(&node, &["plan"]).0, 0);
+}
+
+#[test]
+fn what_a_hook_makes_is_what_the_other_commands_want_whatever_they_know_besides() {
+    for session in [
+        "[all]\nsource = bridge:vmbr0\noutput = 200/net1\n",
+        "[twice]\nsource = 101, 102\ndedup = no\noutput = 200/net1\n",
+        "[sent]\nsource = 101, 102\ndirection = from\noutput = 200/net1\n",
+        DMZ,
+    ] {
+        let node = linux_three_guests();
+        node.span_cfg(session);
+        hook(&node, 101, "post-start");
+        let (code, plan, _) = run(&node, &["plan"]);
+        assert_eq!(code, 0, "{session}{plan}");
+        // And the other way round.
+        node.nft("flush ruleset\n");
+        apply(&node, session);
+        assert_eq!(hook(&node, 101, "post-start").0, "", "{session}");
+        assert_eq!(run(&node, &["plan"]).0, 0, "{session}");
+    }
 }

@@ -10,6 +10,7 @@ pub mod copies;
 pub mod diagnostic;
 pub mod filter;
 pub mod guest;
+pub mod health;
 pub mod interest;
 pub mod loops;
 pub mod model;

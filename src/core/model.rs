@@ -11,7 +11,7 @@ use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
-pub use names::{IfName, NodeName, SessionName, excerpt, printable};
+pub use names::{IfName, NodeName, SessionName, excerpt, is_control, printable};
 
 /// The most names that a message lists before it says how many more there are.
 pub const MAX_LISTED: usize = 5;

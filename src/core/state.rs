@@ -253,10 +253,30 @@ pub struct Desired {
 }
 
 impl Desired {
+    /// Does anything depend on the sources' MAC addresses?
+    pub fn asks_for_macs(&self) -> bool {
+        let asks = |copies: &Copies| copies.frames.dedup == Switch::Yes && copies.delivers();
+        self.copies.values().any(asks)
+    }
+
+    /// The device that a session's frames leave through for one of its outputs.
+    pub fn device_of(&self, key: &CopyKey) -> Option<&IfName> {
+        let copied = self.copies.get(key).map(|copies| &copies.device);
+        let mut mirrors = self
+            .mirrors
+            .iter()
+            .filter(|(mirror, _)| mirror.session == key.session && mirror.output == key.output);
+        copied.or_else(|| {
+            mirrors.find_map(|(_, wanted)| match &wanted.config.output {
+                MirrorOutput::Port(port) => Some(port),
+                MirrorOutput::Vlan(_) | MirrorOutput::None => None,
+            })
+        })
+    }
+
     /// The guests whose MAC addresses are needed, to tell what has been copied already, and not known yet.
     pub fn without_macs(&self) -> BTreeSet<Vmid> {
-        let asked = |copies: &&Copies| copies.frames.dedup == Switch::Yes && copies.delivers();
-        if !self.copies.values().any(|copies| asked(&copies)) {
+        if !self.asks_for_macs() {
             return BTreeSet::new();
         }
         let sources = self

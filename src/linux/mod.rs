@@ -1,6 +1,11 @@
 //! The kernel's side: network devices and the node's own addresses, nftables, and work under a deadline.
 
 mod child;
+mod counters;
+#[doc(hidden)]
+pub mod fuzzing;
+pub mod job;
+pub mod listener;
 mod names;
 mod netlink;
 pub mod nft;
@@ -9,6 +14,7 @@ mod socket;
 mod supervise;
 mod write;
 
+pub use counters::{Counted, counters};
 pub use names::names;
 pub use netlink::{Error, PortVlan, links, links_named, port_vlans};
 pub use supervise::{Ended, supervise};

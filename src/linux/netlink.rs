@@ -301,7 +301,7 @@ fn one(socket: &mut Netlink, name: Option<&IfName>, index: u32) -> Result<Option
     request.header.index = index;
     request
         .attributes
-        .extend(name.map(|name| LinkAttribute::IfName(name.to_string())));
+        .extend(name.map(|name| LinkAttribute::IfName(name.as_str().to_owned())));
     request
         .attributes
         .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
@@ -347,6 +347,14 @@ fn parse(kind: u16, body: &[u8]) -> Result<Option<RouteNetlinkMessage>, Error> {
         Err(_) if !has_name(body) => Ok(None),
         Err(error) => Err(Error::Decode(error.to_string())),
     }
+}
+
+/// All that is ever made of a message, whichever was asked for.
+pub(super) fn decode(kind: u16, body: &[u8]) {
+    let message = || parse(kind, body).ok().flatten();
+    let _ = message().and_then(found);
+    let _ = message().and_then(address);
+    let _ = message().and_then(port_vlan);
 }
 
 /// Is the name in an `RTM_NEWLINK` text? (struct ifinfomsg has 16 bytes.)

@@ -3,8 +3,10 @@
 //! Reading is direct, since every hook and every look of the service does it, and in most cases there is
 //! no table at all. Writing is left to nft(8), which knows how its words are put to the kernel.
 
-mod decode;
+pub(in crate::linux) mod decode;
 pub mod diagnose;
 pub mod json;
 pub mod read;
 pub mod run;
+
+pub(super) use decode::table as table_of;

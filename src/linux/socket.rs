@@ -116,15 +116,15 @@ fn message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
 const HEADER: usize = 16;
 
 /// A message that arrived.
-struct Message<'a> {
-    kind: u16,
+pub(super) struct Message<'a> {
+    pub(super) kind: u16,
     flags: u16,
-    body: &'a [u8],
+    pub(super) body: &'a [u8],
 }
 
 impl Message<'_> {
     /// How it went, by the number that an end carries: 0, or an error's, negative.
-    fn end(&self) -> io::Result<()> {
+    pub(super) fn end(&self) -> io::Result<()> {
         match self
             .body
             .first_chunk()
@@ -137,7 +137,14 @@ impl Message<'_> {
 }
 
 /// The messages in a piece of an answer.
-struct Messages<'a>(&'a [u8]);
+pub(super) struct Messages<'a>(pub(super) &'a [u8]);
+
+impl<'a> Messages<'a> {
+    /// Each message's type, and what follows its header.
+    pub fn of(bytes: &'a [u8]) -> impl Iterator<Item = io::Result<(u16, &'a [u8])>> {
+        Messages(bytes).map(|message| message.map(|message| (message.kind, message.body)))
+    }
+}
 
 impl<'a> Iterator for Messages<'a> {
     type Item = io::Result<Message<'a>>;

@@ -63,14 +63,14 @@ pub fn supervise(deadline: Instant, work: impl FnOnce() -> i32) -> Result<Ended,
 }
 
 #[allow(unsafe_code)]
-fn fork() -> Result<ForkResult, Errno> {
+pub(super) fn fork() -> Result<ForkResult, Errno> {
     // SAFETY: the caller promises one thread, so no lock can be held by another one in the child.
     unsafe { nix::unistd::fork() }
 }
 
 /// A caller that ignores SIGCHLD hands that on, and then a child's end could not be waited for.
 #[allow(unsafe_code)]
-fn default_sigchld() -> Result<(), Errno> {
+pub(super) fn default_sigchld() -> Result<(), Errno> {
     // SAFETY: the default disposition runs no code of ours.
     unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }.map(|_| ())
 }
@@ -87,7 +87,7 @@ fn become_child(out: OwnedFd, err: OwnedFd) -> Result<(), Box<dyn std::error::Er
 
 /// Closes everything above stderr (close_range(2), Linux 5.9).
 #[allow(unsafe_code)]
-fn close_others() -> Result<(), Errno> {
+pub(super) fn close_others() -> Result<(), Errno> {
     // SAFETY: this process has just been forked and is about to work with files that it opens itself; nothing
     // of what it inherited is used, nor dropped, again.
     let closed =

@@ -5,8 +5,10 @@
 
 mod framing;
 mod lower;
+pub mod monitor;
 mod observe;
 mod rpc;
+mod statistics;
 mod value;
 
 use std::path::Path;
@@ -14,9 +16,11 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-pub use observe::Ports;
+pub use framing::{Framing, FramingError};
+pub use observe::{Ports, read};
 pub use rpc::{Client, Error};
 use rpc::{Pending, Transaction};
+pub use statistics::{Figures, asked, statistics};
 
 use crate::core::plan::Plan;
 use crate::core::state::{Ovs, OvsState};

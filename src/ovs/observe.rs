@@ -252,7 +252,7 @@ fn caught_up(roots: &[Value]) -> bool {
     })
 }
 
-fn rows(result: &Value) -> Result<&[Value], Error> {
+pub(super) fn rows(result: &Value) -> Result<&[Value], Error> {
     let rows = result.get("rows").and_then(Value::as_array);
     rows.map(Vec::as_slice)
         .ok_or_else(|| Error::Protocol("a select's result has no rows".into()))

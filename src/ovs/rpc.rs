@@ -385,7 +385,7 @@ impl Client {
 }
 
 /// Connects with a timeout: a server that hangs stops accepting, and the queue fills up.
-fn connect(path: &Path, deadline: Instant) -> io::Result<UnixStream> {
+pub(super) fn connect(path: &Path, deadline: Instant) -> io::Result<UnixStream> {
     let left = deadline
         .saturating_duration_since(Instant::now())
         .max(Duration::from_millis(1));

@@ -70,8 +70,8 @@ impl Node {
             nftables_firewall: Mutex::default(),
             reaper,
         };
-        node.inside(silence_ipv6);
-        node.inside_wire(silence_ipv6);
+        node.inside(silence);
+        node.inside_wire(silence);
         node.ip(&["link set lo up"]);
         node
     }
@@ -176,8 +176,11 @@ impl Node {
     }
 }
 
-/// Without it, each new device would send neighbour discovery and reports, stray frames in every capture.
-pub(super) fn silence_ipv6() {
+/// Without it, each new device would send neighbour discovery and each new bridge reports of the groups that it joins,
+/// stray frames in every capture.
+pub(super) fn silence() {
+    let reports = "/proc/sys/net/ipv4/igmp_link_local_mcast_reports";
+    std::fs::write(reports, "0").unwrap_or_else(|error| panic!("cannot write {reports}: {error}"));
     for scope in ["all", "default"] {
         let path = format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6");
         if Path::new(&path).exists() {

@@ -60,6 +60,11 @@ impl Node {
         Ok(node)
     }
 
+    /// Installs Open vSwitch on a node that was started without it.
+    pub fn install_ovs(&self) {
+        self.first_start_of_ovs(Datapath::Userspace);
+    }
+
     pub(super) fn first_start_of_ovs(&self, datapath: Datapath) {
         require(&PROGRAMS);
         self.ovs.lock().unwrap().datapath = datapath;
@@ -108,13 +113,17 @@ impl Node {
 
     /// Ends ovsdb-server in order, as `systemctl stop` does.
     pub fn stop_ovsdb(&self) {
-        self.ovs
-            .lock()
-            .unwrap()
-            .database
-            .take()
-            .expect("ovsdb-server runs")
-            .end(Signal::SIGTERM);
+        self.end_ovsdb(Signal::SIGTERM);
+    }
+
+    /// Kills ovsdb-server as a crash would; its socket stays, and nobody listens to it.
+    pub fn kill_ovsdb(&self) {
+        self.end_ovsdb(Signal::SIGKILL);
+    }
+
+    fn end_ovsdb(&self, signal: Signal) {
+        let database = self.ovs.lock().unwrap().database.take();
+        database.expect("ovsdb-server runs").end(signal);
     }
 
     /// Makes ovsdb-server hang: connections are taken, nothing is answered.

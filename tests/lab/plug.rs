@@ -70,6 +70,12 @@ impl Node {
         self.plug_all(&nics);
     }
 
+    /// Makes the device of `101/net0` and leaves it unplugged, as QEMU does a moment before Proxmox VE plugs it.
+    #[track_caller]
+    pub fn make_device(&self, nic: &str) {
+        self.make_devices(&[self.nic(nic)]);
+    }
+
     /// Hot-unplugs `101/net0`; the device goes too.
     #[track_caller]
     pub fn unplug(&self, nic: &str) {
@@ -193,8 +199,12 @@ impl Node {
         let ports: Vec<String> = nics.iter().flat_map(of_nic).collect();
         self.inside(|| {
             let is_waiting = |port: &String| {
-                let state = std::fs::read_to_string(format!("/sys/class/net/{port}/brport/state"));
-                state.is_ok_and(|state| state.trim() != "3")
+                let read = |file: &str| {
+                    std::fs::read_to_string(format!("/sys/class/net/{port}/brport/{file}"))
+                };
+                // A sensor's port is taken out of action again by pve-span, and perhaps before we look.
+                let is_output = || read("unicast_flood").is_ok_and(|flag| flag.trim() == "0");
+                read("state").is_ok_and(|state| state.trim() != "3") && !is_output()
             };
             wait_until("bridges serve their ports", || {
                 !ports.iter().any(is_waiting)

@@ -30,7 +30,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 
 use super::guest::{Inside, Nic};
-use super::node::{Node, named_netns, on_thread_in, silence_ipv6};
+use super::node::{Node, named_netns, on_thread_in, silence};
 use super::packet::LARGEST;
 use super::run::{run, wait_until};
 use super::tap::{self, HEADER, TapFrame};
@@ -251,7 +251,7 @@ fn tell(listeners: &Listeners, frame: &[u8]) {
 fn new_netns() -> File {
     let thread = thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET).expect("cannot make a network namespace");
-        silence_ipv6();
+        silence();
         File::open("/proc/thread-self/ns/net").expect("cannot open a network namespace")
     });
     match thread.join() {

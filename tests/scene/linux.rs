@@ -1,6 +1,7 @@
 //! Nodes with Linux bridges, for sessions that Open vSwitch's mirrors cannot serve.
 
 use super::super::lab::{Guest, Node};
+use super::told;
 
 /// A guest with one NIC; `nic` is what follows its MAC address: `bridge=vmbr0,firewall=1`.
 pub fn vm_on(vmid: u32, nic: &str) -> Guest {
@@ -79,4 +80,41 @@ pub fn mixed_guests(guests: &[Guest]) -> Node {
 pub fn start(node: &Node, guests: &[Guest]) {
     node.add_all(guests);
     node.start_guests(guests.iter().map(|guest| guest.vmid));
+}
+
+/// `tap_rate_limit` (PVE::Network): what a live edit of `rate=` runs, in this order. Where the kernel has no `police`, the
+/// filter is made without it: what could stand in the way is the qdiscs.
+#[track_caller]
+pub fn rate_edit(node: &Node, device: &str, rate: Option<u32>) {
+    let tc = |args: &str| {
+        let mut command = node.command("tc");
+        command.args(args.split(' ')).output().unwrap()
+    };
+    // These may fail: there may be nothing to delete.
+    tc(&format!("class del dev {device} parent 1: classid 1:1"));
+    tc(&format!(
+        "filter del dev {device} parent ffff: protocol all pref 50 u32"
+    ));
+    tc(&format!("qdisc del dev {device} ingress"));
+    tc(&format!("qdisc del dev {device} root"));
+    let Some(rate) = rate else { return };
+    let burst = 1024 * 1024;
+    for args in [
+        format!("qdisc add dev {device} root handle 1: htb default 1"),
+        format!("class add dev {device} parent 1: classid 1:1 htb rate {rate}bps burst {burst}b"),
+        format!("qdisc add dev {device} handle ffff: ingress"),
+    ] {
+        let output = tc(&args);
+        assert!(output.status.success(), "tc {args}: {}", told(&output));
+    }
+    let filter =
+        format!("filter add dev {device} parent ffff: protocol all prio 50 u32 match u32 0 0");
+    let policed = tc(&format!(
+        "{filter} police rate {rate}bps burst {burst}b mtu 64kb drop flowid :1"
+    ));
+    if !policed.status.success() {
+        assert!(told(&policed).contains("TC action"), "{}", told(&policed));
+        let output = tc(&format!("{filter} flowid :1"));
+        assert!(output.status.success(), "{}", told(&output));
+    }
 }

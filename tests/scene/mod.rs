@@ -4,6 +4,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod linux;
+pub mod watched;
 
 use std::process::Output;
 
@@ -173,4 +174,11 @@ pub fn their_mirror(node: &Node, columns: &[&str]) {
     args.extend(["--", "add", "bridge", "vmbr2", "mirrors", "@mirror"].map(str::to_owned));
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     node.ovs_vsctl(&args);
+}
+
+/// All that can be seen of a device's settings.
+pub fn settings(node: &Node, device: &str) -> String {
+    let of =
+        |program: &str, args: &[&str]| told(&node.command(program).args(args).output().unwrap());
+    of("bridge", &["-d", "link", "show", "dev", device]) + &of("ethtool", &["-k", device])
 }

@@ -77,6 +77,10 @@ fn read(number: usize, line: &str) -> Option<Line> {
             place: place(at, control.len_utf8()),
         });
     }
+    let behind_blanks = |start: usize| {
+        let rest = line.get(start..).unwrap_or_default();
+        start + rest.len() - rest.trim_start().len()
+    };
     let options = ParseOption {
         enabled_quote: false,
         enabled_escape: false,
@@ -93,10 +97,9 @@ fn read(number: usize, line: &str) -> Option<Line> {
         let Some(name) = parsed.sections().flatten().next() else {
             return fault("a section needs a name: [dmz-ids]");
         };
-        let width = name.len().max(1);
         return Some(Line::Section {
             name: name.to_owned(),
-            place: place(offset + 1, width),
+            place: place(behind_blanks(offset + 1), name.len().max(1)),
         });
     }
     let Some((key, value)) = parsed.general_section().iter().next() else {
@@ -106,14 +109,11 @@ fn read(number: usize, line: &str) -> Option<Line> {
         .get(offset..)
         .and_then(|rest| rest.find(['=', ':']))
         .map_or(line.len(), |at| offset + at + 1);
-    let blanks = line
-        .get(after..)
-        .map_or(0, |rest| rest.len() - rest.trim_start().len());
     Some(Line::Property {
         key: key.to_owned(),
         key_place: place(offset, key.len().max(1)),
         value: value.to_owned(),
-        value_place: place(after + blanks, value.len()),
+        value_place: place(behind_blanks(after), value.len()),
     })
 }
 
@@ -152,6 +152,14 @@ mod tests {
                 "direction@2=both@15",
                 "source@0=tag:web, 101@7"
             ]
+        );
+    }
+
+    #[test]
+    fn blanks_of_any_width_before_a_name_are_not_pointed_at() {
+        assert_eq!(
+            summary("[ dmz ]\n [\u{3000}%]\nsource =\u{3000}101\n"),
+            ["[dmz]@2", "[%]@5", "source@0=101@11"]
         );
     }
 

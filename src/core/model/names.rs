@@ -50,9 +50,10 @@ impl FromStr for IfName {
     }
 }
 
+/// For people; [`IfName::as_str`] is for the kernel and Open vSwitch.
 impl fmt::Display for IfName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
+        f.pad(&printable(&self.0))
     }
 }
 
@@ -70,13 +71,16 @@ impl std::borrow::Borrow<str> for IfName {
     }
 }
 
+/// Does it do something to a terminal? Control characters, those of Latin-1 too, and those that turn text round.
+pub fn is_control(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// Text fit for a terminal: control characters are written as escapes.
 pub fn printable(text: &str) -> String {
     text.chars()
         .flat_map(|c| {
-            let escape =
-                c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-            if escape {
+            if is_control(c) {
                 c.escape_default().collect::<Vec<_>>()
             } else {
                 vec![c]
@@ -183,6 +187,9 @@ mod tests {
         assert_eq!(excerpt(&"ü".repeat(60)), "ü".repeat(60));
         assert_eq!(excerpt(&"ü".repeat(61)), "ü".repeat(60) + "…");
         assert_eq!(printable("a\u{1b}[31mb\u{202e}"), "a\\u{1b}[31mb\\u{202e}");
+        let turning: IfName = "vmbr1\u{202e}".parse().unwrap();
+        assert_eq!(turning.to_string(), "vmbr1\\u{202e}");
+        assert_eq!(turning.as_str(), "vmbr1\u{202e}");
         assert!("a b".parse::<IfName>().is_err());
         assert!("x".repeat(256).parse::<IfName>().is_err());
         assert!("../../etc".parse::<NodeName>().is_err());

@@ -45,6 +45,16 @@ impl Memory {
             Mac::Unknown => self.macs.get(device).copied(),
         }
     }
+
+    /// What a source's rule shall tell. Where nothing depends on it, what it tells already: who looks at little does not
+    /// know the address then, and who looks at everything must not want another rule for it.
+    fn told(&self, desired: &Desired, device: &IfName, source: &CopySource) -> Option<u64> {
+        if desired.asks_for_macs() {
+            self.mac(device, source)
+        } else {
+            self.macs.get(device).copied()
+        }
+    }
 }
 
 /// Makes the table of what is desired; `is_idle` tells whether there is nothing to copy.
@@ -63,7 +73,7 @@ pub fn table(
             continue;
         }
         match entries(key, copies, &mut lowered) {
-            Ok(entries) => table.add(key, copies, entries, (&desired.copies, memory)),
+            Ok(entries) => table.add(key, copies, entries, (desired, memory)),
             Err(error) => table.too_large.push((key.clone(), error)),
         }
     }
@@ -154,14 +164,14 @@ impl Table {
         key: &CopyKey,
         copies: &Copies,
         entries: Entries,
-        (all, memory): (&BTreeMap<CopyKey, Copies>, &Memory),
+        (desired, memory): (&Desired, &Memory),
     ) {
         let counter = names::counter(key);
         self.chains
             .insert(names::own(key, Part::Copy), copying(key, copies, &counter));
         self.counters.insert(counter);
         self.chains.extend(entries.chains);
-        let known = sent(key, copies, all, memory);
+        let known = sent(key, copies, &desired.copies, memory);
         let mut targets = BTreeMap::new();
         for (vlans, entry, part) in [
             (Vlans::All, entries.all, Part::To),
@@ -179,7 +189,7 @@ impl Table {
             targets.insert((Passing::To, vlans), to);
         }
         for (device, source) in &copies.sources {
-            let mac = memory.mac(device, source);
+            let mac = memory.told(desired, device, source);
             for (side, passing) in source.hooks() {
                 if let Some(target) = targets.get(&(passing, source.vlans)) {
                     let mac = mac.filter(|_| passing == Passing::From);

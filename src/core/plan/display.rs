@@ -13,13 +13,11 @@ impl fmt::Display for Action {
             session,
             output,
         } = &self.mirror;
-        let bridge = bridge.as_ref().map_or("nft", |bridge| bridge.as_str());
-        write!(
-            f,
-            "{bridge} {session} → {}: {}",
-            printable(output),
-            self.change
-        )
+        match bridge {
+            Some(bridge) => write!(f, "{bridge}")?,
+            None => f.write_str("nft")?,
+        }
+        write!(f, " {session} → {}: {}", printable(output), self.change)
     }
 }
 

@@ -120,7 +120,7 @@ pub fn choose<'a>(
         ));
     }
     if !choice.undecided.is_empty() {
-        let ports: Vec<&str> = choice.undecided.keys().map(|port| port.as_str()).collect();
+        let ports: Vec<String> = choice.undecided.keys().map(ToString::to_string).collect();
         let why = unknown_reason(session, matcher.cluster, &choice);
         choice.notes.push(format!(
             "cannot tell whether it takes {}: {why}; what is mirrored stays so",

@@ -154,7 +154,7 @@ impl<'a> Layout<'a> {
             nic: source.nic,
             port: source.port,
         }));
-        let names: Vec<&str> = bridges.iter().map(|bridge| bridge.as_str()).collect();
+        let names: Vec<String> = bridges.iter().map(ToString::to_string).collect();
         let place = if names.is_empty() {
             String::new()
         } else {

@@ -75,7 +75,7 @@ impl Layout<'_> {
         let outside = outside.filter(|(_, source)| {
             is_uplink(port) && source.nic.is_none() && source.facing == Facing::Source
         });
-        let outside: Vec<&str> = outside.map(|(device, _)| device.as_str()).collect();
+        let outside: Vec<String> = outside.map(|(device, _)| device.to_string()).collect();
         if !outside.is_empty() {
             notes.push(format!(
                 "{} must not lead back to {}: copies that come in there again would be copied again and again",

@@ -212,6 +212,12 @@ pub fn flowtable(body: &[u8]) -> Option<String> {
     Attributes(body).text(NFTA_FLOWTABLE_NAME)
 }
 
+/// All that is ever made of a body, whichever was asked for.
+pub fn everything(body: &[u8]) {
+    let _ = (table(body), generation(body), chain(body), rule(body));
+    let _ = (object(body), set(body), flowtable(body));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -261,8 +267,7 @@ mod tests {
     }
 
     fn decode_all(bytes: &[u8]) {
-        let _ = (table(bytes), generation(bytes), chain(bytes), rule(bytes));
-        let _ = (object(bytes), set(bytes), flowtable(bytes));
+        everything(bytes);
         let _ = (
             comment(bytes),
             copies_to(Attributes(bytes)),

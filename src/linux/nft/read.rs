@@ -11,6 +11,7 @@ use nix::libc;
 
 use super::decode::{self, attribute};
 use crate::core::nft::{NftState, Seen, SeenChain, SeenRule, TABLE};
+use crate::core::state::Statistics;
 use crate::linux::socket::{Arrived, Netlink, Want};
 use crate::ovs::chain;
 
@@ -73,6 +74,20 @@ pub fn observe() -> NftState {
         Err(Error::Missing) => NftState::Present(Seen::default()),
         Err(error) => NftState::Failed(chain(&error)),
     }
+}
+
+/// Our counters alone: cheap enough to be read again and again. Nothing, where there are none or they cannot be read.
+pub fn counters() -> BTreeMap<String, Statistics> {
+    let list = || {
+        let mut kernel = Kernel(Netlink::open(NETLINK_NETFILTER).ok()?);
+        kernel
+            .list("listing objects", GET_OBJECT, decode::object)
+            .ok()?
+    };
+    let counted = list().unwrap_or_default().into_iter();
+    counted
+        .filter_map(|(name, counted)| Some((name, counted?)))
+        .collect()
 }
 
 fn seen() -> Result<Seen, Error> {

@@ -44,7 +44,8 @@ impl<'a> Features<'a> {
     pub fn of(device: &'a IfName) -> Result<Self, Error> {
         let read = || {
             let socket = socket(
-                AddressFamily::Inet,
+                // SIOCETHTOOL works on a socket of any family, and a service that is to do without the Internet has this one.
+                AddressFamily::Unix,
                 SockType::Datagram,
                 SockFlag::SOCK_CLOEXEC,
                 None,

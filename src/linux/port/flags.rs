@@ -22,7 +22,7 @@ use crate::linux::socket::{Netlink, Want};
 pub fn read(device: &IfName) -> Result<(u32, Option<BridgeFlags>), Error> {
     let mut request = LinkMessage::default();
     request.attributes = vec![
-        LinkAttribute::IfName(device.to_string()),
+        LinkAttribute::IfName(device.as_str().to_owned()),
         LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]),
     ];
     let mut answer = None;

@@ -1,0 +1,154 @@
+//! How a session does: whether what should be mirrored is, and why not.
+//!
+//! What is told here follows from one look. That a mirror counts nothing although its sources move frames takes two,
+//! and is the service's to tell ([`Health::Stalled`]).
+
+use serde::{Deserialize, Serialize};
+
+use super::model::SessionName;
+use super::plan::Plan;
+use super::state::{Desired, Fault, Observed, OutputState, OvsState, SessionPhase, SessionState};
+
+/// How a session does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    /// Frames of its sources reach its outputs.
+    Active,
+    /// None of its sources is here now.
+    Idle,
+    /// Something that should be mirrored is not.
+    Degraded,
+    /// Everything is set up, its sources move frames, and none is mirrored.
+    Stalled,
+    /// Switched off in span.cfg.
+    Disabled,
+    /// Its time is over.
+    Expired,
+}
+
+impl Health {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Active,
+        Self::Idle,
+        Self::Degraded,
+        Self::Stalled,
+        Self::Disabled,
+        Self::Expired,
+    ];
+
+    /// Is it as span.cfg wants it?
+    pub fn is_healthy(self) -> bool {
+        !matches!(self, Self::Degraded | Self::Stalled)
+    }
+
+    /// In a word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Idle => "idle",
+            Self::Degraded => "degraded",
+            Self::Stalled => "stalled",
+            Self::Disabled => "disabled",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+/// What is said of a session that is over and whose mirrors are still there.
+const STILL_MIRRORED: &str =
+    "still mirrored, although span.cfg no longer asks for it: pve-span apply ends it";
+
+/// How a session does, by one look, and what of it is not told by [`faults`].
+pub fn health(
+    state: &SessionState,
+    desired: &Desired,
+    observed: &Observed,
+    plan: &Plan,
+) -> (Health, Vec<String>) {
+    let pending = is_pending(&state.name, desired, plan);
+    match &state.phase {
+        SessionPhase::Disabled | SessionPhase::Expired if pending => {
+            return (Health::Degraded, vec![STILL_MIRRORED.to_owned()]);
+        }
+        SessionPhase::Disabled => return (Health::Disabled, Vec::new()),
+        SessionPhase::Expired => return (Health::Expired, Vec::new()),
+        SessionPhase::Running => {}
+    }
+    let mut reasons = Vec::new();
+    if pending {
+        reasons.push("not in force yet: see pve-span plan, then pve-span apply".to_owned());
+    }
+    let problems = plan
+        .problems
+        .iter()
+        .filter(|problem| problem.session == state.name);
+    reasons.extend(problems.map(|problem| problem.text.clone()));
+    let has_mirror = desired.mirrors.keys().any(|key| key.session == state.name);
+    if has_mirror && matches!(&observed.ovs, OvsState::Present(ovs) if !ovs.caught_up) {
+        reasons.push("ovs-vswitchd has not acted on the latest changes; is it running? (systemctl status openvswitch-switch)".into());
+    }
+    let sources_here = !state.present.is_empty();
+    let output_fault = state.outputs.iter().any(|output| match &output.fault {
+        Some(Fault::Refused(_)) => true,
+        Some(Fault::Absent(_)) => sources_here,
+        None => false,
+    });
+    let source_fault =
+        !state.unplugged.is_empty() || state.outputs.iter().any(|output| !output.lacks.is_empty());
+    let undecided = state
+        .notes
+        .iter()
+        .any(|note| note.starts_with("cannot tell"));
+    if !reasons.is_empty() || output_fault || source_fault || undecided {
+        (Health::Degraded, reasons)
+    } else if sources_here {
+        (Health::Active, reasons)
+    } else {
+        (Health::Idle, reasons)
+    }
+}
+
+/// What keeps a session from being whole.
+pub fn faults(state: &SessionState) -> Vec<String> {
+    let mut lines = Vec::new();
+    lines.extend(state.outputs.iter().flat_map(OutputState::faults));
+    lines.extend(
+        state
+            .unplugged
+            .iter()
+            .map(|source| format!("{} is not mirrored: {}", source.nic, source.why)),
+    );
+    lines.extend(state.notes.iter().map(|note| format!("note: {note}")));
+    lines
+}
+
+fn is_pending(session: &SessionName, desired: &Desired, plan: &Plan) -> bool {
+    let outputs = plan
+        .ports
+        .iter()
+        .filter_map(|change| desired.outputs.get(change.device()));
+    plan.actions
+        .iter()
+        .any(|action| action.mirror.session == *session)
+        || outputs
+            .flat_map(|output| &output.of)
+            .any(|key| key.session == *session)
+}
+
+/// Sessions that span.cfg does not list any more, and that are still mirrored.
+pub fn leftovers(desired: &Desired, plan: &Plan) -> Vec<SessionState> {
+    let listed = |name: &SessionName| desired.sessions.iter().any(|state| state.name == *name);
+    let names = plan.sessions().into_iter().filter(|name| !listed(name));
+    let leftover = |name: &SessionName| SessionState {
+        name: name.clone(),
+        phase: SessionPhase::Disabled,
+        present: Vec::new(),
+        unplugged: Vec::new(),
+        total: 0,
+        outputs: Vec::new(),
+        notes: Vec::new(),
+    };
+    names.map(leftover).collect()
+}
