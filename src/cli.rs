@@ -38,10 +38,12 @@ pub enum Command {
     Apply(PrintArgs),
     /// Remove this node's mirrors of some sessions, or all of ours: 0 done and verified, 1 not.
     Clear(ClearArgs),
-    /// Show every session: 0 all healthy, 1 one is degraded, 2 cannot tell.
-    Status(PrintArgs),
+    /// Show every session: 0 all healthy, 1 one is degraded or stalled, 2 cannot tell.
+    Status(StatusArgs),
     /// Show every guest NIC of this node: its device, port and bridge, and what it is part of.
     Ports(PrintArgs),
+    /// Keep this node's mirrors right between hooks: the service, pve-span.service.
+    Watch(WatchArgs),
 }
 
 /// Arguments of `hook`.
@@ -75,6 +77,32 @@ pub struct PrintArgs {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// Arguments of `status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Show what happened lately instead: what was changed and by whom, and how sessions did.
+    #[arg(long)]
+    pub events: bool,
+}
+
+/// Arguments of `watch`.
+#[derive(Debug, Args)]
+pub struct WatchArgs {
+    /// Write metrics to this file, for the textfile collector of Prometheus's node_exporter. By default
+    /// var/lib/prometheus/node-exporter/pve-span.prom, where that folder exists.
+    #[arg(long, value_name = "FILE")]
+    pub metrics_file: Option<PathBuf>,
+    /// Serve metrics over HTTP, at /metrics: a port (of the loopback address), or an address with one.
+    #[arg(long, value_name = "[ADDRESS:]PORT")]
+    pub listen: Option<crate::watch::listen::Listen>,
+    /// How often frames are counted, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 15.0, hide = true)]
+    pub count_every: f64,
 }
 
 /// Arguments of `clear`.

@@ -24,3 +24,4 @@ pub mod ovs;
 pub mod pve;
 pub mod report;
 pub mod saved;
+pub mod watch;

@@ -1,13 +1,15 @@
 //! `pve-span`: arguments → log → run → exit code.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
-use pve_span::cli::{Cli, Command};
+use pve_span::cli::{Cli, Command, WatchArgs};
 use pve_span::log::Journal;
 use pve_span::report::Out;
-use pve_span::{cli, commands, hook, log, ovs};
+use pve_span::{cli, commands, hook, log, ovs, watch};
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
@@ -44,10 +46,10 @@ fn parse_and_run(args: &[OsString]) -> ExitCode {
 }
 
 fn run(cli: &Cli) -> ExitCode {
-    let journal = if matches!(cli.command, Command::Hook(_)) {
-        Journal::Too
-    } else {
-        Journal::No
+    let journal = match cli.command {
+        Command::Hook(_) => Journal::Too,
+        Command::Watch(_) => Journal::Stderr,
+        _ => Journal::No,
     };
     log::start(&cli.root, cli.verbose, journal);
     let root = &cli.root;
@@ -56,6 +58,7 @@ fn run(cli: &Cli) -> ExitCode {
             hook::run(root, &args.vmid, &args.phase, args.deadline);
             return ExitCode::SUCCESS;
         }
+        Command::Watch(args) => return watch(root, args),
         Command::Check(args) => {
             return ExitCode::from(commands::check(
                 root,
@@ -70,6 +73,9 @@ fn run(cli: &Cli) -> ExitCode {
             args.json,
             1,
         ),
+        Command::Status(args) if args.events => {
+            (commands::events(root, args.json.into()), args.json, 2)
+        }
         Command::Status(args) => (commands::status(root, args.json.into()), args.json, 2),
         Command::Ports(args) => (commands::ports(root, args.json.into()), args.json, 2),
     };
@@ -81,4 +87,25 @@ fn run(cli: &Cli) -> ExitCode {
         ::log::error!("{text}");
         failed
     }))
+}
+
+fn watch(root: &Path, args: &WatchArgs) -> ExitCode {
+    let count_every = if args.count_every.is_finite() {
+        args.count_every.clamp(0.1, 3600.0)
+    } else {
+        15.0
+    };
+    let options = watch::Options {
+        root: root.to_owned(),
+        metrics_file: args.metrics_file.clone(),
+        listen: args.listen,
+        count_every: Duration::from_secs_f64(count_every),
+    };
+    match watch::run(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            ::log::error!("{}", ovs::chain(&error));
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{Format, context, faults, notice};
+use super::{Format, context, notice};
 use crate::apply::{Done, Error, NOT_YET, Trigger, reconcile};
+use crate::core::health::faults;
 use crate::core::plan::{Action, PortChange, Problem};
 use crate::core::state::{Fault, SessionState};
 use crate::inforce::InForce;

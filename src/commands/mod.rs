@@ -3,6 +3,7 @@
 mod apply;
 mod check;
 mod clear;
+mod events;
 mod plan;
 mod ports;
 mod rate;
@@ -14,11 +15,13 @@ use std::time::{Duration, Instant};
 pub use apply::run as apply;
 pub use check::run as check;
 pub use clear::run as clear;
+pub use events::run as events;
 pub use plan::run as plan;
 pub use ports::run as ports;
 pub use status::run as status;
 
-use crate::core::state::{OutputState, SessionState};
+use crate::core::health::faults;
+use crate::core::state::SessionState;
 use crate::look::{Context, Look};
 use crate::report::Out;
 
@@ -56,20 +59,6 @@ fn notice(look: &Look) {
     if let Some(notice) = look.in_force.notice() {
         log::warn!("{notice}");
     }
-}
-
-/// Says below the rest what keeps a session from being whole.
-fn faults(state: &SessionState) -> Vec<String> {
-    let mut lines = Vec::new();
-    lines.extend(state.outputs.iter().flat_map(OutputState::faults));
-    lines.extend(
-        state
-            .unplugged
-            .iter()
-            .map(|source| format!("{} is not mirrored: {}", source.nic, source.why)),
-    );
-    lines.extend(state.notes.iter().map(|note| format!("note: {note}")));
-    lines
 }
 
 fn line_per_session(out: &mut Out, states: &[SessionState]) {

@@ -1,60 +1,29 @@
 //! `pve-span status`: each session, whether it is whole, and why not.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::Serialize;
 
 use super::rate::{Measured, Rate};
-use super::{Format, context, faults, notice};
+use super::{Format, context, notice};
 use crate::apply::Error;
 use crate::core::copies::CopyKey;
+use crate::core::health::{Health, faults, health, leftovers};
 use crate::core::model::SessionName;
 use crate::core::nft::{NftState, names};
-use crate::core::state::{
-    Fault, OutputState, OvsState, SessionPhase, SessionState, SourceState, Statistics,
-};
+use crate::core::state::{OutputState, OvsState, SessionState, SourceState, Statistics};
 use crate::inforce::InForce;
-use crate::look::{Detail, Look, look};
+use crate::linux;
+use crate::look::{Detail, Look, look, now};
 use crate::report::{self, Out, Row};
+use crate::watch::state::State;
 
-/// How a session does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Health {
-    /// Frames of its sources reach its outputs.
-    Active,
-    /// None of its sources is here now.
-    Idle,
-    /// Something that should be mirrored is not.
-    Degraded,
-    /// Switched off in span.cfg.
-    Disabled,
-    /// Its time is over.
-    Expired,
-}
-
-impl Health {
-    fn is_healthy(self) -> bool {
-        self != Self::Degraded
-    }
-
-    fn word(self) -> &'static str {
-        match self {
-            Self::Active => "active",
-            Self::Idle => "idle",
-            Self::Degraded => "degraded",
-            Self::Disabled => "disabled",
-            Self::Expired => "expired",
-        }
-    }
-
-    fn look(self) -> report::Look {
-        match self {
-            Self::Active => report::Look::Good,
-            Self::Degraded => report::Look::Bad,
-            _ => report::Look::Plain,
-        }
+fn painted(health: Health) -> report::Look {
+    match health {
+        Health::Active => report::Look::Good,
+        Health::Degraded | Health::Stalled => report::Look::Bad,
+        _ => report::Look::Plain,
     }
 }
 
@@ -68,6 +37,8 @@ struct Report<'a> {
 struct Session<'a> {
     name: &'a SessionName,
     state: Health,
+    /// Since when, in seconds since 1970, if the service runs and knows.
+    since: Option<i64>,
     reasons: Vec<String>,
     sources: Sources<'a>,
     outputs: Vec<Output<'a>>,
@@ -86,6 +57,8 @@ struct Output<'a> {
     state: &'a OutputState,
     frames: Option<u64>,
     bytes: Option<u64>,
+    /// Frames that its device had no room for since it is there.
+    dropped: Option<u64>,
     /// Of what nftables copies; Open vSwitch tells new figures every few seconds only.
     rate: Option<Rate>,
 }
@@ -103,14 +76,16 @@ pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
         return Err(Error::Ovs(why.clone()));
     }
     notice(&look);
-    let leftovers = leftovers(&look);
+    let known = known(root);
+    let counted = linux::counters().unwrap_or_default();
+    let leftovers = leftovers(&look.desired, &look.plan);
     let measured = Measured::take(&look);
     let sessions: Vec<Session<'_>> = look
         .desired
         .sessions
         .iter()
         .chain(&leftovers)
-        .map(|state| session(state, &look, measured.as_ref()))
+        .map(|state| session(state, &look, measured.as_ref(), known.as_ref(), &counted))
         .collect();
     let healthy = sessions.iter().all(|session| session.state.is_healthy());
     let mut out = Out::new();
@@ -135,130 +110,90 @@ pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
     Ok(u8::from(!healthy))
 }
 
+/// What devices have counted, by interface index.
+type Counters = BTreeMap<u32, linux::Counted>;
+
+fn dropped(session: &SessionName, output: &str, look: &Look, counted: &Counters) -> Option<u64> {
+    let key = CopyKey {
+        session: session.clone(),
+        output: output.to_owned(),
+    };
+    let device = look.desired.device_of(&key)?;
+    let link = look.observed.links.get(device)?;
+    Some(counted.get(&link.index)?.send_dropped)
+}
+
+/// What the service knows; nothing without one. One that does no longer run is told of.
+fn known(root: &Path) -> Option<State> {
+    let state = State::load(root)?;
+    if state.is_fresh(now()) {
+        return Some(state);
+    }
+    let at = jiff::Timestamp::from_second(state.written).unwrap_or_default();
+    log::warn!(
+        "the service has not been heard of since {at}, so nobody follows what happens between hooks \
+         (systemctl status pve-span)"
+    );
+    None
+}
+
 fn session<'a>(
     state: &'a SessionState,
     look: &'a Look,
     measured: Option<&Measured>,
+    known: Option<&State>,
+    counted: &Counters,
 ) -> Session<'a> {
-    let (health, mut reasons) = health(state, look);
+    let (mut health, mut reasons) = health(state, &look.desired, &look.observed, &look.plan);
     reasons.extend(faults(state));
+    let record = known.and_then(|known| known.sessions.get(state.name.as_str()));
+    if let Some(record) = record.filter(|record| record.health == Health::Stalled) {
+        // That takes two looks, which only the service has had.
+        if health == Health::Active {
+            (health, reasons) = (Health::Stalled, record.reasons.clone());
+        }
+    }
+    let since = record
+        .filter(|record| record.health == health)
+        .map(|record| record.since);
+    if let Some(since) = since.filter(|_| !health.is_healthy()) {
+        let at = jiff::Timestamp::from_second(since).unwrap_or_default();
+        reasons.push(format!("{} since {at}", health.word()));
+    }
     let remarks = look
         .plan
         .remarks
         .iter()
         .filter(|remark| remark.session == state.name);
     reasons.extend(remarks.map(|remark| format!("note: {}", remark.text)));
-    let outputs = state.outputs.iter().map(|output| {
+    let outputs: Vec<Output<'a>> = state.outputs.iter().map(|output| {
         let statistics = statistics(&state.name, &output.output, look);
+        let dropped = dropped(&state.name, &output.output, look, counted);
+        if let Some(dropped) = dropped.filter(|dropped| *dropped > 0) {
+            reasons.push(format!(
+                "note: {} had no room for {dropped} frames since it was started: the sensor does not keep up",
+                output.output
+            ));
+        }
         Output {
+            dropped,
             state: output,
             frames: statistics.map(|s| s.frames),
             bytes: statistics.map(|s| s.bytes),
             rate: measured.and_then(|measured| measured.rate(&state.name, &output.output)),
         }
-    });
+    }).collect();
     Session {
         name: &state.name,
         state: health,
+        since,
         reasons,
         sources: Sources {
             present: &state.present,
             total: state.total,
         },
-        outputs: outputs.collect(),
+        outputs,
         notes: &state.notes,
-    }
-}
-
-/// What is said of a session that is over and whose mirrors are still there.
-const STILL_MIRRORED: &str =
-    "still mirrored, although span.cfg no longer asks for it: pve-span apply ends it";
-
-fn is_pending(session: &SessionName, look: &Look) -> bool {
-    let actions = &look.plan.actions;
-    let outputs = look
-        .plan
-        .ports
-        .iter()
-        .filter_map(|change| look.desired.outputs.get(change.device()));
-    actions
-        .iter()
-        .any(|action| action.mirror.session == *session)
-        || outputs
-            .flat_map(|output| &output.of)
-            .any(|key| key.session == *session)
-}
-
-/// Sessions that span.cfg does not list any more, and that are still mirrored.
-fn leftovers(look: &Look) -> Vec<SessionState> {
-    let listed = |name: &SessionName| {
-        look.desired
-            .sessions
-            .iter()
-            .any(|state| state.name == *name)
-    };
-    let names = look
-        .plan
-        .sessions()
-        .into_iter()
-        .filter(|name| !listed(name));
-    let leftover = |name: &SessionName| SessionState {
-        name: name.clone(),
-        phase: SessionPhase::Disabled,
-        present: Vec::new(),
-        unplugged: Vec::new(),
-        total: 0,
-        outputs: Vec::new(),
-        notes: Vec::new(),
-    };
-    names.map(leftover).collect()
-}
-
-fn health(state: &SessionState, look: &Look) -> (Health, Vec<String>) {
-    match &state.phase {
-        SessionPhase::Disabled | SessionPhase::Expired if is_pending(&state.name, look) => {
-            return (Health::Degraded, vec![STILL_MIRRORED.to_owned()]);
-        }
-        SessionPhase::Disabled => return (Health::Disabled, Vec::new()),
-        SessionPhase::Expired => return (Health::Expired, Vec::new()),
-        SessionPhase::Running => {}
-    }
-    let mut reasons = Vec::new();
-    if is_pending(&state.name, look) {
-        reasons.push("not in force yet: see pve-span plan, then pve-span apply".to_owned());
-    }
-    let problems = look
-        .plan
-        .problems
-        .iter()
-        .filter(|problem| problem.session == state.name);
-    reasons.extend(problems.map(|problem| problem.text.clone()));
-    let has_mirror = look
-        .desired
-        .mirrors
-        .keys()
-        .any(|key| key.session == state.name);
-    if has_mirror && matches!(&look.observed.ovs, OvsState::Present(ovs) if !ovs.caught_up) {
-        reasons.push("ovs-vswitchd has not acted on the latest changes; is it running? (systemctl status openvswitch-switch)".into());
-    }
-    let sources_here = !state.present.is_empty();
-    let output_fault = state.outputs.iter().any(|output| match &output.fault {
-        Some(Fault::Refused(_)) => true,
-        Some(Fault::Absent(_)) => sources_here,
-        None => false,
-    });
-    let source_fault =
-        !state.unplugged.is_empty() || state.outputs.iter().any(|output| !output.lacks.is_empty());
-    let undecided = state
-        .notes
-        .iter()
-        .any(|note| note.starts_with("cannot tell"));
-    if !reasons.is_empty() || output_fault || source_fault || undecided {
-        (Health::Degraded, reasons)
-    } else if sources_here {
-        (Health::Active, reasons)
-    } else {
-        (Health::Idle, reasons)
     }
 }
 
@@ -324,7 +259,7 @@ fn rows(session: &Session<'_>) -> Vec<Row> {
         ]);
         rows.push(Row {
             cells,
-            look: session.state.look(),
+            look: painted(session.state),
             look_at: Some(1),
             notes: Vec::new(),
         });
@@ -334,7 +269,7 @@ fn rows(session: &Session<'_>) -> Vec<Row> {
         cells.extend([dash(), dash(), dash(), dash(), dash()]);
         rows.push(Row {
             cells,
-            look: session.state.look(),
+            look: painted(session.state),
             look_at: Some(1),
             notes: Vec::new(),
         });

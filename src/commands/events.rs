@@ -1,0 +1,34 @@
+//! `pve-span status --events`: what happened lately.
+
+use std::path::Path;
+
+use super::Format;
+use crate::apply::Error;
+use crate::core::model::printable;
+use crate::events;
+use crate::report::Out;
+
+/// Exit code: 0.
+///
+/// # Errors
+/// The record cannot be read.
+pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
+    let events = events::load(root)?;
+    let mut out = Out::new();
+    if format == Format::Json {
+        out.json(&events);
+        return Ok(0);
+    }
+    if events.is_empty() {
+        out.line("nothing has happened since the node was started");
+    }
+    for event in events {
+        let at = jiff::Timestamp::from_second(event.at).unwrap_or_default();
+        out.line(&format!(
+            "{at}  {}: {}",
+            printable(&event.by),
+            printable(&event.what)
+        ));
+    }
+    Ok(0)
+}

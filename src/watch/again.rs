@@ -1,0 +1,127 @@
+//! The same change again and again: somebody undoes it each time. Both could go on for ever, dozens of times a second,
+//! so the service takes its time then, and says so once.
+
+use std::time::{Duration, Instant};
+
+/// How often the same change may be made in a row before it is no coincidence.
+const FREE: u32 = 8;
+
+/// What is made again after so long is another story.
+const MEMORY: Duration = Duration::from_secs(10);
+
+/// How often it is made then. (What else happens waits for so long, too.) Who does something to a port now and then, or a
+/// guest that starts again and again, is not as quick as that, and is never kept waiting.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// What was changed last, and how often.
+#[derive(Debug, Default)]
+pub struct Again {
+    changed: Vec<String>,
+    at: Option<Instant>,
+    times: u32,
+    /// How many of these were more than one each [`EVERY`], as time: a bucket that leaks.
+    ahead: Duration,
+}
+
+impl Again {
+    /// Takes note of what a reconcile has changed, in words.
+    pub fn changed(&mut self, changed: &[String], now: Instant) {
+        if changed.is_empty() {
+            return;
+        }
+        if self.changed == changed && !self.is_old(now) {
+            self.times = self.times.saturating_add(1);
+            self.ahead = self.ahead(now).saturating_add(EVERY);
+        } else {
+            self.times = 0;
+            self.ahead = Duration::ZERO;
+        }
+        self.changed = changed.to_vec();
+        self.at = Some(now);
+    }
+
+    /// How much time there has to be between two reconciles.
+    pub fn pause(&self, now: Instant) -> Duration {
+        // One more, and it is more than was free.
+        if self.ahead(now) + EVERY > EVERY * FREE {
+            EVERY
+        } else {
+            Duration::ZERO
+        }
+    }
+
+    /// What is said of it, while it goes on.
+    pub fn fault(&self, now: Instant) -> Option<String> {
+        let first = self.changed.first()?;
+        (self.times >= FREE && !self.is_old(now)).then(|| {
+            format!(
+                "somebody undoes what pve-span does, again and again (it did: {first}); it is done once a second at most \
+                 until that ends: which other program manages mirrors or nftables' rules here?"
+            )
+        })
+    }
+
+    fn ahead(&self, now: Instant) -> Duration {
+        let since = self
+            .at
+            .map_or(Duration::MAX, |at| now.saturating_duration_since(at));
+        self.ahead.saturating_sub(since)
+    }
+
+    fn is_old(&self, now: Instant) -> bool {
+        self.at
+            .is_none_or(|at| now.saturating_duration_since(at) > MEMORY)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(what: &str) -> Vec<String> {
+        vec![what.to_owned()]
+    }
+
+    #[test]
+    fn who_is_undone_each_time_takes_its_time() {
+        let (mut again, start) = (Again::default(), Instant::now());
+        let mut now = start;
+        let mut done = 0;
+        while now < start + Duration::from_secs(60) {
+            // What changes nothing is no news.
+            again.changed(&[], now);
+            again.changed(&told("one"), now);
+            assert_eq!(again.fault(now).is_some(), done >= FREE, "{done}");
+            done += 1;
+            now += again.pause(now).max(Duration::from_millis(20));
+        }
+        assert!((60..60 + 2 * FREE).contains(&done), "{done}");
+        assert!(again.fault(now).unwrap().contains("(it did: one)"));
+        let later = now + MEMORY + Duration::from_secs(1);
+        assert_eq!(
+            (again.pause(later), again.fault(later)),
+            (Duration::ZERO, None)
+        );
+    }
+
+    #[test]
+    fn who_does_the_same_now_and_then_is_not_kept_waiting() {
+        let (mut again, mut now) = (Again::default(), Instant::now());
+        for _ in 0..100 {
+            again.changed(&told("one"), now);
+            assert_eq!(again.pause(now + EVERY), Duration::ZERO);
+            now += EVERY;
+        }
+        assert!(again.fault(now).is_some(), "but it is told of");
+    }
+
+    #[test]
+    fn changes_that_differ_are_no_fight() {
+        let (mut again, now) = (Again::default(), Instant::now());
+        for _ in 0..100 {
+            again.changed(&told("one"), now);
+            again.changed(&told("two"), now);
+        }
+        assert_eq!((again.pause(now), again.fault(now)), (Duration::ZERO, None));
+    }
+}

@@ -1,0 +1,240 @@
+//! What becomes of children's work: what they found is told, kept, and decides what is due next.
+
+use std::time::{Duration, Instant};
+
+use serde::de::DeserializeOwned;
+
+use super::{Running, Service, Side};
+use crate::linux::job::Job;
+use crate::look;
+use crate::ovs::chain;
+use crate::watch::faults::Whence;
+use crate::watch::report::{Counts, Reconciled, Surveyed};
+use crate::watch::turns::Turn;
+use crate::watch::{health, metrics, work};
+use crate::{events, log as logger};
+
+/// How long a child may take beyond its own deadline.
+const GRACE: Duration = Duration::from_secs(2);
+
+impl Service {
+    pub(super) fn look_after_children(&mut self) {
+        self.lost.retain_mut(|job| !job.has_ended());
+        if let Some(mut running) = self.reconcile.take() {
+            match over(&mut running.job) {
+                Over::No => self.reconcile = Some(running),
+                Over::Yes => self.reconciled(running),
+                Over::TooLate => {
+                    let totals = &mut self.state.totals;
+                    totals.reconciles += 1;
+                    totals.failures += 1;
+                    self.lose(running.job, Whence::Work);
+                }
+            }
+        }
+        if let Some((side, mut job)) = self.side.take() {
+            match over(&mut job) {
+                Over::No => self.side = Some((side, job)),
+                Over::Yes => self.side_done(side, job),
+                Over::TooLate => self.lose(job, Whence::Look),
+            }
+        }
+    }
+
+    /// A child that hangs.
+    fn lose(&mut self, job: Job, whence: Whence) {
+        job.kill();
+        self.lost.push(job);
+        let what = match whence {
+            Whence::Look => "a look at the node",
+            _ => "a reconcile",
+        };
+        let seconds = (work::DEADLINE + GRACE).as_secs();
+        let text = format!(
+            "{what} was not done within {seconds} s, and has been ended; it is tried again as soon as what it hangs \
+             in lets go of it (does /etc/pve hang? systemctl status pve-cluster)"
+        );
+        self.faults.now(whence, &[text]);
+        self.schedule.retry(Instant::now());
+        self.publish();
+    }
+
+    fn reconciled(&mut self, mut running: Running) {
+        let said = self.said(&mut running.job);
+        self.faults.now(Whence::Said, &said);
+        let began = running.job.began;
+        let took = began.elapsed();
+        let report: Option<Reconciled> = read_report(&mut running.job);
+        log::debug!(
+            "reconciled in {} ms, {} ms after the first event",
+            took.as_millis(),
+            running.roused.elapsed().as_millis()
+        );
+        self.bury(running.job);
+        let totals = &mut self.state.totals;
+        totals.reconciles += 1;
+        let now = Instant::now();
+        self.schedule.reconciled(now, took);
+        let Some(report) = report else {
+            totals.failures += 1;
+            let text = "a reconcile ended without a result; it is tried again".to_owned();
+            self.faults.now(Whence::Work, &[text]);
+            self.schedule.retry(now);
+            return;
+        };
+        self.faults.now(Whence::Work, &[]);
+        self.faults.now(Whence::Reconcile, &report.faults);
+        if report.faults.is_empty() {
+            self.schedule.retry_soon();
+            totals.last_reconcile = Some(look::now());
+        } else {
+            totals.failures += 1;
+            self.schedule.retry(now);
+            self.wakers.ask();
+        }
+        self.again.changed(&report.changed, now);
+        if !report.changed.is_empty() {
+            self.state.totals.last_change = Some(look::now());
+            match self.again.fault(now) {
+                // Counted, and not told each time.
+                Some(fault) => self.faults.now(Whence::Again, &[fault]),
+                None => report.changed.iter().for_each(|line| log::info!("{line}")),
+            }
+        }
+        self.schedule.came_to(now, report.changed.is_empty());
+        let blind = running.roused.elapsed();
+        for session in &report.sessions {
+            self.turns.begin_anew(session);
+        }
+        health::add_moment(&mut self.state, &report.sessions, blind);
+        if let Some(millis) = report.settles_in {
+            let due = now + Duration::from_millis(millis.saturating_add(5));
+            self.schedule.reconcile_by(due);
+        }
+        self.schedule.survey_soon(now);
+        if began >= self.unready_since {
+            self.be_ready();
+        }
+    }
+
+    fn side_done(&mut self, side: Side, mut job: Job) {
+        let said = self.said(&mut job);
+        let took = job.began.elapsed();
+        self.faults.now(Whence::Look, &[]);
+        match side {
+            Side::Survey => {
+                if let Some(surveyed) = read_report::<Surveyed>(&mut job) {
+                    log::debug!("surveyed in {} ms", took.as_millis());
+                    self.schedule.surveyed(Instant::now(), took);
+                    self.surveyed(surveyed, said);
+                } else {
+                    let text = "a look at the node ended without a result, so what is told of sessions may be old; it is \
+                        repeated after the next reconcile";
+                    let mut wrong = said;
+                    wrong.push(text.to_owned());
+                    self.faults.now(Whence::Survey, &wrong);
+                }
+            }
+            Side::Count => {
+                if let Some(counts) = read_report::<Counts>(&mut job) {
+                    self.flow
+                        .counted(counts, Instant::now(), self.options.count_every);
+                    self.update();
+                }
+            }
+        }
+        self.bury(job);
+    }
+
+    fn surveyed(&mut self, surveyed: Surveyed, said: Vec<String>) {
+        let mut wrong: Vec<String> = surveyed.notice.iter().cloned().collect();
+        wrong.extend(
+            surveyed
+                .unknown
+                .iter()
+                .filter(|why| surveyed.notice.as_ref() != Some(why))
+                .cloned(),
+        );
+        wrong.extend(said);
+        self.faults.now(Whence::Survey, &wrong);
+        if surveyed.pending && !self.faults.any(Whence::Reconcile) {
+            self.schedule.retry(Instant::now());
+        }
+        self.state.notice.clone_from(&surveyed.notice);
+        self.surveyed = surveyed;
+        self.update();
+    }
+
+    /// Brings what is known of sessions up to date, and tells.
+    fn update(&mut self) {
+        let (moment, now) = (Instant::now(), look::now());
+        health::update(&mut self.state, &self.surveyed, &self.flow, now);
+        let turns = self.turns.of(&self.state, moment, now);
+        for turn in &turns {
+            match turn {
+                Turn::Worse(text) => log::warn!("{text}"),
+                Turn::Better(text) => log::info!("{text}"),
+            }
+        }
+        let told: Vec<String> = turns.iter().map(|turn| turn.text().to_owned()).collect();
+        events::record(&self.options.root, "watch", &told);
+        if self.turns.has_suspects() {
+            self.schedule.survey_again(moment);
+        }
+        self.publish();
+    }
+
+    /// Says how things are, to whoever wants to know.
+    pub(super) fn publish(&mut self) {
+        self.state.written = look::now();
+        let mut wrong = Vec::new();
+        if let Err(error) = self.state.store(&self.options.root) {
+            wrong.push(chain(&error));
+        }
+        if let Some(path) = &self.metrics_file {
+            if let Err(error) = metrics::write(path, &metrics::text(&self.state)) {
+                wrong.push(chain(&error));
+            }
+        }
+        self.faults.now(Whence::Writing, &wrong);
+        let status = health::status_line(&self.state);
+        if status != self.status && self.notify.tell_status(&status).is_ok() {
+            self.status = status;
+        }
+    }
+
+    /// What a child has said on stderr.
+    fn said(&self, job: &mut Job) -> Vec<String> {
+        let text = job.take_stderr();
+        let text = String::from_utf8_lossy(&text);
+        text.lines().filter_map(logger::of_child).collect()
+    }
+
+    /// A child that has said all it had to say ends in a moment, if it has not.
+    fn bury(&mut self, mut job: Job) {
+        if !job.has_ended() {
+            self.lost.push(job);
+        }
+    }
+}
+
+/// How far a child is.
+enum Over {
+    No,
+    Yes,
+    TooLate,
+}
+
+fn over(job: &mut Job) -> Over {
+    if job.read() {
+        Over::Yes
+    } else if job.began.elapsed() > work::DEADLINE + GRACE {
+        Over::TooLate
+    } else {
+        Over::No
+    }
+}
+
+fn read_report<T: DeserializeOwned>(job: &mut Job) -> Option<T> {
+    serde_json::from_slice(&job.take_stdout()).ok()
+}
