@@ -45,6 +45,10 @@ else
     need tcpdump tcpdump
     need script bsdutils
 fi
+if [ "$wanted" = test ]; then
+    need promtool prometheus
+    need systemd-analyze systemd
+fi
 [ "$wanted" != bench ] || need hyperfine hyperfine
 
 case " $packages " in
