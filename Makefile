@@ -2,7 +2,7 @@
 
 export PATH := $(PATH):/usr/sbin:/sbin:$(HOME)/.cargo/bin
 
-.PHONY: all build demo test bench lint clean
+.PHONY: all build demo test bench fuzz lint clean
 
 all: build
 
@@ -21,17 +21,34 @@ test:
 	@sh tests/prepare.sh test
 	cargo test --locked
 
-# Hooks beside a script that does the same with ovs-vsctl, reconciles, and what mirroring costs the traffic. ARGS=--quick for a first impression.
+# Hooks beside a script that does the same with ovs-vsctl, reconciles, what mirroring costs the traffic, and the service.
+# ARGS=--quick for a first impression.
 bench:
 	@sh tests/prepare.sh bench
 	cargo bench --locked --bench hook -- $(ARGS)
 	cargo bench --locked --bench reconcile -- $(ARGS)
 	cargo bench --locked --bench throughput -- $(ARGS)
+	cargo bench --locked --bench watch -- $(ARGS)
+
+# Each fuzz target for TIME seconds; what it learns stays in fuzz/found. Needs rustup's nightly toolchain, cargo-fuzz and a C++
+# compiler, which nothing else here does. TARGETS=filter runs one of them.
+TIME = 600
+TARGETS = guest_config span_cfg filter cluster_files ovsdb netlink
+fuzz:
+	@cargo +nightly fuzz --version >/dev/null 2>&1 && c++ --version >/dev/null 2>&1 || { \
+		echo "make fuzz needs a nightly toolchain (rustup toolchain install nightly), cargo-fuzz (cargo install cargo-fuzz)" \
+			"and a C++ compiler (apt-get install g++)" >&2; exit 1; }
+	@failed=; for target in $(TARGETS); do \
+		mkdir -p fuzz/found/$$target; \
+		cargo +nightly fuzz run $$target fuzz/found/$$target fuzz/corpus/$$target -- -dict=fuzz/dictionaries/$$target.dict \
+			-max_total_time=$(TIME) -timeout=5 -rss_limit_mb=2048 -print_final_stats=1 || failed="$$failed $$target"; \
+	done; [ -z "$$failed" ] || { echo "found something:$$failed" >&2; exit 1; }
 
 lint:
 	@sh tests/prepare.sh lint
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	shellcheck tests/prepare.sh tests/lab/reaper.sh hookscripts/pve-span benches/*.sh .ci/run
 
 clean:
