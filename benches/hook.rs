@@ -14,6 +14,7 @@ mod hyperfine;
 mod large;
 mod machine;
 mod situation;
+mod start;
 mod table;
 
 use std::process::ExitCode;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use hyperfine::Effort;
 use machine::machine;
 use situation::{HOOKS, Measured, Pair, Plugged, Situation, Source};
+use start::{Pace, start};
 use table::{Budget, Table, ms, ratio};
 
 const SITUATIONS: [Situation; 4] = [
@@ -52,41 +54,17 @@ const SITUATIONS: [Situation; 4] = [
 ];
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let asked = |arg: &str| args.iter().any(|given| given == arg);
-    if let Some(other) = args
-        .iter()
-        .find(|arg| !["--bench", "--quick"].contains(&arg.as_str()))
-    {
-        eprintln!("unknown argument `{other}`; the benchmark takes --quick");
-        return ExitCode::FAILURE;
-    }
-    // `cargo test --all-targets` starts it too, and is not the moment to measure.
-    if !asked("--bench") {
-        println!("not measuring: start it with cargo bench");
-        return ExitCode::SUCCESS;
-    }
-    let effort = if asked("--quick") {
-        Effort { turns: 1, runs: 15 }
-    } else {
-        Effort {
-            turns: 10,
-            runs: 10,
-        }
-    };
-    match run(effort) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            eprintln!("{why}");
-            ExitCode::FAILURE
-        }
-    }
+    start(run)
 }
 
-fn run(effort: Effort) -> Result<(), String> {
-    if cfg!(debug_assertions) {
-        return Err("this is a debug build: start it with cargo bench".to_owned());
-    }
+fn run(pace: Pace) -> Result<(), String> {
+    let effort = match pace {
+        Pace::Quick => Effort { turns: 1, runs: 15 },
+        Pace::Full => Effort {
+            turns: 10,
+            runs: 10,
+        },
+    };
     let hyperfine = hyperfine::version()?;
     let mut table = Table::of_hooks();
     let mut one_guest = None;

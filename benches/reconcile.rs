@@ -12,6 +12,7 @@ mod calls;
 mod hyperfine;
 mod machine;
 mod mirrored;
+mod start;
 mod table;
 
 use std::process::ExitCode;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use hyperfine::Effort;
 use machine::machine;
 use mirrored::{CALLS, HOOKS, Situation, Source, Took};
+use start::{Pace, start};
 use table::{Table, ms};
 
 /// One guest first: the next one's budget is a multiple of its figures.
@@ -47,38 +49,14 @@ const SITUATIONS: [Situation; 4] = [
 ];
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let asked = |arg: &str| args.iter().any(|given| given == arg);
-    if let Some(other) = args
-        .iter()
-        .find(|arg| !["--bench", "--quick"].contains(&arg.as_str()))
-    {
-        eprintln!("unknown argument `{other}`; the benchmark takes --quick");
-        return ExitCode::FAILURE;
-    }
-    // `cargo test --all-targets` starts it too, and is not the moment to measure.
-    if !asked("--bench") {
-        println!("not measuring: start it with cargo bench");
-        return ExitCode::SUCCESS;
-    }
-    let (hooks, commands) = if asked("--quick") {
-        (Effort { turns: 1, runs: 10 }, Effort { turns: 1, runs: 3 })
-    } else {
-        (Effort { turns: 5, runs: 10 }, Effort { turns: 1, runs: 15 })
-    };
-    match run(hooks, commands) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            eprintln!("{why}");
-            ExitCode::FAILURE
-        }
-    }
+    start(run)
 }
 
-fn run(hooks: Effort, commands: Effort) -> Result<(), String> {
-    if cfg!(debug_assertions) {
-        return Err("this is a debug build: start it with cargo bench".to_owned());
-    }
+fn run(pace: Pace) -> Result<(), String> {
+    let (hooks, commands) = match pace {
+        Pace::Quick => (Effort { turns: 1, runs: 10 }, Effort { turns: 1, runs: 3 }),
+        Pace::Full => (Effort { turns: 5, runs: 10 }, Effort { turns: 1, runs: 15 }),
+    };
     let hyperfine = hyperfine::version()?;
     let mut measured = Vec::new();
     for situation in &SITUATIONS {

@@ -11,6 +11,7 @@
 mod lab;
 
 mod machine;
+mod start;
 mod table;
 mod traffic;
 mod ways;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use lab::Node;
 use machine::machine;
+use start::{Pace, start};
 use table::Table;
 use traffic::{Frames, blind, frames, tcp};
 use ways::{Bridge, COMPARED, Way, build};
@@ -33,46 +35,22 @@ struct Effort {
 }
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let asked = |arg: &str| args.iter().any(|given| given == arg);
-    if let Some(other) = args
-        .iter()
-        .find(|arg| !["--bench", "--quick"].contains(&arg.as_str()))
-    {
-        eprintln!("unknown argument `{other}`; the benchmark takes --quick");
-        return ExitCode::FAILURE;
-    }
-    // `cargo test --all-targets` starts it too, and is not the moment to measure.
-    if !asked("--bench") {
-        println!("not measuring: start it with cargo bench");
-        return ExitCode::SUCCESS;
-    }
-    let effort = if asked("--quick") {
-        Effort {
+    start(measure)
+}
+
+fn measure(pace: Pace) -> Result<(), String> {
+    let effort = match pace {
+        Pace::Quick => Effort {
             turns: 3,
             time: Duration::from_millis(500),
             starts: 15,
-        }
-    } else {
-        Effort {
+        },
+        Pace::Full => Effort {
             turns: 11,
             time: Duration::from_secs(1),
             starts: 100,
-        }
+        },
     };
-    match measure(&effort) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            eprintln!("{why}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn measure(effort: &Effort) -> Result<(), String> {
-    if cfg!(debug_assertions) {
-        return Err("this is a debug build: start it with cargo bench".to_owned());
-    }
     let mut measured = Vec::new();
     for (bridge, way) in COMPARED {
         measured.push(Measured::new(bridge, way)?);
