@@ -78,6 +78,14 @@ fn main() {
     println!();
     pve_span(&node, "ports");
 
+    heading("The service runs, and things happen that no hook tells of");
+    let watch = node.watch();
+    nobody_tells(&node);
+    println!("  the journal then has, of pve-span.service:");
+    print!("{}", indented(&watch.stderr()));
+    talk(&node, &mut sensor, &[101, 102, 103]).print();
+    watch.terminate();
+
     heading("Guest 101 stops");
     hook(&node, 101, "pre-stop");
     node.settle();
@@ -321,6 +329,23 @@ fn apply(node: &Node, span_cfg: &str) {
     node.span_cfg(span_cfg);
     let output = node.pve_span(&["apply"]);
     assert!(output.status.success(), "{output:?}");
+}
+
+/// Others' commands, and a click in the web GUI: the port is plugged anew.
+fn nobody_tells(node: &Node) {
+    println!("  # ovs-vsctl clear bridge vmbr2 mirrors");
+    node.ovs_vsctl(&["clear", "bridge", "vmbr2", "mirrors"]);
+    println!("  # nft flush ruleset");
+    node.nft("flush ruleset");
+    println!("  # qm set 101 --net0 …,firewall=0");
+    node.edit(101, |guest| {
+        guest.net(0, "virtio=BC:24:11:2A:00:01,bridge=vmbr2,tag=10")
+    });
+    node.replug(&nic(101));
+    lab::wait_until("the service has done what there is to do", || {
+        node.pve_span(&["plan"]).status.success()
+    });
+    node.settle();
 }
 
 /// Runs a command whose output is the reader's.
