@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use lab::{Node, PATIENCE, Watch, is_alive, wait_until};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::unistd::{chroot, fchdir};
 use pve_span::core::health::Health;
 use pve_span::watch::state::State;
 use scene::watched::{
@@ -55,7 +56,11 @@ fn while_etc_pve_hangs<R: Send>(node: &Node, watch: &Watch, work: impl FnOnce() 
         // A thread's own view of the file system, so that it can be the service's.
         unshare(CloneFlags::CLONE_FS).unwrap();
         let namespace = File::open(format!("/proc/{}/ns/mnt", watch.pid())).unwrap();
+        // Its root is not the namespace's own where all of this runs in a chroot.
+        let root = File::open(format!("/proc/{}/root", watch.pid())).unwrap();
         setns(namespace, CloneFlags::CLONE_NEWNS).unwrap();
+        fchdir(&root).unwrap();
+        chroot(".").unwrap();
         let hung = fuse::mount_hung(&node.path("etc/pve"));
         wait_until("the service asks for a file", || hung.requests() > 0);
         work()
