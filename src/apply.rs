@@ -102,8 +102,7 @@ impl Done {
 
     /// Puts on record what was changed.
     fn record(&self, context: &Context) {
-        let by = context.comment.trim_start_matches("pve-span: ");
-        events::record(&context.root, by, &report::done(self));
+        events::record(&context.root, &context.by, &report::done(self));
     }
 }
 
@@ -427,7 +426,8 @@ impl Round {
         if !look.plan.actions.iter().any(is_ovs) {
             return Ok(());
         }
-        let (now, goal) = match ovs::commit(&mut client, &look.plan, ovs, &context.comment) {
+        let comment = format!("pve-span: {}", context.by);
+        let (now, goal) = match ovs::commit(&mut client, &look.plan, ovs, &comment) {
             Ok(committed) => committed,
             Err(ovs::Error::Conflict) => return Err(Error::Conflicts),
             Err(error @ ovs::Error::Uncertain(_)) => return Err(Error::Uncertain(error)),

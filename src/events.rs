@@ -1,11 +1,11 @@
 //! What happened lately: what was changed and by whom, and how sessions did since. One line of JSON each.
 //!
-//! Written by whoever made a change, in the order in which changes were made: the file is only appended to by who
-//! holds the lock, or in one write(2).
+//! Written by whoever made a change, who holds the lock then, and by the service, each time in one write(2). What one adds
+//! while another lets the older half go may be lost with it.
 
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -52,12 +52,9 @@ pub fn record(root: &Path, by: &str, what: &[String]) {
 
 fn append(root: &Path, text: &str) -> std::io::Result<()> {
     let path = root.join(EVENTS);
-    let folder = path.parent().unwrap_or(root);
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)?;
+    files::make_private_folder(path.parent().unwrap_or(root))?;
     let mut file = OpenOptions::new()
+        .read(true)
         .append(true)
         .create(true)
         .mode(0o600)
@@ -68,13 +65,9 @@ fn append(root: &Path, text: &str) -> std::io::Result<()> {
     if length > LONGEST {
         // However long it is: what was added in one go may be longer than all that is kept.
         let mut half = Vec::new();
-        let mut old = OpenOptions::new()
-            .read(true)
-            .custom_flags(nix::libc::O_NOFOLLOW)
-            .open(&path)?;
-        let half_of_it = u64::try_from(length.saturating_sub(LONGEST / 2)).unwrap_or(u64::MAX);
-        old.seek(SeekFrom::Start(half_of_it))?;
-        old.read_to_end(&mut half)?;
+        let begin = u64::try_from(length.saturating_sub(LONGEST / 2)).unwrap_or(u64::MAX);
+        file.seek(SeekFrom::Start(begin))?;
+        file.read_to_end(&mut half)?;
         let begin = half
             .iter()
             .position(|byte| *byte == b'\n')

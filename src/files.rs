@@ -125,12 +125,7 @@ pub fn replace(path: &Path, text: &str) -> Result<(), Error> {
 /// # Errors
 /// As [`replace`].
 pub fn replace_private(path: &Path, text: &str) -> Result<(), Error> {
-    replace_with(
-        path,
-        text,
-        DirBuilder::new().recursive(true).mode(0o700),
-        0o600,
-    )
+    replace_with(path, text, &private(), 0o600)
 }
 
 fn replace_with(path: &Path, text: &str, folders: &DirBuilder, mode: u32) -> Result<(), Error> {
@@ -156,6 +151,20 @@ fn replace_with(path: &Path, text: &str, folders: &DirBuilder, mode: u32) -> Res
         let _ = fs::remove_file(&aside);
         failed(source)
     })
+}
+
+/// Makes a folder that only root may look into, and those above it; one that is there stays as it is.
+///
+/// # Errors
+/// It cannot be made.
+pub fn make_private_folder(path: &Path) -> io::Result<()> {
+    private().create(path)
+}
+
+fn private() -> DirBuilder {
+    let mut folders = DirBuilder::new();
+    folders.recursive(true).mode(0o700);
+    folders
 }
 
 /// Replaces a file for other users to read, in a folder that is there and perhaps another user's, or within one: nothing

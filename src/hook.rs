@@ -56,7 +56,7 @@ pub fn run(root: &Path, vmid: &str, phase: &str, deadline: f64) {
         root: root.to_owned(),
         deadline: child_deadline,
         patience: PATIENCE,
-        comment: format!("pve-span: hook {vmid} {phase}"),
+        by: format!("hook {vmid} {phase}"),
         migrated_from: migrated_from(),
     };
     match supervise(deadline, || work(&context, &trigger, vmid, arrival)) {

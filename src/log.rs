@@ -99,11 +99,7 @@ pub fn become_child() {
 /// What a line says that a child of the service has written: warnings and errors, the rest is passed on at once.
 pub fn of_child(line: &str) -> Option<String> {
     let text = match line.split_once('>') {
-        Some(("<7", text)) => {
-            log::debug!("{text}");
-            return None;
-        }
-        Some(("<6", text)) => {
+        Some(("<7" | "<6", text)) => {
             log::debug!("{text}");
             return None;
         }

@@ -30,8 +30,8 @@ pub struct Context {
     pub deadline: Instant,
     /// How long to wait for ovs-vswitchd after a commit.
     pub patience: Duration,
-    /// What is written into Open vSwitch's database log.
-    pub comment: String,
+    /// Who looks: `hook 101 post-start`, `apply`, `watch`. It is told in Open vSwitch's database log and in the events.
+    pub by: String,
     /// Where an incoming guest's config may still be filed.
     pub migrated_from: Option<NodeName>,
 }

@@ -6,10 +6,22 @@ mod scene;
 
 use std::time::Instant;
 
+use lab::{Node, Watch};
 use scene::watched::{
     DMZ, Place, assert_mirrored, assert_no_faults, events, followed, let_go, mentions, quiet,
     watched,
 };
+
+/// Guest 101 is mirrored by its tag; 102 has none.
+fn one_by_tag(place: Place) -> (Node, Watch) {
+    let node = place.guests(&[
+        place.vm(101, "").tags("web"),
+        place.vm(102, ""),
+        place.sensor(200, ""),
+    ]);
+    let watch = watched(&node, "[web]\nsource = tag:web\noutput = 200/net1\n");
+    (node, watch)
+}
 
 #[test]
 fn an_incoming_guest_is_mirrored_before_and_after_its_config_moves() {
@@ -42,12 +54,7 @@ fn an_incoming_guest_is_mirrored_before_and_after_its_config_moves() {
 #[test]
 fn an_outgoing_guest_is_let_go_when_its_port_goes_whenever_its_config_moves() {
     for place in Place::all() {
-        let node = place.guests(&[
-            place.vm(101, "").tags("web"),
-            place.vm(102, ""),
-            place.sensor(200, ""),
-        ]);
-        let watch = watched(&node, "[web]\nsource = tag:web\noutput = 200/net1\n");
+        let (node, watch) = one_by_tag(place);
         assert_mirrored(&node, "before", "101/net0", "102/net0");
         // The config first, as Proxmox VE does it: the port is still here, and so are its frames.
         node.file_under("pve2", 101);
@@ -98,12 +105,7 @@ fn a_sensor_that_migrates_is_fed_where_it_is() {
 #[test]
 fn a_tag_of_a_guest_on_another_node_changes_nothing_here() {
     for place in Place::all() {
-        let node = place.guests(&[
-            place.vm(101, "").tags("web"),
-            place.vm(102, ""),
-            place.sensor(200, ""),
-        ]);
-        let watch = watched(&node, "[web]\nsource = tag:web\noutput = 200/net1\n");
+        let (node, watch) = one_by_tag(place);
         node.add(&place.vm(900, ""));
         node.file_under("pve2", 900);
         let before = watch.stderr();

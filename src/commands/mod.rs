@@ -44,12 +44,12 @@ impl From<bool> for Format {
 const DEADLINE: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(5);
 
-fn context(root: &Path, comment: &str) -> Context {
+fn context(root: &Path, by: &str) -> Context {
     Context {
         root: root.to_owned(),
         deadline: Instant::now() + DEADLINE,
         patience: PATIENCE,
-        comment: format!("pve-span: {comment}"),
+        by: by.to_owned(),
         migrated_from: None,
     }
 }

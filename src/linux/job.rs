@@ -13,9 +13,9 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, pipe2};
+use nix::unistd::{ForkResult, Pid, pipe2};
 
-use super::supervise::{close_others, default_sigchld, fork};
+use super::supervise::{become_child, default_sigchld, fork};
 
 /// A child at work.
 #[derive(Debug)]
@@ -51,22 +51,12 @@ impl Job {
         let (err_read, err_write) = pipe2(OFlag::O_CLOEXEC)?;
         match fork()? {
             ForkResult::Child => {
-                let become_child = || -> Result<(), Box<dyn std::error::Error>> {
-                    match stdin {
-                        Some(stdin) => dup2_stdin(&stdin)?,
-                        None => dup2_stdin(File::open("/dev/null")?)?,
-                    }
-                    dup2_stdout(&out_write)?;
-                    dup2_stderr(&err_write)?;
+                drop((out_read, err_read));
+                let begun = become_child(stdin, out_write, err_write).is_ok()
                     // The parent reads its signals from a descriptor; here they are to end the process again.
-                    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
-                    Ok(())
-                };
-                let begun = become_child().is_ok();
-                std::mem::forget((out_write, err_write, out_read, err_read));
-                let ended = begun
-                    && close_others().is_ok()
-                    && std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_ok();
+                    && sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).is_ok();
+                let ended =
+                    begun && std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_ok();
                 std::process::exit(i32::from(!ended));
             }
             ForkResult::Parent { child } => {

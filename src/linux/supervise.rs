@@ -41,7 +41,7 @@ pub fn supervise(deadline: Instant, work: impl FnOnce() -> i32) -> Result<Ended,
     let (err_read, err_write) = pipe2(OFlag::O_CLOEXEC)?;
     match fork()? {
         ForkResult::Child => {
-            let code = if become_child(out_write, err_write).is_ok() {
+            let code = if become_child(None, out_write, err_write).is_ok() {
                 std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or(101)
             } else {
                 102
@@ -75,19 +75,27 @@ pub(super) fn default_sigchld() -> Result<(), Errno> {
     unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }.map(|_| ())
 }
 
-/// Lets go of everything that the caller might wait for.
-fn become_child(out: OwnedFd, err: OwnedFd) -> Result<(), Box<dyn std::error::Error>> {
-    dup2_stdin(File::open("/dev/null")?)?;
+/// Lets go of everything that the caller might wait for. Without a `stdin` there is nothing to read.
+pub(super) fn become_child(
+    stdin: Option<File>,
+    out: OwnedFd,
+    err: OwnedFd,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let stdin = match stdin {
+        Some(stdin) => stdin,
+        None => File::open("/dev/null")?,
+    };
+    dup2_stdin(&stdin)?;
     dup2_stdout(&out)?;
     dup2_stderr(&err)?;
-    drop((out, err));
+    drop((stdin, out, err));
     close_others()?;
     Ok(())
 }
 
 /// Closes everything above stderr (close_range(2), Linux 5.9).
 #[allow(unsafe_code)]
-pub(super) fn close_others() -> Result<(), Errno> {
+fn close_others() -> Result<(), Errno> {
     // SAFETY: this process has just been forked and is about to work with files that it opens itself; nothing
     // of what it inherited is used, nor dropped, again.
     let closed =

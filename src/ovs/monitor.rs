@@ -11,10 +11,11 @@ use serde_json::{Value, json};
 
 use super::SOCKET;
 use super::framing::Framing;
+use super::observe;
 use super::rpc;
 
-/// What mirrors depend on. Statistics are not among it: they change all the time.
-const FOLLOWED: [(&str, &[&str]); 5] = [
+/// What mirrors depend on, besides their own rows.
+const FOLLOWED: [(&str, &[&str]); 4] = [
     ("Open_vSwitch", &["cur_cfg", "bridges"]),
     ("Bridge", &["name", "ports", "mirrors"]),
     (
@@ -22,21 +23,10 @@ const FOLLOWED: [(&str, &[&str]); 5] = [
         &["name", "tag", "trunks", "vlan_mode", "interfaces"],
     ),
     ("Interface", &["name", "type", "ofport", "error"]),
-    (
-        "Mirror",
-        &[
-            "name",
-            "select_all",
-            "select_src_port",
-            "select_dst_port",
-            "select_vlan",
-            "output_port",
-            "output_vlan",
-            "snaplen",
-            "external_ids",
-        ],
-    ),
 ];
+
+/// What is read of mirrors and is no news: the row's name never changes, and figures do all the time.
+const NO_NEWS: [&str; 2] = ["_uuid", "statistics"];
 
 /// How long the server may take to accept a connection: it is the kernel that accepts.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -91,12 +81,17 @@ impl Monitor {
     /// # Errors
     /// Nobody reads.
     pub fn over(mut stream: UnixStream) -> std::io::Result<Self> {
-        let tables: serde_json::Map<String, Value> = FOLLOWED
-            .iter()
+        let (mirror, columns) = observe::MIRROR;
+        let columns = columns.iter().filter(|column| !NO_NEWS.contains(column));
+        let mirrors = (mirror, columns.copied().collect());
+        let others = FOLLOWED.map(|(table, columns)| (table, columns.to_vec()));
+        let tables: serde_json::Map<String, Value> = others
+            .into_iter()
+            .chain([mirrors])
             .map(|(table, columns)| {
                 let select = json!({"initial": false});
                 (
-                    (*table).to_owned(),
+                    table.to_owned(),
                     json!([{"columns": columns, "select": select}]),
                 )
             })

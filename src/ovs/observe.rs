@@ -18,7 +18,7 @@ const BRIDGE: (&str, &[&str]) = ("Bridge", &["_uuid", "name", "ports", "mirrors"
 const HOLDER: (&str, &[&str]) = ("Bridge", &["_uuid", "mirrors"]);
 const PORT: (&str, &[&str]) = ("Port", &["_uuid", "name", "tag", "trunks", "interfaces"]);
 const INTERFACE: (&str, &[&str]) = ("Interface", &["_uuid", "type", "ofport", "error"]);
-const MIRROR: (&str, &[&str]) = (
+pub(super) const MIRROR: (&str, &[&str]) = (
     "Mirror",
     &[
         "_uuid",

@@ -1,7 +1,6 @@
 //! One service on a node: two would keep the books in the same files, and tell everything twice.
 
-use std::fs::{DirBuilder, File};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::File;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -9,6 +8,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use super::Error;
 use super::state::{STATE, State};
+use crate::files;
 use crate::look::now;
 
 /// Held for as long as the service runs: the folder of its files. Its children let go of it at once.
@@ -25,7 +25,7 @@ impl Alone {
     pub fn claim(root: &Path) -> Result<Self, Error> {
         let state = root.join(STATE);
         let folder = state.parent().unwrap_or(root);
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        let made = files::make_private_folder(folder);
         let Ok(folder) = made.and_then(|()| File::open(folder)) else {
             // Then the files cannot be written either, and that is said where it is tried.
             return Ok(Self { _folder: None });

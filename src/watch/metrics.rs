@@ -5,11 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::path::Path;
 
 use super::state::{OutputRecord, SessionRecord, State};
 use crate::core::health::Health;
-use crate::files;
 use crate::inforce;
 
 /// How the text is announced over HTTP.
@@ -30,14 +28,6 @@ pub fn stopped() -> String {
     let mut text = Text::default();
     text.up(0);
     text.0
-}
-
-/// Writes metrics to a file of node_exporter's textfile collector, which runs as another user.
-///
-/// # Errors
-/// The folder is missing, is a symbolic link or cannot be written; what the file said before still stands.
-pub fn write(path: &Path, text: &str) -> Result<(), files::Error> {
-    files::publish(path, text)
 }
 
 fn about_the_service(text: &mut Text, state: &State) {

@@ -183,29 +183,17 @@ impl Schedule {
 
     /// Sets off a count, if one is due.
     pub fn take_count(&mut self, now: Instant) -> bool {
-        let is_due = now >= self.count;
-        if is_due {
-            self.count = now + self.count_every;
-        }
-        is_due
+        take(&mut self.count, now, self.count_every)
     }
 
     /// Is it time for what is done each second?
     pub fn take_tick(&mut self, now: Instant) -> bool {
-        let is_due = now >= self.tick;
-        if is_due {
-            self.tick = now + TICK;
-        }
-        is_due
+        take(&mut self.tick, now, TICK)
     }
 
     /// Is it time for a reconcile although nothing has been announced?
     pub fn take_anyway(&mut self, now: Instant) -> bool {
-        let is_due = now >= self.anyway;
-        if is_due {
-            self.anyway = now + ANYWAY;
-        }
-        is_due
+        take(&mut self.anyway, now, ANYWAY)
     }
 
     /// When the next of it is due. What waits for a tick (`anyway`) is no reason to wake.
@@ -216,6 +204,15 @@ impl Schedule {
         let all = [reconcile, survey, count].into_iter().flatten();
         all.fold(self.tick, Instant::min)
     }
+}
+
+/// Is it time? Then the next time is a while after now, however late that is.
+fn take(due: &mut Instant, now: Instant, every: Duration) -> bool {
+    let is_due = now >= *due;
+    if is_due {
+        *due = now + every;
+    }
+    is_due
 }
 
 #[cfg(test)]

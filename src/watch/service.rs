@@ -25,6 +25,7 @@ use super::state::State;
 use super::turns::Turns;
 use super::wakers::Wakers;
 use super::{Error, Options, work};
+use crate::files;
 use crate::linux::job::Job;
 use crate::look::now;
 use crate::ovs::chain;
@@ -375,7 +376,7 @@ impl Service {
     fn end(&mut self) {
         let _ = self.notify.tell("STOPPING=1");
         if let Some(path) = &self.metrics_file {
-            if let Err(error) = metrics::write(path, &metrics::stopped()) {
+            if let Err(error) = files::publish(path, &metrics::stopped()) {
                 log::debug!("{}", chain(&error));
             }
         }

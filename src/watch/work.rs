@@ -29,7 +29,7 @@ fn context(root: &Path) -> Context {
         root: root.to_owned(),
         deadline: Instant::now() + DEADLINE,
         patience: PATIENCE,
-        comment: "pve-span: watch".into(),
+        by: "watch".into(),
         migrated_from: None,
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde::de::DeserializeOwned;
 
 use super::{Running, Service, Side};
+use crate::files;
 use crate::linux::job::Job;
 use crate::look;
 use crate::ovs::chain;
@@ -192,7 +193,7 @@ impl Service {
             wrong.push(chain(&error));
         }
         if let Some(path) = &self.metrics_file {
-            if let Err(error) = metrics::write(path, &metrics::text(&self.state)) {
+            if let Err(error) = files::publish(path, &metrics::text(&self.state)) {
                 wrong.push(chain(&error));
             }
         }
