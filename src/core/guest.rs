@@ -23,6 +23,8 @@ pub struct Guest {
     pub tags: BTreeSet<String>,
     /// A template never runs.
     pub template: bool,
+    /// Its hookscript, a volume: `local:snippets/pve-span`.
+    pub hookscript: Option<String>,
     /// Its NICs.
     pub nics: BTreeMap<NicIndex, Nic>,
 }
@@ -82,6 +84,7 @@ pub fn parse(vmid: Vmid, kind: GuestKind, text: &str) -> (Guest, Vec<Warning>) {
         name: None,
         tags: BTreeSet::new(),
         template: false,
+        hookscript: None,
         nics: BTreeMap::new(),
     };
     let mut warnings = Vec::new();
@@ -121,6 +124,7 @@ fn read_line(guest: &mut Guest, line: &str) -> Result<(), String> {
             guest.name = Some(value.to_owned())
         }
         ("tags", _) => guest.tags = tags(value),
+        ("hookscript", _) => guest.hookscript = Some(value.to_owned()),
         ("template", _) => {
             guest.template = boolean(value).ok_or_else(|| not_boolean(key, value))?
         }
