@@ -1,21 +1,27 @@
 //! The only door to /etc/pve: where things are in Proxmox VE's cluster filesystem, and what it means
 //! when they are not.
 //!
-//! Nothing here is ever written. What cannot be read is handed on as unknown, with the reason.
+//! Nothing here is ever written (but the records of chained hookscripts, by `chain`). What cannot be read is handed on
+//! as unknown, with the reason.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::core::annotations::Annotations;
+use crate::core::chained::{self, Chained};
 use crate::core::cluster::{self, Cluster, Known, Members, Placement, Placements, Pools, Unknown};
 use crate::core::guest::{self, Guest};
 use crate::core::model::{GuestKind, NodeName, Vmid};
 use crate::core::selector::Selector;
+use crate::core::storage::{self, Storages};
 use crate::files;
 use crate::ovs::chain;
 
 /// The annotations file, below /etc/pve.
 pub const SPAN_CFG: &str = "span.cfg";
+
+/// The storages, below /etc/pve.
+const STORAGE_CFG: &str = "storage.cfg";
 
 /// /etc/pve below some root directory.
 #[derive(Debug, Clone)]
@@ -93,8 +99,8 @@ impl Pve {
         whose: &Whose,
         migrated_from: Option<&NodeName>,
     ) -> Cluster {
-        if !self.is_mounted() {
-            return Cluster::unknown(&format!("{} is not mounted", self.folder.display()));
+        if let Err(Unknown(why)) = self.expect_mounted() {
+            return Cluster::unknown(&why);
         }
         let not_read = || Unknown("not read".into());
         let members = if questions.nodes {
@@ -166,10 +172,80 @@ impl Pve {
         files::read_text(&self.path(name)).map_err(|error| Unknown(chain(&error)))
     }
 
-    fn members(&self) -> Known<Members> {
+    /// The nodes of the cluster, and which of them are off.
+    ///
+    /// # Errors
+    /// `.members` cannot be read.
+    pub fn members(&self) -> Known<Members> {
         let text = self.read(".members")?;
         cluster::parse_members(&text)
             .map_err(|error| self.not_understood(".members", &error.to_string()))
+    }
+
+    /// The cluster's storages; those of every fresh node where there is no storage.cfg.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn storages(&self) -> Known<Storages> {
+        self.expect_mounted()?;
+        match files::read_text(&self.path(STORAGE_CFG)) {
+            Ok(text) => Ok(storage::parse(&text)),
+            Err(error) if error.is_missing() => Ok(Storages::default()),
+            Err(error) => Err(Unknown(chain(&error))),
+        }
+    }
+
+    /// The hookscript that is called after ours for a guest, if one is.
+    ///
+    /// # Errors
+    /// The record cannot be read or understood.
+    pub fn chained(&self, vmid: Vmid) -> Known<Option<Chained>> {
+        self.expect_mounted()?;
+        let name = format!("{}/{vmid}", chained::FOLDER);
+        match files::read_text(&self.path(&name)) {
+            Ok(text) => chained::parse(&text)
+                .map(Some)
+                .map_err(|error| self.not_understood(&name, &error.to_string())),
+            Err(error) if error.is_missing() => Ok(None),
+            Err(error) => Err(Unknown(chain(&error))),
+        }
+    }
+
+    /// The guests that have a record of a chained hookscript, whether it is in force or stale.
+    ///
+    /// # Errors
+    /// The folder is there and cannot be read.
+    pub fn guests_with_chained(&self) -> Known<BTreeSet<Vmid>> {
+        self.expect_mounted()?;
+        let folder = self.path(chained::FOLDER);
+        let failed =
+            |error: &std::io::Error| Unknown(format!("cannot read {}: {error}", folder.display()));
+        let entries = match std::fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(BTreeSet::new());
+            }
+            Err(error) => return Err(failed(&error)),
+        };
+        let mut guests = BTreeSet::new();
+        for entry in entries {
+            let entry = entry.map_err(|error| failed(&error))?;
+            guests.extend(
+                entry
+                    .file_name()
+                    .to_str()
+                    .and_then(|name| name.parse::<Vmid>().ok()),
+            );
+        }
+        Ok(guests)
+    }
+
+    fn expect_mounted(&self) -> Known<()> {
+        if self.is_mounted() {
+            Ok(())
+        } else {
+            Err(Unknown(format!("{} is not mounted", self.folder.display())))
+        }
     }
 
     fn placements(&self) -> Known<Placements> {

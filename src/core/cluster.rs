@@ -137,13 +137,22 @@ pub struct Members {
     pub this: NodeName,
     /// All nodes; none on a node without a cluster.
     pub nodes: Vec<NodeName>,
+    /// Those of them that are known to be off.
+    pub offline: BTreeSet<NodeName>,
 }
 
 #[derive(Deserialize)]
 struct MembersFile {
     nodename: String,
     #[serde(default)]
-    nodelist: BTreeMap<String, serde::de::IgnoredAny>,
+    nodelist: BTreeMap<String, MembersEntry>,
+}
+
+#[derive(Deserialize)]
+struct MembersEntry {
+    /// 0 or 1; whatever else it may be says nothing.
+    #[serde(default)]
+    online: serde_json::Value,
 }
 
 /// Reads `.members`.
@@ -152,15 +161,19 @@ struct MembersFile {
 /// The text is not the JSON that pmxcfs writes.
 pub fn parse_members(text: &str) -> Result<Members, Invalid> {
     let file: MembersFile = serde_json::from_str(text).map_err(|error| not_json(&error))?;
-    let nodes = file
-        .nodelist
-        .keys()
-        .map(|name| name.parse())
-        .collect::<Result<_, Invalid>>()?;
-    Ok(Members {
+    let mut members = Members {
         this: file.nodename.parse()?,
-        nodes,
-    })
+        nodes: Vec::new(),
+        offline: BTreeSet::new(),
+    };
+    for (name, entry) in &file.nodelist {
+        let name: NodeName = name.parse()?;
+        if entry.online.as_u64() == Some(0) {
+            members.offline.insert(name.clone());
+        }
+        members.nodes.push(name);
+    }
+    Ok(members)
 }
 
 /// The deepest pool that is one: far deeper than anybody nests them.
@@ -271,6 +284,11 @@ mod tests {
             parse_members(include_str!("../../tests/samples/three-nodes-members")).unwrap();
         assert_eq!(members.this.as_str(), "pve1");
         assert_eq!(members.nodes.len(), 3);
+        assert_eq!(members.offline.len(), 0);
+        let one_off =
+            r#"{"nodename": "a", "nodelist": {"a": {"online": 1}, "b": {"online": 0}, "c": {}}}"#;
+        let offline = parse_members(one_off).unwrap().offline;
+        assert!(offline.iter().map(NodeName::as_str).eq(["b"]));
         let alone = parse_members(include_str!("../../tests/samples/members")).unwrap();
         assert_eq!((alone.this.as_str(), alone.nodes.len()), ("pve1", 0));
     }

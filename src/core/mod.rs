@@ -5,6 +5,7 @@
 //! makes a dry run free and the laws of `docs/architecture.md` testable; `tests/purity.rs` enforces it.
 
 pub mod annotations;
+pub mod chained;
 pub mod cluster;
 pub mod copies;
 pub mod diagnostic;
@@ -21,3 +22,4 @@ pub mod ports;
 pub mod resolve;
 pub mod selector;
 pub mod state;
+pub mod storage;
