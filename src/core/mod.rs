@@ -5,6 +5,7 @@
 //! makes a dry run free and the laws of `docs/architecture.md` testable; `tests/purity.rs` enforces it.
 
 pub mod annotations;
+pub mod attach;
 pub mod chained;
 pub mod cluster;
 pub mod copies;

@@ -12,6 +12,7 @@ mod matching;
 mod notes;
 mod outputs;
 pub mod references;
+pub mod sources;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,0 +1,227 @@
+//! Which guests the sessions take as sources, in the whole cluster and by their configs: whose hookscripts matter.
+//!
+//! What a node mirrors is decided by the ports that are there (`resolve`); this is about guests wherever they are, whether
+//! they run or not.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::matching::{Matcher, Subject, Truth};
+use super::{phase, sensors};
+use crate::core::annotations::{Annotations, Session};
+use crate::core::cluster::{Cluster, Known, Placement, Unknown};
+use crate::core::guest::Guest;
+use crate::core::model::{NicId, NicIndex, Vmid};
+use crate::core::selector::{Output, Selector};
+use crate::core::state::{Assumptions, SessionPhase};
+
+/// Guests as sessions see them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Sources {
+    /// Those with a NIC that a session takes.
+    pub taken: BTreeSet<Vmid>,
+    /// Those of whom nobody can tell, and why.
+    pub unknown: BTreeMap<Vmid, String>,
+    /// Those behind an output.
+    pub sensors: BTreeSet<Vmid>,
+}
+
+/// Goes through the sessions that are in force now.
+///
+/// # Errors
+/// Nobody can tell which guests there are.
+pub fn sources(annotations: &Annotations, cluster: &Cluster, now: i64) -> Known<Sources> {
+    let placements = cluster.placements.as_ref().map_err(Clone::clone)?;
+    let assume = Assumptions {
+        gone: BTreeSet::new(),
+        now,
+    };
+    let running: Vec<&Session> = annotations
+        .sessions
+        .values()
+        .filter(|session| phase(session, &assume) == SessionPhase::Running)
+        .collect();
+    let outputs: BTreeSet<NicId> = running
+        .iter()
+        .flat_map(|session| &session.outputs)
+        .filter_map(|output| match output.value {
+            Output::Nic(nic) => Some(nic),
+            _ => None,
+        })
+        .collect();
+    let every_sensor = sensors(annotations.sessions.values());
+    let mut found = Sources {
+        sensors: sensors(running.iter().copied()),
+        ..Sources::default()
+    };
+    let mut there = cluster.clone();
+    for (vmid, Placement { node, .. }) in placements {
+        // `node:` asks where the guest is, which is where its port would be.
+        there.this = Ok(node.clone());
+        let matcher = Matcher {
+            cluster: &there,
+            sensors: &every_sensor,
+        };
+        let truth = |session: &&Session| {
+            let is_own = sensors(std::iter::once(*session)).contains(vmid);
+            if is_own {
+                Truth::No
+            } else {
+                takes(&matcher, session, *vmid, &outputs)
+            }
+        };
+        match running.iter().map(truth).max() {
+            Some(Truth::Yes) => {
+                found.taken.insert(*vmid);
+            }
+            Some(Truth::Unknown) => {
+                let why = match (cluster.guests.get(vmid), &cluster.pools) {
+                    (Some(Err(Unknown(why))), _) | (_, Err(Unknown(why))) => why.clone(),
+                    _ => "its config was not read".into(),
+                };
+                found.unknown.insert(*vmid, why);
+            }
+            Some(Truth::No) | None => {}
+        }
+    }
+    Ok(found)
+}
+
+/// Does the session take a NIC of the guest? A template never runs.
+fn takes(matcher: &Matcher<'_>, session: &Session, vmid: Vmid, outputs: &BTreeSet<NicId>) -> Truth {
+    match matcher.cluster.guest(vmid) {
+        Some(guest) if guest.template => Truth::No,
+        Some(guest) => nics(guest)
+            .filter(|(nic, _)| !outputs.contains(nic))
+            .map(|(nic, bridge)| matcher.takes(session, subject(nic, bridge)))
+            .max()
+            .unwrap_or(Truth::No),
+        // Whatever NICs it has.
+        None => {
+            let indices = (0..=NicIndex::MAX).filter_map(NicIndex::new);
+            let possible = indices
+                .map(|index| matcher.takes(session, subject(NicId { vmid, index }, "")))
+                .max();
+            let by_bridge = session
+                .sources
+                .iter()
+                .any(|source| matches!(source.value, Selector::Bridge(_)));
+            if by_bridge || possible.is_some_and(|truth| truth != Truth::No) {
+                Truth::Unknown
+            } else {
+                Truth::No
+            }
+        }
+    }
+}
+
+/// The NICs that have a port when the guest runs, and the bridge of each.
+fn nics(guest: &Guest) -> impl Iterator<Item = (NicId, &str)> {
+    guest.nics.iter().filter_map(|(index, nic)| {
+        let id = NicId {
+            vmid: guest.vmid,
+            index: *index,
+        };
+        Some((id, nic.bridge.as_deref()?))
+    })
+}
+
+fn subject(nic: NicId, bridge: &str) -> Subject<'_> {
+    Subject {
+        nic: Some(nic),
+        port: None,
+        bridge,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::annotations;
+    use crate::core::cluster::{parse_pools, parse_vmlist};
+    use crate::core::guest;
+    use crate::core::model::GuestKind;
+
+    fn vmid(number: u32) -> Vmid {
+        Vmid::new(number).unwrap()
+    }
+
+    fn cluster(guests: &[(u32, &str, &str)]) -> Cluster {
+        let mut cluster = Cluster::unknown("not read");
+        let ids: Vec<String> = guests
+            .iter()
+            .map(|(vmid, node, _)| format!(r#""{vmid}": {{"node": "{node}", "type": "qemu"}}"#))
+            .collect();
+        cluster.placements =
+            Ok(parse_vmlist(&format!(r#"{{"ids": {{{}}}}}"#, ids.join(","))).unwrap());
+        for (number, _, text) in guests {
+            let known = if *text == "?" {
+                Err(Unknown("it is empty".into()))
+            } else {
+                Ok(guest::parse(vmid(*number), GuestKind::Qemu, text).0)
+            };
+            cluster.guests.insert(vmid(*number), known);
+        }
+        cluster.pools = Ok(parse_pools("pool:prod::105:::\n").unwrap());
+        cluster
+    }
+
+    /// Who is taken, who is unknown, who is a sensor.
+    fn found(span_cfg: &str) -> (Vec<u32>, Vec<u32>, Vec<u32>) {
+        let cluster = cluster(&[
+            (101, "pve1", "net0: virtio,bridge=vmbr0\ntags: web"),
+            (102, "pve2", "net0: virtio,bridge=vmbr1"),
+            (103, "pve2", "net0: virtio,bridge=vmbr1\ntemplate: 1"),
+            (104, "pve3", "net0: virtio\ntags: web"),
+            (105, "pve3", "?"),
+            (
+                200,
+                "pve1",
+                "net0: virtio,bridge=vmbr0\nnet1: virtio,bridge=vmbr1",
+            ),
+        ]);
+        let annotations = annotations::parse("span.cfg", span_cfg);
+        assert!(annotations.is_valid(), "{:?}", annotations.diagnostics);
+        let found = sources(&annotations, &cluster, 0).unwrap();
+        let numbers = |guests: Vec<&Vmid>| guests.into_iter().map(|vmid| vmid.get()).collect();
+        (
+            numbers(found.taken.iter().collect()),
+            numbers(found.unknown.keys().collect()),
+            numbers(found.sensors.iter().collect()),
+        )
+    }
+
+    #[test]
+    fn sources_are_found_wherever_they_are() {
+        let session = |source: &str| found(&format!("[a]\nsource = {source}\noutput = 200/net1\n"));
+        assert_eq!(session("all"), (vec![101, 102], vec![105], vec![200]));
+        assert_eq!(session("101, 102/net1"), (vec![101], vec![], vec![200]));
+        assert_eq!(
+            session("tag:web"),
+            (vec![101], vec![105], vec![200]),
+            "104 has no bridge"
+        );
+        assert_eq!(session("node:pve2"), (vec![102], vec![], vec![200]));
+        assert_eq!(
+            session("bridge:vmbr1"),
+            (vec![102], vec![105], vec![200]),
+            "its own sensor is not one"
+        );
+        assert_eq!(session("pool:prod"), (vec![], vec![105], vec![200]));
+        assert_eq!(
+            session("all\nexclude = 102, 105"),
+            (vec![101], vec![], vec![200])
+        );
+    }
+
+    #[test]
+    fn sessions_that_are_over_take_nobody() {
+        let off = "[a]\nsource = all\noutput = 200/net1\nenabled = no\n";
+        assert_eq!(found(off), (vec![], vec![], vec![]));
+    }
+
+    #[test]
+    fn a_sensor_of_one_session_may_be_another_s_source() {
+        let text = "[a]\nsource = 101\noutput = 200/net1\n[b]\nsource = 200\noutput = port:eno2\n";
+        assert_eq!(found(text), (vec![101, 200], vec![], vec![200]));
+    }
+}
