@@ -1,6 +1,7 @@
 //! The command line, as clap reads it. What the words mean is decided elsewhere.
 
 mod args;
+mod attach;
 mod call;
 
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Parser, Subcommand};
 
 pub use args::{CheckArgs, ClearArgs, HookArgs, PrintArgs, StatusArgs, WatchArgs};
+pub use attach::{AttachArgs, CommonArgs, DetachArgs};
 pub use call::{is_command, plain_hook, with_hook};
 
 /// Port mirroring (SPAN, RSPAN) for Proxmox VE that follows its guests.
@@ -47,6 +49,10 @@ pub enum Command {
     Status(StatusArgs),
     /// Show every guest NIC of this node: its device, port and bridge, and what it is part of.
     Ports(PrintArgs),
+    /// Make pve-span the hookscript of guests: 0 done, 1 refused or failed for one of them.
+    Attach(AttachArgs),
+    /// Take pve-span's hookscript off guests, and set back what it was chained with: 0 done, 1 not for all.
+    Detach(DetachArgs),
     /// Keep this node's mirrors right between hooks: the service, pve-span.service.
     Watch(WatchArgs),
 }

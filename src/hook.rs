@@ -5,6 +5,9 @@
 //! pre-start keeps the guest from starting. So the work is done by a child process, and this one
 //! leaves with 0 when it is time.
 
+mod after;
+
+use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -17,6 +20,9 @@ use crate::look::Context;
 use crate::ovs::{Applied, chain};
 use crate::report::{self, Out};
 
+pub use after::Caller;
+use after::Next;
+
 /// When the hook is over, in seconds, unless `--deadline` says otherwise.
 pub const DEADLINE: f64 = 5.0;
 
@@ -26,8 +32,18 @@ const LONGEST: f64 = 3600.0;
 /// How long ovs-vswitchd may take to act on a change before the hook says so and goes on.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Reacts to a phase. Whatever happens, it comes back.
-pub fn run(root: &Path, vmid: &str, phase: &str, deadline: f64) {
+/// Reacts to a phase, and sees to it that the hookscript that the guest had before is called. Whatever happens, it comes
+/// back, unless it has become that hookscript.
+pub fn run(root: &Path, vmid: &str, phase: &str, deadline: f64, caller: &Caller) {
+    let Ok(number) = vmid.parse::<Vmid>() else {
+        log::warn!("`{}` is not a guest number, nothing done", printable(vmid));
+        return;
+    };
+    let next = react(root, number, phase, deadline, caller);
+    caller.go_on(number, next);
+}
+
+fn react(root: &Path, vmid: Vmid, phase: &str, deadline: f64, caller: &Caller) -> Next {
     let (arrival, began) = (Moment::now(), Instant::now());
     let seconds = if deadline.is_finite() {
         deadline.clamp(0.05, LONGEST)
@@ -37,21 +53,22 @@ pub fn run(root: &Path, vmid: &str, phase: &str, deadline: f64) {
     let deadline = began + Duration::from_secs_f64(seconds);
     // The child gives up a little earlier, with a message of its own.
     let child_deadline = began + Duration::from_secs_f64(seconds * 0.9);
-    let Ok(vmid) = vmid.parse::<Vmid>() else {
-        log::warn!("`{}` is not a guest number, nothing done", printable(vmid));
-        return;
-    };
     let trigger = match phase {
-        "pre-start" => return log::debug!("guest {vmid}: pre-start, nothing to do"),
-        "post-start" | "post-stop" => Trigger::Settled(vmid),
-        "pre-stop" => Trigger::Stopping(vmid),
+        "pre-start" => {
+            log::debug!("guest {vmid}: pre-start, nothing to do");
+            None
+        }
+        "post-start" | "post-stop" => Some(Trigger::Settled(vmid)),
+        "pre-stop" => Some(Trigger::Stopping(vmid)),
         _ => {
-            return log::warn!(
-                "guest {vmid}: unknown phase `{}`, nothing done",
-                printable(phase)
-            );
+            let phase = printable(phase);
+            log::warn!("guest {vmid}: unknown phase `{phase}`, nothing done");
+            None
         }
     };
+    if trigger.is_none() && *caller == Caller::Other {
+        return Next::Nobody;
+    }
     let context = Context {
         root: root.to_owned(),
         deadline: child_deadline,
@@ -59,16 +76,30 @@ pub fn run(root: &Path, vmid: &str, phase: &str, deadline: f64) {
         by: format!("hook {vmid} {phase}"),
         migrated_from: migrated_from(),
     };
-    match supervise(deadline, || work(&context, &trigger, vmid, arrival)) {
-        Ok(Ended::Exited(0)) => {}
-        Ok(Ended::Exited(code)) => log::error!("guest {vmid}: {phase} failed (exit code {code})"),
-        Ok(Ended::Killed(signal)) => log::error!("guest {vmid}: {phase} was ended by {signal}"),
-        Ok(Ended::TooLate) => log::error!(
+    let supervised = supervise(deadline, |answer: File| {
+        if *caller != Caller::Other {
+            // First: whatever hangs later, this is told.
+            after::answer(root, vmid, answer);
+        }
+        trigger.map_or(0, |trigger| work(&context, &trigger, vmid, arrival))
+    });
+    let (ended, answer) = match supervised {
+        Ok(supervised) => supervised,
+        Err(error) => {
+            log::error!("guest {vmid}: {phase}: cannot start a process: {error}");
+            return Next::Unknown;
+        }
+    };
+    match ended {
+        Ended::Exited(0) => {}
+        Ended::Exited(code) => log::error!("guest {vmid}: {phase} failed (exit code {code})"),
+        Ended::Killed(signal) => log::error!("guest {vmid}: {phase} was ended by {signal}"),
+        Ended::TooLate => log::error!(
             "guest {vmid}: {phase} was not done within {seconds} s, and the guest does not wait for it any longer; \
              `pve-span apply` makes up for it"
         ),
-        Err(error) => log::error!("guest {vmid}: {phase}: cannot start a process: {error}"),
     }
+    Next::of(vmid, &answer, caller)
 }
 
 fn migrated_from() -> Option<NodeName> {

@@ -8,6 +8,7 @@
 //! ```
 
 pub mod apply;
+pub mod chain;
 pub mod cli;
 pub mod commands;
 pub mod core;
@@ -21,6 +22,7 @@ pub mod log;
 pub mod look;
 pub mod outputs;
 pub mod ovs;
+pub mod proxmox;
 pub mod pve;
 pub mod report;
 pub mod saved;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use pve_span::cli::{Cli, Command, WatchArgs};
+use pve_span::hook::Caller;
 use pve_span::log::Journal;
 use pve_span::report::Out;
 use pve_span::{cli, commands, hook, log, ovs, watch};
@@ -16,22 +17,23 @@ fn main() -> ExitCode {
     if let Some((root, vmid, phase)) = cli::plain_hook(&args) {
         let _ = std::panic::catch_unwind(|| {
             log::start(&root, 0, Journal::Too);
-            hook::run(&root, vmid, phase, hook::DEADLINE);
+            hook::run(&root, vmid, phase, hook::DEADLINE, &Caller::of(&args));
         });
         return ExitCode::SUCCESS;
     }
+    let caller = Caller::of(&args);
     let args = cli::with_hook(args);
     if cli::is_command(&args, "hook") {
         // A guest must not be kept from starting by what it is called with, nor by a fault of ours.
-        let _ = std::panic::catch_unwind(|| parse_and_run(&args));
+        let _ = std::panic::catch_unwind(|| parse_and_run(&args, &caller));
         return ExitCode::SUCCESS;
     }
-    parse_and_run(&args)
+    parse_and_run(&args, &caller)
 }
 
-fn parse_and_run(args: &[OsString]) -> ExitCode {
+fn parse_and_run(args: &[OsString], caller: &Caller) -> ExitCode {
     match Cli::try_parse_from(args) {
-        Ok(cli) => run(&cli),
+        Ok(cli) => run(&cli, caller),
         Err(error) => {
             if error.use_stderr() {
                 log::say(&error.to_string());
@@ -45,7 +47,7 @@ fn parse_and_run(args: &[OsString]) -> ExitCode {
     }
 }
 
-fn run(cli: &Cli) -> ExitCode {
+fn run(cli: &Cli, caller: &Caller) -> ExitCode {
     let journal = match cli.command {
         Command::Hook(_) => Journal::Too,
         Command::Watch(_) => Journal::Stderr,
@@ -55,7 +57,7 @@ fn run(cli: &Cli) -> ExitCode {
     let root = &cli.root;
     let (result, json, failed) = match &cli.command {
         Command::Hook(args) => {
-            hook::run(root, &args.vmid, &args.phase, args.deadline);
+            hook::run(root, &args.vmid, &args.phase, args.deadline, caller);
             return ExitCode::SUCCESS;
         }
         Command::Watch(args) => return watch(root, args),
@@ -66,6 +68,8 @@ fn run(cli: &Cli) -> ExitCode {
                 args.json.into(),
             ));
         }
+        Command::Attach(args) => return ExitCode::from(commands::attach(root, args)),
+        Command::Detach(args) => return ExitCode::from(commands::detach(root, args)),
         Command::Plan(args) => (commands::plan(root, args.json.into()), args.json, 1),
         Command::Apply(args) => (commands::apply(root, args.json.into()), args.json, 1),
         Command::Clear(args) => (

@@ -200,13 +200,12 @@ impl Pve {
     /// # Errors
     /// The record cannot be read or understood.
     pub fn chained(&self, vmid: Vmid) -> Known<Option<Chained>> {
-        self.expect_mounted()?;
         let name = format!("{}/{vmid}", chained::FOLDER);
         match files::read_text(&self.path(&name)) {
             Ok(text) => chained::parse(&text)
                 .map(Some)
                 .map_err(|error| self.not_understood(&name, &error.to_string())),
-            Err(error) if error.is_missing() => Ok(None),
+            Err(error) if error.is_missing() => self.expect_mounted().map(|()| None),
             Err(error) => Err(Unknown(chain(&error))),
         }
     }

@@ -7,9 +7,13 @@ use clap::CommandFactory;
 
 use super::Cli;
 
-/// A hookscript's call exactly as Proxmox VE makes it (and with `--root` behind it, as tests do): it is read
-/// without clap, whose start takes a tenth of the hook's time.
+/// A hookscript's call exactly as Proxmox VE makes it, or hookscripts/pve-span for it with `hook` before it (and with
+/// `--root` behind it, as tests do): it is read without clap, whose start takes a tenth of the hook's time.
 pub fn plain_hook(args: &[OsString]) -> Option<(PathBuf, &str, &str)> {
+    let args = match args {
+        [_, hook, ..] if hook == "hook" => args.get(1..)?,
+        _ => args,
+    };
     let (root, vmid, phase) = match args {
         [_, vmid, phase] => (PathBuf::from("/"), vmid, phase),
         [_, vmid, phase, option, root] | [_, option, root, vmid, phase] if option == "--root" => {
@@ -138,7 +142,13 @@ mod tests {
             read("f 101 pre-stop --root /x").as_deref(),
             Some("/x 101 pre-stop")
         );
+        assert_eq!(
+            read("f hook 101 pre-stop --root /x").as_deref(),
+            Some("/x 101 pre-stop")
+        );
         for other in [
+            "f hook hook 101 pre-stop",
+            "f hook 101",
             "f 101",
             "f 101 status",
             "f web1 post-start",

@@ -1,6 +1,7 @@
 //! The commands that administrators type: each looks at the node, or changes it, and tells.
 
 mod apply;
+mod attach;
 mod check;
 mod clear;
 mod events;
@@ -13,6 +14,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 pub use apply::run as apply;
+pub use attach::{attach, detach};
 pub use check::run as check;
 pub use clear::run as clear;
 pub use events::run as events;

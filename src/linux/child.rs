@@ -3,8 +3,9 @@
 //! It gets its own process group, so that whatever it starts ends with it, and none of the caller's pipes.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -35,11 +36,14 @@ pub enum Outcome {
 }
 
 /// What is kept of a program's output, in bytes; the rest is read and forgotten.
-const KEPT: u64 = 16 * 1024;
+const KEPT: usize = 16 * 1024;
 
 /// How long a program that has been sent SIGKILL is waited for. One that is within a system call that cannot be
 /// interrupted ends later, and is then init's.
 const LAST_WAIT: Duration = Duration::from_millis(200);
+
+/// The most that is kept of an answer, in bytes.
+const MOST_ANSWERED: usize = 4 << 20;
 
 /// Runs a program with a text on its standard input. Of its output, only standard error is kept.
 ///
@@ -51,12 +55,35 @@ pub fn run(
     input: &[u8],
     deadline: Instant,
 ) -> io::Result<Outcome> {
+    let (outcome, _) = start(program, arguments, input, Stdio::null(), deadline)?;
+    Ok(outcome)
+}
+
+/// Runs a program that has nothing to read, and keeps what it says on its standard output too.
+///
+/// # Errors
+/// It cannot be started or waited for.
+pub fn ask(
+    program: &Path,
+    arguments: &[impl AsRef<OsStr>],
+    deadline: Instant,
+) -> io::Result<(Outcome, Vec<u8>)> {
+    start(program, arguments, b"", Stdio::piped(), deadline)
+}
+
+fn start(
+    program: &Path,
+    arguments: &[impl AsRef<OsStr>],
+    input: &[u8],
+    stdout: Stdio,
+    deadline: Instant,
+) -> io::Result<(Outcome, Vec<u8>)> {
     let mut child = Command::new(program)
         .args(arguments)
         // Messages are looked at.
         .env("LC_ALL", "C")
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
+        .stdout(stdout)
         .stderr(Stdio::piped())
         .process_group(0)
         .spawn()?;
@@ -65,33 +92,38 @@ pub fn run(
     if !matches!(status, Ok((_, Some(_)))) {
         end(&mut child);
     }
-    let (said, status) = status?;
-    Ok(match status {
+    let ((said, answer), status) = status?;
+    let outcome = match status {
         None => Outcome::TooLate,
         Some(status) => match (status.code(), status.signal()) {
             (Some(code), _) => Outcome::Exited { code, said },
             (None, signal) => Outcome::Signalled(signal.unwrap_or_default()),
         },
-    })
+    };
+    Ok((outcome, answer))
 }
 
-/// Writes the input and reads the output, whichever the program is ready for, until it has no more to say.
-fn talk(child: &mut Child, input: &[u8], deadline: Instant) -> io::Result<Vec<u8>> {
-    let mut stdin = child.stdin.take();
-    let Some(mut stderr) = child.stderr.take() else {
-        return Err(io::ErrorKind::BrokenPipe.into());
-    };
-    if let Some(stdin) = &stdin {
-        never_wait(stdin.as_fd())?;
+/// Writes the input and reads what is said, whichever the program is ready for, until it has no more to say: on standard
+/// error, and on standard output.
+fn talk(child: &mut Child, input: &[u8], deadline: Instant) -> io::Result<(Vec<u8>, Vec<u8>)> {
+    let mut stdin = child.stdin.take().map(OwnedFd::from).map(File::from);
+    let stderr = child.stderr.take().map(OwnedFd::from).map(File::from);
+    let stdout = child.stdout.take().map(OwnedFd::from).map(File::from);
+    for pipe in stdin.iter().chain(&stderr).chain(&stdout) {
+        never_wait(pipe.as_fd())?;
     }
-    never_wait(stderr.as_fd())?;
-    let (mut rest, mut said) = (input, Vec::new());
-    while Instant::now() < deadline {
+    let mut said = Said::new(stderr, KEPT);
+    let mut answer = Said::new(stdout, MOST_ANSWERED);
+    let mut rest = input;
+    while Instant::now() < deadline && (said.pipe.is_some() || answer.pipe.is_some()) {
         if rest.is_empty() {
             // Closed: the input's end.
             stdin = None;
         }
-        let mut waiting = vec![PollFd::new(stderr.as_fd(), PollFlags::POLLIN)];
+        let reading = said.pipe.iter().chain(&answer.pipe);
+        let mut waiting: Vec<PollFd<'_>> = reading
+            .map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN))
+            .collect();
         waiting.extend(
             stdin
                 .as_ref()
@@ -109,19 +141,45 @@ fn talk(child: &mut Child, input: &[u8], deadline: Instant) -> io::Result<Vec<u8
                 Err(_) => rest = &[],
             }
         }
+        said.read()?;
+        answer.read()?;
+    }
+    Ok((said.text, answer.text))
+}
+
+/// What comes out of a pipe.
+struct Said {
+    /// Until its end.
+    pipe: Option<File>,
+    text: Vec<u8>,
+    /// The most that is kept; the rest is read and forgotten.
+    most: usize,
+}
+
+impl Said {
+    fn new(pipe: Option<File>, most: usize) -> Self {
+        let text = Vec::new();
+        Self { pipe, text, most }
+    }
+
+    /// Reads a piece, if there is one.
+    fn read(&mut self) -> io::Result<()> {
+        let Some(pipe) = &mut self.pipe else {
+            return Ok(());
+        };
         let mut piece = [0; 4096];
-        match stderr.read(&mut piece) {
-            Ok(0) => break,
+        match pipe.read(&mut piece) {
+            Ok(0) => self.pipe = None,
             Ok(count) => {
-                let room = KEPT.saturating_sub(said.len() as u64);
-                let piece = piece.get(..count).unwrap_or_default();
-                piece.take(room).read_to_end(&mut said)?;
+                let room = self.most.saturating_sub(self.text.len());
+                let piece = piece.get(..count.min(room)).unwrap_or_default();
+                self.text.extend_from_slice(piece);
             }
             Err(error) if is_passing(&error) => {}
             Err(error) => return Err(error),
         }
+        Ok(())
     }
-    Ok(said)
 }
 
 fn is_passing(error: &io::Error) -> bool {
@@ -209,7 +267,19 @@ mod tests {
         let Outcome::Exited { code: 0, said } = outcome else {
             panic!("{outcome:?}");
         };
-        assert_eq!(said.len() as u64, KEPT);
+        assert_eq!(said.len(), KEPT);
+    }
+
+    #[test]
+    fn an_answer_is_read_beside_what_else_is_said() {
+        let script = "yes | head -c 1000000; echo no >&2; yes | head -c 1000000; exit 3";
+        let deadline = Instant::now() + LONG;
+        let (outcome, answer) = ask(Path::new("/bin/sh"), &["-c", script], deadline).unwrap();
+        assert_eq!(outcome, exited(3, "no\n"));
+        assert_eq!(answer.len(), 2_000_000);
+        let endless = "head -c 5000000 /dev/zero";
+        let (outcome, answer) = ask(Path::new("/bin/sh"), &["-c", endless], deadline).unwrap();
+        assert_eq!((outcome, answer.len()), (exited(0, ""), MOST_ANSWERED));
     }
 
     #[test]

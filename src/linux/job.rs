@@ -52,7 +52,7 @@ impl Job {
         match fork()? {
             ForkResult::Child => {
                 drop((out_read, err_read));
-                let begun = become_child(stdin, out_write, err_write).is_ok()
+                let begun = become_child(stdin, out_write, err_write, None).is_ok()
                     // The parent reads its signals from a descriptor; here they are to end the process again.
                     && sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).is_ok();
                 let ended =

@@ -10,6 +10,7 @@ mod names;
 mod netlink;
 pub mod nft;
 pub mod port;
+pub mod program;
 mod socket;
 mod supervise;
 mod write;

@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use super::write::{remaining, write_in_time};
@@ -29,19 +29,28 @@ pub enum Ended {
     TooLate,
 }
 
-/// Runs `work` in a child and relays its output, until the deadline at most.
+/// The most that is kept of an answer, in bytes.
+const MOST_ANSWERED: usize = 16 * 1024;
+
+/// Runs `work` in a child and relays its output, until the deadline at most. What the child has written to the file that
+/// it is given, however it ended, is the answer.
 ///
 /// Must be called while the process has one thread only.
 ///
 /// # Errors
 /// There can be no child; nothing was done.
-pub fn supervise(deadline: Instant, work: impl FnOnce() -> i32) -> Result<Ended, Errno> {
+pub fn supervise(
+    deadline: Instant,
+    work: impl FnOnce(File) -> i32,
+) -> Result<(Ended, Vec<u8>), Errno> {
     default_sigchld()?;
     let (out_read, out_write) = pipe2(OFlag::O_CLOEXEC)?;
     let (err_read, err_write) = pipe2(OFlag::O_CLOEXEC)?;
+    let (answer_read, answer_write) = pipe2(OFlag::O_CLOEXEC)?;
     match fork()? {
         ForkResult::Child => {
-            let code = if become_child(None, out_write, err_write).is_ok() {
+            let code = if become_child(None, out_write, err_write, Some(&answer_write)).is_ok() {
+                let work = || work(answer_write.into());
                 std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or(101)
             } else {
                 102
@@ -49,15 +58,18 @@ pub fn supervise(deadline: Instant, work: impl FnOnce() -> i32) -> Result<Ended,
             std::process::exit(code);
         }
         ForkResult::Parent { child } => {
-            drop((out_write, err_write));
+            drop((out_write, err_write, answer_write));
+            let mut answer = Vec::new();
             relay(
                 deadline,
                 [
                     (out_read, Destination::Stdout),
                     (err_read, Destination::Stderr),
+                    (answer_read, Destination::Answer),
                 ],
+                &mut answer,
             );
-            Ok(reap(child, deadline))
+            Ok((reap(child, deadline), answer))
         }
     }
 }
@@ -75,11 +87,12 @@ pub(super) fn default_sigchld() -> Result<(), Errno> {
     unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }.map(|_| ())
 }
 
-/// Lets go of everything that the caller might wait for. Without a `stdin` there is nothing to read.
+/// Lets go of everything that the caller might wait for, but for the one that is kept. Without a `stdin` there is nothing to read.
 pub(super) fn become_child(
     stdin: Option<File>,
     out: OwnedFd,
     err: OwnedFd,
+    kept: Option<&OwnedFd>,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let stdin = match stdin {
         Some(stdin) => stdin,
@@ -89,17 +102,28 @@ pub(super) fn become_child(
     dup2_stdout(&out)?;
     dup2_stderr(&err)?;
     drop((stdin, out, err));
-    close_others()?;
+    close_others(kept)?;
     Ok(())
 }
 
-/// Closes everything above stderr (close_range(2), Linux 5.9).
+/// Closes everything above stderr (close_range(2), Linux 5.9) that is not kept.
+fn close_others(kept: Option<&OwnedFd>) -> Result<(), Errno> {
+    use nix::libc::c_uint;
+    let kept = kept.and_then(|kept| c_uint::try_from(kept.as_raw_fd()).ok());
+    let Some(kept) = kept.filter(|kept| *kept > 2) else {
+        return close_range(3, c_uint::MAX);
+    };
+    if kept > 3 {
+        close_range(3, kept - 1)?;
+    }
+    close_range(kept + 1, c_uint::MAX)
+}
+
 #[allow(unsafe_code)]
-fn close_others() -> Result<(), Errno> {
+fn close_range(first: nix::libc::c_uint, last: nix::libc::c_uint) -> Result<(), Errno> {
     // SAFETY: this process has just been forked and is about to work with files that it opens itself; nothing
-    // of what it inherited is used, nor dropped, again.
-    let closed =
-        unsafe { nix::libc::syscall(nix::libc::SYS_close_range, 3, nix::libc::c_uint::MAX, 0) };
+    // of what it inherited is used, nor dropped, again, but for what is kept.
+    let closed = unsafe { nix::libc::syscall(nix::libc::SYS_close_range, first, last, 0) };
     Errno::result(closed).map(drop)
 }
 
@@ -107,9 +131,10 @@ fn close_others() -> Result<(), Errno> {
 enum Destination {
     Stdout,
     Stderr,
+    Answer,
 }
 
-fn relay(deadline: Instant, from: [(OwnedFd, Destination); 2]) {
+fn relay(deadline: Instant, from: [(OwnedFd, Destination); 3], answer: &mut Vec<u8>) {
     let mut open: Vec<(File, Destination)> = from.map(|(fd, to)| (File::from(fd), to)).into();
     while !open.is_empty() {
         let mut waiting: Vec<PollFd<'_>> = open
@@ -127,7 +152,7 @@ fn relay(deadline: Instant, from: [(OwnedFd, Destination); 2]) {
             .collect();
         let mut ready = ready.into_iter();
         open.retain_mut(|(pipe, to)| {
-            !ready.next().unwrap_or(false) || pass_on(pipe, *to, deadline)
+            !ready.next().unwrap_or(false) || pass_on(pipe, *to, deadline, answer)
         });
         if Instant::now() >= deadline {
             return;
@@ -136,13 +161,17 @@ fn relay(deadline: Instant, from: [(OwnedFd, Destination); 2]) {
 }
 
 /// Passes a piece on; tells whether there may be more.
-fn pass_on(pipe: &mut File, to: Destination, deadline: Instant) -> bool {
+fn pass_on(pipe: &mut File, to: Destination, deadline: Instant, answer: &mut Vec<u8>) -> bool {
     let mut piece = [0; 4096];
     match pipe.read(&mut piece) {
         Ok(0) => false,
         Ok(count) => {
             let piece = piece.get(..count).unwrap_or_default();
             match to {
+                Destination::Answer => {
+                    let room = MOST_ANSWERED.saturating_sub(answer.len());
+                    answer.extend_from_slice(piece.get(..room).unwrap_or(piece));
+                }
                 Destination::Stdout => write_in_time(
                     std::io::stdout().as_fd(),
                     std::io::stdout(),

@@ -3,12 +3,12 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use crate::core::model::printable;
 use crate::linux::child::{self, Outcome};
+use crate::linux::program;
 
 /// Why a change was not made.
 #[derive(Debug, thiserror::Error)]
@@ -63,13 +63,7 @@ impl Program {
     }
 
     fn find_along(path: Option<&OsStr>) -> Result<Self, Error> {
-        let along = std::env::split_paths(path.unwrap_or_default());
-        along
-            .chain(["/usr/sbin".into(), "/sbin".into()])
-            // A program of root's is not looked for in whatever folder the caller is in.
-            .filter(|folder| folder.is_absolute())
-            .map(|folder| folder.join("nft"))
-            .find(|path| is_program(path))
+        program::find_along(path, "nft")
             .map(|path| Self { path })
             .ok_or(Error::Missing)
     }
@@ -108,11 +102,6 @@ impl Program {
     }
 }
 
-fn is_program(path: &Path) -> bool {
-    path.metadata()
-        .is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
-}
-
 /// Makes all of the changes in `json`, or none, with the node's nft(8).
 ///
 /// # Errors
@@ -138,6 +127,8 @@ fn message(said: &[u8]) -> Option<String> {
 mod tests {
     use super::*;
     use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
     use std::time::Duration;
 
     fn soon() -> Instant {

@@ -1,0 +1,143 @@
+//! Is the snippet wherever a guest with it may start? Proxmox VE starts no guest whose hookscript is missing.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use super::Stopped;
+use crate::core::attach::Call;
+use crate::core::cluster::Members;
+use crate::core::model::{NodeName, printable};
+use crate::core::storage::{Storage, Storages, Volume};
+use crate::ovs::chain;
+use crate::proxmox;
+
+/// What has to be known to tell.
+pub struct Question<'a> {
+    /// The prefix of every path.
+    pub root: &'a Path,
+    /// The snippet.
+    pub volume: &'a Volume,
+    /// The cluster's storages.
+    pub storages: &'a Storages,
+    /// This node.
+    pub this: &'a NodeName,
+    /// All of them.
+    pub members: &'a Members,
+    /// How long another node may take to answer.
+    pub patience: Duration,
+}
+
+impl Question<'_> {
+    /// What is worth knowing.
+    ///
+    /// # Errors
+    /// A guest would not start somewhere, or nobody can tell: where, and what to do.
+    pub fn check(&self) -> Result<Vec<String>, Stopped> {
+        let id = self.volume.storage();
+        let path = self.storages.path(self.volume);
+        let path = path.map_err(|error| vec![error.to_string()])?;
+        let Some(storage) = self.storages.get(id).filter(|storage| !storage.disabled) else {
+            return Err(vec![format!(
+                "the storage {id} is disabled: pvesm set {id} --disable 0"
+            )]);
+        };
+        let mut warnings = Vec::new();
+        if !storage.allows_snippets() {
+            warnings.push(format!(
+                "the storage {id} does not allow snippets; do: {}",
+                self.remedy(storage)
+            ));
+        }
+        let (mut faults, mut is_found) = (Vec::new(), false);
+        for node in self.nodes(storage) {
+            if storage.shared && is_found {
+                break;
+            }
+            let looked = if node == self.this {
+                self.look_here(&path)
+            } else if self.members.offline.contains(node) {
+                warnings.push(format!(
+                    "{node} is off, so nobody can tell whether it has {}: before a guest starts there, {}",
+                    self.volume,
+                    install(&path)
+                ));
+                continue;
+            } else {
+                self.look_at(node, storage, &path)
+            };
+            match looked {
+                Ok(()) => is_found = true,
+                Err(fault) => faults.push(fault),
+            }
+        }
+        // On a shared storage, whoever has it has it for all.
+        if faults.is_empty() || storage.shared && is_found {
+            Ok(warnings)
+        } else {
+            // The warnings may be the reason.
+            Err(warnings.into_iter().chain(faults).collect())
+        }
+    }
+
+    /// The nodes that have the storage: a guest may start on any of them. This one first, it costs least.
+    fn nodes(&self, storage: &Storage) -> Vec<&NodeName> {
+        let others = self.members.nodes.iter().filter(|node| *node != self.this);
+        std::iter::once(self.this)
+            .chain(others)
+            .filter(|node| storage.is_on(node))
+            .collect()
+    }
+
+    fn remedy(&self, storage: &Storage) -> String {
+        let id = self.volume.storage();
+        let content = printable(&storage.content_with_snippets());
+        format!("pvesm set {id} --content {content}")
+    }
+
+    fn look_here(&self, path: &str) -> Result<(), String> {
+        let this = self.this;
+        let file = self.root.join(path.trim_start_matches('/'));
+        let shown = printable(path);
+        match file.metadata() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(format!(
+                "{shown} is missing on this node, {this}: {}",
+                install(path)
+            )),
+            Err(error) => Err(format!("cannot look at {shown} on this node: {error}")),
+            Ok(found) if !found.is_file() => {
+                Err(format!("{shown} on this node, {this}, is not a file"))
+            }
+            Ok(found) if found.permissions().mode() & 0o111 == 0 => Err(format!(
+                "{shown} on this node, {this}, is not executable: chmod 755 {shown}"
+            )),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    fn look_at(&self, node: &NodeName, storage: &Storage, path: &str) -> Result<(), String> {
+        let cannot_tell = format!("cannot tell whether {node} has {}", self.volume);
+        if !storage.allows_snippets() {
+            return Err(format!(
+                "{cannot_tell}: Proxmox VE lists no snippets where they are not allowed"
+            ));
+        }
+        let listing = Call::snippets(node, self.volume);
+        match proxmox::volumes(&listing, self.patience) {
+            Ok(volumes) if volumes.contains(&self.volume.to_id()) => Ok(()),
+            Ok(_) => Err(format!(
+                "{} is missing on {node}: {}",
+                self.volume,
+                install(path)
+            )),
+            Err(error) => Err(format!("{cannot_tell}: {}", chain(&error))),
+        }
+    }
+}
+
+fn install(path: &str) -> String {
+    let path = printable(path);
+    format!(
+        "install the package pve-span there, or copy hookscripts/pve-span to {path} and chmod 755 it"
+    )
+}
