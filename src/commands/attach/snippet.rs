@@ -75,8 +75,9 @@ impl Question<'_> {
         if faults.is_empty() || storage.shared && is_found {
             Ok(warnings)
         } else {
-            // The warnings may be the reason.
-            Err(warnings.into_iter().chain(faults).collect())
+            // They may be the reason.
+            warnings.iter().for_each(|warning| log::warn!("{warning}"));
+            Err(faults)
         }
     }
 
