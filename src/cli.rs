@@ -15,7 +15,7 @@ pub use call::{is_command, plain_hook, with_hook};
 /// Port mirroring (SPAN, RSPAN) for Proxmox VE that follows its guests.
 ///
 /// As a hookscript it is called as `pve-span VMID PHASE`, which is the same as
-/// `pve-span hook VMID PHASE`.
+/// `pve-span hook VMID PHASE`, and then becomes the hookscript that `attach --chain` has found there.
 #[derive(Debug, Parser)]
 #[command(name = "pve-span", version)]
 pub struct Cli {

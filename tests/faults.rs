@@ -83,7 +83,8 @@ fn a_hung_file_does_not_hold_the_hook() {
     assert_eq!(
         err,
         "pve-span: error: guest 101: post-start was not done within 0.5 s, and the guest does not wait for it any longer; \
-         `pve-span apply` makes up for it\n"
+         `pve-span apply` makes up for it\n\
+         pve-span: error: guest 101: nobody can tell whether another hookscript is to be called after pve-span; none is\n"
     );
     assert!(requests > 0, "the hook has asked it something");
     hook(&node, 101, "post-start");

@@ -1,12 +1,15 @@
 //! `.vmlist`, `.members` and `user.cfg`: a file that was caught half written is not taken for the whole, and pools
-//! contain what the pools below them contain.
+//! contain what the pools below them contain. storage.cfg and the records of chained hookscripts: whatever they say,
+//! paths are paths.
 
 use std::collections::BTreeMap;
 
+use pve_span::core::chained;
 use pve_span::core::cluster::{Pools, parse_members, parse_pools, parse_vmlist};
 use pve_span::core::model::{GuestKind, Invalid, Vmid};
+use pve_span::core::storage::{self, StorageId, Volume};
 
-/// Checks one input, as each of the three files.
+/// Checks one input, as each of the files.
 pub fn check(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
@@ -14,6 +17,41 @@ pub fn check(data: &[u8]) {
     vmlist(text);
     members(text);
     pools(text);
+    storages(text);
+    record(text);
+}
+
+fn storages(text: &str) {
+    let storages = storage::parse(text);
+    assert!(storages.get(&StorageId::local()).is_some());
+    for (id, storage) in storages.iter() {
+        let path = storages.path(&Volume::ours(id.clone()));
+        assert_eq!(path.is_ok(), storage.snippets.is_some());
+        match path {
+            Ok(path) => {
+                super::assert_printable(&path);
+                assert!(
+                    path.starts_with('/') && path.ends_with("/pve-span"),
+                    "{path:?}"
+                );
+            }
+            Err(error) => can_be_shown(&error),
+        }
+    }
+}
+
+fn record(text: &str) {
+    match chained::parse(text) {
+        Ok(chained) => {
+            let again = Vmid::new(101)
+                .map(|vmid| chained.to_text(vmid))
+                .unwrap_or_default();
+            assert_eq!(chained::parse(&again).as_ref(), Ok(&chained), "{again}");
+            super::assert_printable(chained.path());
+            super::assert_printable(&chained.volume().to_id());
+        }
+        Err(error) => can_be_shown(&error),
+    }
 }
 
 fn vmlist(text: &str) {
@@ -44,7 +82,10 @@ fn members(text: &str) {
     let list: BTreeMap<_, _> = members
         .nodes
         .iter()
-        .map(|node| (node.as_str(), 0))
+        .map(|node| {
+            let online = u8::from(!members.offline.contains(node));
+            (node.as_str(), serde_json::json!({"online": online}))
+        })
         .collect();
     let again =
         serde_json::json!({"nodename": members.this.as_str(), "nodelist": list}).to_string();

@@ -161,8 +161,10 @@ impl Run {
         let (chosen, gone) = if selectors.is_empty() {
             self.everyone(cluster)?
         } else {
-            let chosen = choose(selectors, cluster);
-            (chosen.map_err(cannot_tell_guests)?, BTreeSet::new())
+            let mut chosen = choose(selectors, cluster).map_err(cannot_tell_guests)?;
+            // Whoever may have it.
+            chosen.add(chosen.templates.clone());
+            (chosen, BTreeSet::new())
         };
         let this = self.this(cluster)?;
         let mut steps = self.steps(cluster, &chosen.guests, |subject| subject.detach());
@@ -181,16 +183,15 @@ impl Run {
                 Some(node) if is_change(&step) => Err(format!("is on {node}, which is off")),
                 _ => Ok(step),
             });
-            let outcome = step.and_then(|step| {
-                let decide = |subject: &Subject<'_>| subject.detach();
-                self.act(cluster, &this, vmid, &step, &decide, None)
-            });
-            report.add(vmid, outcome);
+            let decide = |subject: &Subject<'_>| subject.detach();
+            report.add(
+                vmid,
+                &self.outcome(cluster, &this, vmid, step, &decide, None),
+            );
         }
         for vmid in gone {
-            report.add(vmid, self.forget(vmid));
+            report.add(vmid, &self.forget(vmid));
         }
-        report.leave_out_templates(&chosen.templates);
         Ok(report)
     }
 
@@ -276,9 +277,11 @@ impl Attach {
             self.refuse_where_it_cannot_be(cluster, &storages, &members, &mut steps);
         }
         for (vmid, step) in steps {
-            let outcome = step
-                .and_then(|step| run.act(cluster, &this, vmid, &step, &decide, Some(&self.volume)));
-            report.add(vmid, outcome);
+            let ours = Some(&self.volume);
+            report.add(
+                vmid,
+                &run.outcome(cluster, &this, vmid, step, &decide, ours),
+            );
         }
         report.leave_out_templates(&chosen.templates);
         report.tell_sensors(&sensors, &chosen.guests);

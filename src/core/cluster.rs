@@ -145,14 +145,7 @@ pub struct Members {
 struct MembersFile {
     nodename: String,
     #[serde(default)]
-    nodelist: BTreeMap<String, MembersEntry>,
-}
-
-#[derive(Deserialize)]
-struct MembersEntry {
-    /// 0 or 1; whatever else it may be says nothing.
-    #[serde(default)]
-    online: serde_json::Value,
+    nodelist: BTreeMap<String, serde_json::Value>,
 }
 
 /// Reads `.members`.
@@ -168,7 +161,8 @@ pub fn parse_members(text: &str) -> Result<Members, Invalid> {
     };
     for (name, entry) in &file.nodelist {
         let name: NodeName = name.parse()?;
-        if entry.online.as_u64() == Some(0) {
+        // Whatever else it may be says nothing.
+        if entry.get("online").and_then(serde_json::Value::as_u64) == Some(0) {
             members.offline.insert(name.clone());
         }
         members.nodes.push(name);

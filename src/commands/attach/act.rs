@@ -24,8 +24,26 @@ const PAUSE: Duration = Duration::from_millis(20);
 type Decide<'a> = dyn Fn(&Subject<'_>) -> Result<Step, String> + 'a;
 
 impl Run {
+    /// What becomes of a guest for which this was decided.
+    pub(super) fn outcome(
+        &self,
+        cluster: &Cluster,
+        this: &NodeName,
+        vmid: Vmid,
+        step: Result<Step, String>,
+        decide: &Decide<'_>,
+        ours: Option<&Volume>,
+    ) -> Outcome {
+        match step {
+            Ok(step) => self
+                .act(cluster, this, vmid, &step, decide, ours)
+                .unwrap_or_else(Outcome::Failed),
+            Err(why) => Outcome::Refused(why),
+        }
+    }
+
     /// Does what was decided, if that would still be decided; `ours` is what attaching sets.
-    pub(super) fn act(
+    fn act(
         &self,
         cluster: &Cluster,
         this: &NodeName,
@@ -69,9 +87,11 @@ impl Run {
     }
 
     /// Removes the record of a guest that is gone.
-    pub(super) fn forget(&self, vmid: Vmid) -> Result<Outcome, String> {
-        self.clean(vmid)
-            .map(|cleaned| Outcome::HasNotOurs(None, cleaned))
+    pub(super) fn forget(&self, vmid: Vmid) -> Outcome {
+        let cleaned = self.clean(vmid);
+        cleaned.map_or_else(Outcome::Failed, |cleaned| {
+            Outcome::HasNotOurs(None, cleaned)
+        })
     }
 
     /// Removes a record that is not in force; where it was.

@@ -25,6 +25,10 @@ pub enum Outcome {
     HasNotOurs(Option<String>, Option<String>),
     /// What would be done.
     Planned(Step, Call),
+    /// Nothing was tried, and why.
+    Refused(String),
+    /// It was tried, and what went wrong.
+    Failed(String),
 }
 
 /// All of it.
@@ -76,7 +80,7 @@ impl<'a> Report<'a> {
         };
         for Refusal { guest, why } in refusals {
             match guest {
-                Some(vmid) => report.add(*vmid, Err(why.clone())),
+                Some(vmid) => report.add(*vmid, &Outcome::Refused(why.clone())),
                 None => report.faults.push(why.clone()),
             }
         }
@@ -84,14 +88,8 @@ impl<'a> Report<'a> {
     }
 
     /// What became of one.
-    pub fn add(&mut self, vmid: Vmid, outcome: Result<Outcome, String>) {
-        let entry = match outcome {
-            Ok(outcome) => self.done(vmid, &outcome),
-            Err(why) => Entry {
-                why: Some(why),
-                ..self.entry(vmid, "refused")
-            },
-        };
+    pub fn add(&mut self, vmid: Vmid, outcome: &Outcome) {
+        let entry = self.done(vmid, outcome);
         self.entries.push(entry);
     }
 
@@ -194,10 +192,16 @@ impl<'a> Report<'a> {
                 ("planned", Some(other), Some(call.clone()))
             }
             Outcome::Planned(_, call) => ("planned", None, Some(call.clone())),
+            Outcome::Refused(_) => ("refused", None, None),
+            Outcome::Failed(_) => ("failed", None, None),
         };
         let mut entry = self.entry(vmid, result);
         entry.other = other.map(|other| other.volume().clone());
         entry.call = call;
+        if let Outcome::Refused(why) | Outcome::Failed(why) = outcome {
+            entry.why = Some(why.clone());
+            return entry;
+        }
         let who = who(&entry);
         let lines = self.words(vmid, outcome);
         entry.lines = lines.iter().map(|line| format!("{who}: {line}")).collect();
@@ -237,6 +241,8 @@ impl<'a> Report<'a> {
                     .map(|path| format!("; the record {path} was of another time and {removed}"));
                 has + &stale.unwrap_or_default()
             }
+            // Told as faults.
+            Outcome::Refused(_) | Outcome::Failed(_) => return Vec::new(),
             Outcome::Planned(step, call) => {
                 let record = match step {
                     Step::Chain(other) => Some(format!(
