@@ -5,6 +5,7 @@
 
 mod fuse;
 mod lab;
+mod proxmox;
 mod scene;
 
 use std::fs;
@@ -507,5 +508,45 @@ fn a_caller_that_does_not_listen_changes_no_exit_code() {
             let output = lab::try_run(inside(&node, installed, &closed, &args), "");
             assert_eq!(output.status.code(), Some(expected), "{installed:?}");
         }
+    }
+}
+
+#[test]
+fn what_attach_chains_is_called_until_it_is_detached() {
+    let node = proxmox::cluster();
+    let old = proxmox::with("local:snippets/old one", Guest::vm(101));
+    proxmox::add(&node, "pve1", &old);
+    proxmox::script(&node, "old one", "#!/bin/sh\necho old $1 $2\nexit 3\n");
+    // The record says where it is on a node: /var/lib/vz, which is the laboratory node's here.
+    let on_the_node = script(
+        &node,
+        "on-the-node",
+        "#!/bin/sh\nmount -t tmpfs none /var/lib && mkdir /var/lib/vz && mount --bind \"$1\" /var/lib/vz && shift && exec \"$@\"\n",
+    );
+    let vz = node.path("var/lib/vz").display().to_string();
+    let hook = |installed: Installed, phase: &str| {
+        let program = hookscript(&node, installed).display().to_string();
+        let args = [vz.as_str(), program.as_str(), "101", phase];
+        let output = lab::try_run(inside(&node, installed, &on_the_node, &args), "");
+        (output.status.code(), scene::stdout(&output))
+    };
+    proxmox::says(
+        &node,
+        &["attach", "--chain", "101"],
+        "101: attached, and local:snippets/old one is called after it\n",
+    );
+    for phase in PHASES {
+        for installed in [Installed::Wrapper, Installed::Binary] {
+            let expected = (Some(3), format!("old 101 {phase}\n"));
+            assert_eq!(hook(installed, phase), expected, "{installed:?}");
+        }
+    }
+    proxmox::says(
+        &node,
+        &["detach", "101"],
+        "101: detached, and local:snippets/old one is its hookscript again\n",
+    );
+    for installed in [Installed::Wrapper, Installed::Binary] {
+        assert_eq!(hook(installed, "pre-start"), (Some(0), String::new()));
     }
 }

@@ -12,6 +12,8 @@ use super::lab::{self, Guest, Node};
 const STAND_IN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/proxmox/stand-in.sh");
 /// The hookscript that is installed.
 pub const WRAPPER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/hookscripts/pve-span");
+/// Ours.
+pub const OURS: &str = "local:snippets/pve-span";
 const STORAGE_CFG: &str = "dir: local\n\tpath /var/lib/vz\n\tcontent iso,vztmpl,snippets\n\n\
                            dir: share\n\tpath /srv\n\tcontent snippets\n\tshared 1\n\n\
                            dir: some\n\tpath /some\n\tcontent snippets\n\tnodes pve1\n\n\
@@ -143,4 +145,45 @@ pub fn run(node: &Node, args: &[&str]) -> (i32, String, String) {
         text(&output.stdout),
         text(&output.stderr),
     )
+}
+
+/// A VM with a name and a NIC.
+pub fn vm(vmid: u32) -> Guest {
+    Guest::vm(vmid).name(&format!("web{vmid}")).net(
+        0,
+        &format!("virtio=BC:24:11:2A:00:{:02X},bridge=vmbr0", vmid % 256),
+    )
+}
+
+/// A container with a NIC.
+pub fn ct(vmid: u32) -> Guest {
+    Guest::ct(vmid).net(
+        0,
+        "name=eth0,bridge=vmbr0,hwaddr=BC:24:11:2A:01:01,type=veth",
+    )
+}
+
+/// The guest with a hookscript.
+pub fn with(hookscript: &str, guest: Guest) -> Guest {
+    guest.set("hookscript", hookscript)
+}
+
+/// What went well, and nothing else was said.
+#[track_caller]
+pub fn says(node: &Node, args: &[&str], expected: &str) {
+    assert_eq!(
+        run(node, args),
+        (0, expected.to_owned(), String::new()),
+        "{args:?}"
+    );
+}
+
+/// Exit code 1, and this is said.
+#[track_caller]
+pub fn refuses(node: &Node, args: &[&str], out: &str, err: &str) {
+    assert_eq!(
+        run(node, args),
+        (1, out.to_owned(), err.to_owned()),
+        "{args:?}"
+    );
 }
