@@ -267,17 +267,17 @@ fn a_record_of_another_time_is_never_acted_upon_and_is_cleaned() {
         &node,
         &["detach", "--all", "--dry-run"],
         "101 web101: would call qm set 101 --delete hookscript\n\
-         102 web102: is not attached; its hookscript is local:snippets/other.pl; the record /etc/pve/span-hooks/102 was of another time and would be removed\n\
+         102 web102: is not attached; its hookscript is local:snippets/other.pl; its record /etc/pve/span-hooks/102 is stale and would be removed\n\
          103 web103: would call qm set 103 --delete hookscript\n\
-         999: is not attached; the record /etc/pve/span-hooks/999 was of another time and would be removed\n",
+         999: is not attached; its record /etc/pve/span-hooks/999 is stale and would be removed\n",
     );
     says(
         &node,
         &["detach", "--all"],
         "101 web101: detached\n\
-         102 web102: is not attached; its hookscript is local:snippets/other.pl; the record /etc/pve/span-hooks/102 was of another time and was removed\n\
+         102 web102: is not attached; its hookscript is local:snippets/other.pl; its record /etc/pve/span-hooks/102 is stale and was removed\n\
          103 web103: detached\n\
-         999: is not attached; the record /etc/pve/span-hooks/999 was of another time and was removed\n",
+         999: is not attached; its record /etc/pve/span-hooks/999 is stale and was removed\n",
     );
     assert!(!node.path("etc/pve/span-hooks").exists());
 

@@ -173,7 +173,7 @@ fn a_node_that_cannot_be_asked_is_refused_and_one_that_is_off_is_warned_of() {
         "101 web101: attached\n",
         &format!(
             "pve-span: warning: pve3 is off, so nobody can tell whether it has local:snippets/pve-span: before a guest starts there, {INSTALL}\n\
-             pve-span: error: 103 web103: is on pve3, which is off\n"
+             pve-span: error: 103 web103: is on pve3, which is off; try again when it is back\n"
         ),
     );
 }

@@ -180,7 +180,9 @@ impl Run {
         self.check_programs(cluster, &this, &steps, is_change)?;
         for (vmid, step) in steps {
             let step = step.and_then(|step| match node_that_is_off(cluster, vmid, &off) {
-                Some(node) if is_change(&step) => Err(format!("is on {node}, which is off")),
+                Some(node) if is_change(&step) => Err(format!(
+                    "is on {node}, which is off; try again when it is back"
+                )),
                 _ => Ok(step),
             });
             let decide = |subject: &Subject<'_>| subject.detach();
@@ -324,7 +326,9 @@ impl Attach {
             };
             let node = &placement.node;
             if node_that_is_off(cluster, *vmid, &members.offline).is_some() {
-                *step = Err(format!("is on {node}, which is off"));
+                *step = Err(format!(
+                    "is on {node}, which is off; try again when it is back"
+                ));
             } else if storage.is_some_and(|storage| !storage.is_on(node)) {
                 let id = self.volume.storage();
                 *step = Err(format!(

@@ -238,7 +238,7 @@ impl<'a> Report<'a> {
                 };
                 let stale = stale
                     .as_ref()
-                    .map(|path| format!("; the record {path} was of another time and {removed}"));
+                    .map(|path| format!("; its record {path} is stale and {removed}"));
                 has + &stale.unwrap_or_default()
             }
             // Told as faults.

@@ -112,13 +112,13 @@ fn words_that_name_no_guest_are_refused_with_the_reason() {
 /// What is done for a guest with this config and this record.
 fn step(
     config: &str,
-    record: Known<Option<Chained>>,
+    record: &Known<Option<Chained>>,
     act: impl Fn(&Subject<'_>) -> Result<Step, String>,
 ) -> Result<Step, String> {
     let guest = Ok(guest::parse(vmid(101), GuestKind::Qemu, config).0);
     act(&Subject {
         guest: &guest,
-        record: &record,
+        record,
     })
 }
 
@@ -134,7 +134,7 @@ const THEIRS: &str = "hookscript: local:snippets/old.pl";
 fn somebody_else_s_hookscript_stays_or_is_chained() {
     let storages = storage::parse("");
     let attach = |config: &str, others| {
-        step(config, Ok(None), |subject| {
+        step(config, &Ok(None), |subject| {
             subject.attach(others, &storages)
         })
     };
@@ -161,7 +161,7 @@ fn somebody_else_s_hookscript_stays_or_is_chained() {
 
 #[test]
 fn detaching_restores_what_was_and_touches_nothing_else() {
-    let detach = |config: &str, record| step(config, record, |subject| subject.detach());
+    let detach = |config: &str, record| step(config, &record, |subject| subject.detach());
     let theirs = Step::HasNotOurs(Some("local:snippets/old.pl".into()));
     assert_eq!(
         detach(THEIRS, Ok(Some(old()))),
