@@ -339,3 +339,30 @@ fn without_proxmox_ve_s_programs_nothing_is_begun() {
     );
     assert!(!node.path("etc/pve/span-hooks").exists());
 }
+
+#[test]
+fn what_somebody_else_changes_meanwhile_is_not_overwritten() {
+    let node = cluster();
+    for vmid in [101, 102, 103, 104] {
+        add(&node, "pve1", &vm(vmid));
+    }
+    trouble(
+        &node,
+        "qm-101",
+        Trouble::Meddle(
+            "echo 'hookscript: local:snippets/new.pl' >>nodes/pve1/qemu-server/102.conf\n\
+             mv nodes/pve1/qemu-server/103.conf nodes/pve2/qemu-server/\n\
+             sed -i '/\"103\"/s/pve1/pve2/' .vmlist\n\
+             rm nodes/pve1/qemu-server/104.conf\n",
+        ),
+    );
+    refuses(
+        &node,
+        &["attach", "all"],
+        "101 web101: attached\n",
+        "pve-span: error: 102 web102: has local:snippets/new.pl already; --chain keeps calling it\n\
+         pve-span: error: 103 web103: its config has just been changed by somebody else; nothing was done, try again\n\
+         pve-span: error: 104 web104: its config cannot be read: there is no config of guest 104\n",
+    );
+    says(&node, &["attach", "103"], "103 web103: attached\n");
+}

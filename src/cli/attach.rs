@@ -6,7 +6,7 @@ use clap::Args;
 #[derive(Debug, Args)]
 pub struct AttachArgs {
     /// The guests, wherever in the cluster they are: 101, 300-399, tag:web, pool:prod, node:pve2, all.
-    #[arg(required_unless_present = "all_sources")]
+    #[arg(value_name = "GUEST", required_unless_present = "all_sources")]
     pub guests: Vec<String>,
     /// Every guest that a session of span.cfg takes as a source.
     #[arg(long)]
@@ -26,7 +26,11 @@ pub struct AttachArgs {
 #[derive(Debug, Args)]
 pub struct DetachArgs {
     /// The guests, wherever in the cluster they are: 101, 300-399, tag:web, pool:prod, node:pve2, all.
-    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    #[arg(
+        value_name = "GUEST",
+        required_unless_present = "all",
+        conflicts_with = "all"
+    )]
     pub guests: Vec<String>,
     /// Every guest that has pve-span's hookscript.
     #[arg(long)]

@@ -31,12 +31,14 @@ pub enum Trouble {
     Lie,
     /// It does what it is asked for, and never ends then.
     Late,
+    /// Meanwhile somebody else does this, in /etc/pve.
+    Meddle(&'static str),
 }
 
 /// A node on its own, with the programs, storages, and the hookscript installed.
 pub fn node() -> Node {
     let node = Node::without_ovs();
-    for folder in ["bin", "fail", "hang", "lie", "late"] {
+    for folder in ["bin", "fail", "hang", "lie", "late", "meddle"] {
         fs::create_dir_all(node.path("stand-in").join(folder)).unwrap();
     }
     fs::write(node.path("stand-in/calls"), "").unwrap();
@@ -110,6 +112,7 @@ pub fn trouble(node: &Node, call: &str, trouble: Trouble) {
         Trouble::Hang => ("hang", ""),
         Trouble::Lie => ("lie", ""),
         Trouble::Late => ("late", ""),
+        Trouble::Meddle(text) => ("meddle", text),
     };
     fs::write(node.path("stand-in").join(folder).join(call), text).unwrap();
 }

@@ -4,8 +4,8 @@
 # Proxmox VE does, and writes down each call.
 #
 # $LAB_ROOT/stand-in/fail/<program>-<guest or node>: it fails, with this text; .../hang/…: it hangs; …/lie/…: it says that
-# it is done, and has done nothing; …/late/…: it does it, and hangs then. Other nodes' files are below
-# $LAB_ROOT/others/<node>.
+# it is done, and has done nothing; …/late/…: it does it, and hangs then; …/meddle/…: somebody else does this meanwhile.
+# Other nodes' files are below $LAB_ROOT/others/<node>.
 set -eu
 
 program=${0##*/}
@@ -36,6 +36,7 @@ obey() {
     [ ! -e "$control/fail/$program-$1" ] || die 2 "$(cat "$control/fail/$program-$1")"
     [ ! -e "$control/hang/$program-$1" ] || exec sleep 1000
     [ ! -e "$control/lie/$program-$1" ] || exit 0
+    [ ! -e "$control/meddle/$program-$1" ] || (cd "$pve" && sh "$control/meddle/$program-$1")
 }
 
 # The value of a key of a storage: storage_key local content
