@@ -66,6 +66,17 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Is it certain that nothing comes of the call any more? What pvesh has asked another node for may be done without it.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Missing { .. } | Self::Run { .. } => true,
+            Self::Failed { call, .. } => call.program() != "pvesh",
+            Self::TooLate { .. } | Self::Killed { .. } | Self::Answer { .. } => false,
+        }
+    }
+}
+
 /// Is the program there?
 ///
 /// # Errors

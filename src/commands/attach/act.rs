@@ -72,7 +72,7 @@ impl Run {
         self.expect_unchanged(placement, vmid, step, decide)?;
         self.before(vmid, step)?;
         if let Err(error) = proxmox::call(&call, self.patience) {
-            return Err(self.after_failure(vmid, step, &change, &text(&error)));
+            return Err(self.after_failure(vmid, step, &change, &error));
         }
         self.expect_set(vmid, &call, &change)?;
         if let Step::Restore(_) = step {
@@ -153,22 +153,35 @@ impl Run {
         .map_err(|error| text(&error))
     }
 
-    /// Undoes what came before, if the config is as it was. A program that hangs may have done it all the same.
-    fn after_failure(&self, vmid: Vmid, step: &Step, change: &Change, error: &str) -> String {
+    /// Undoes what came before, if it is certain that the config stays as it was. What a program that hangs has asked for,
+    /// above all another node, may be done all the same, now or later: a record too many does no harm, but without
+    /// its record the other hookscript would be lost.
+    fn after_failure(
+        &self,
+        vmid: Vmid,
+        step: &Step,
+        change: &Change,
+        error: &proxmox::Error,
+    ) -> String {
+        let failed = text(error);
         let (_, guest) = self.read(vmid);
-        let is_set = guest
-            .as_ref()
-            .is_ok_and(|guest| guest.hookscript == change.hookscript());
+        let is_set = guest.is_ok_and(|guest| guest.hookscript == change.hookscript());
         if is_set {
             let done = "its config has been changed all the same";
-            return format!("{error}; {done}, run the same command again");
+            return format!("{failed}; {done}, run the same command again");
         }
-        if let (Step::Chain(_), Ok(_)) = (step, guest) {
-            if let Err(left) = chain::remove(&self.pve, vmid) {
-                return format!("{error}; {}", text(&left));
+        match step {
+            Step::Chain(_) if error.is_final() => match chain::remove(&self.pve, vmid) {
+                Ok(()) => failed,
+                Err(left) => format!("{failed}; {}", text(&left)),
+            },
+            Step::Chain(_) => {
+                let path = chain::path(&self.pve, vmid);
+                let path = path.display();
+                format!("{failed}; it may be done later, so the record {path} stays")
             }
+            _ => failed,
         }
-        error.to_owned()
     }
 
     /// Does the config say what was asked for?
