@@ -58,6 +58,7 @@ impl Run {
                 return Ok(Outcome::HasOurs(elsewhere, chained.clone()));
             }
             (Step::HasNotOurs(hookscript), _) => {
+                self.expect_unchanged(placement(cluster, vmid)?, vmid, step, decide)?;
                 return Ok(Outcome::HasNotOurs(hookscript.clone(), self.clean(vmid)?));
             }
             (Step::Attach | Step::Chain(_), Some(ours)) => Change::Set(ours.clone()),
