@@ -11,6 +11,7 @@ mod layout;
 mod matching;
 mod notes;
 mod outputs;
+pub mod reasons;
 pub mod references;
 pub mod sources;
 
@@ -22,10 +23,10 @@ use super::model::{IfName, NicId, SessionName, Vmid};
 use super::ports::PortMap;
 use super::selector::{Output, Selector};
 use super::state::{Assumptions, Desired, Observed, SessionPhase, SessionState, UnpluggedSource};
-use choice::{Choice, choose, drop_loops};
+use choice::{Choice, Decision, OnWhole, choose, decide, drop_loops};
 use index::Index;
 use layout::place;
-use matching::{Matcher, Subject, Truth, whole_bridges};
+use matching::{Matcher, Subject, Truth, Verdict, whole_bridges};
 use outputs::Outputs;
 
 /// Works out what this node shall do.
@@ -35,18 +36,7 @@ pub fn resolve(
     observed: &Observed,
     assume: &Assumptions,
 ) -> Desired {
-    let mut map = PortMap::new(observed);
-    for name in annotations.sessions.values().flat_map(named_ports) {
-        map.add_alone(name, observed);
-    }
-    map.ports.retain(|_, port| {
-        port.nic
-            .as_ref()
-            .is_none_or(|nic| !assume.gone.contains(&nic.id.vmid))
-    });
-    map.unplugged
-        .retain(|nic, _| !assume.gone.contains(&nic.vmid));
-
+    let map = ports(annotations, observed, assume);
     let sensors = sensors(annotations.sessions.values());
     let matcher = Matcher {
         cluster,
@@ -60,11 +50,7 @@ pub fn resolve(
     let reserved = reserved_ports(annotations, &map, assume);
     let index = Index::new(&map, cluster);
 
-    let mut choices: BTreeMap<&SessionName, Choice<'_>> = BTreeMap::new();
-    for (name, session) in &annotations.sessions {
-        choices.insert(name, choose(session, &map, &index, &matcher, &reserved));
-    }
-    drop_loops(annotations, &mut choices, assume);
+    let mut choices = choices(annotations, &map, &index, &matcher, &reserved, assume);
 
     let mut desired = Desired::default();
     for (name, session) in &annotations.sessions {
@@ -94,6 +80,40 @@ pub fn resolve(
         desired.sessions.push(state);
     }
     desired
+}
+
+/// The ports that are looked at: all, and the devices by themselves that sessions name, without those of guests that
+/// count as gone.
+fn ports(annotations: &Annotations, observed: &Observed, assume: &Assumptions) -> PortMap {
+    let mut map = PortMap::new(observed);
+    for name in annotations.sessions.values().flat_map(named_ports) {
+        map.add_alone(name, observed);
+    }
+    map.ports.retain(|_, port| {
+        port.nic
+            .as_ref()
+            .is_none_or(|nic| !assume.gone.contains(&nic.id.vmid))
+    });
+    map.unplugged
+        .retain(|nic, _| !assume.gone.contains(&nic.vmid));
+    map
+}
+
+/// What each session takes.
+fn choices<'a>(
+    annotations: &'a Annotations,
+    map: &'a PortMap,
+    index: &Index<'a>,
+    matcher: &Matcher<'_>,
+    reserved: &BTreeMap<IfName, &'a SessionName>,
+    assume: &Assumptions,
+) -> BTreeMap<&'a SessionName, Choice<'a>> {
+    let mut choices: BTreeMap<&SessionName, Choice<'a>> = BTreeMap::new();
+    for (name, session) in &annotations.sessions {
+        choices.insert(name, choose(session, map, index, matcher, reserved));
+    }
+    drop_loops(annotations, &mut choices, assume);
+    choices
 }
 
 fn phase(session: &Session, assume: &Assumptions) -> SessionPhase {
@@ -171,14 +191,10 @@ fn unplugged(
     outputs: &Outputs<'_>,
     matcher: &Matcher<'_>,
 ) -> Vec<UnpluggedSource> {
-    let own = sensors(std::iter::once(session));
     let taken = outputs.map.unplugged.iter().filter(|(nic, _)| {
-        let subject = Subject {
-            nic: Some(**nic),
-            port: None,
-            bridge: "",
-        };
-        !own.contains(&nic.vmid) && matcher.takes(session, subject) == Truth::Yes
+        let subject = Subject::unplugged(**nic);
+        let decision = decide(session, subject, matcher, None, OnWhole::No);
+        matches!(decision, Decision::Words(Verdict::Taken(_)))
     });
     taken
         .map(|(nic, device)| UnpluggedSource {

@@ -3,14 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::index::Index;
-use super::matching::{Matcher, Subject, Truth, whole_bridges};
+use super::matching::{Matcher, Subject, Truth, Verdict, whole_bridges};
 use super::{phase, sensors};
 use crate::core::annotations::{Annotations, Session};
-use crate::core::cluster::Cluster;
 use crate::core::loops::{Circles, Feeds, Knot};
-use crate::core::model::{IfName, SessionName, Vmid};
+use crate::core::model::{IfName, NicId, SessionName, Vmid};
 use crate::core::ports::{Port, PortMap};
-use crate::core::selector::Selector;
+use crate::core::selector::{Output, Selector};
 use crate::core::state::{Assumptions, SessionPhase, SourceState};
 
 /// What a session takes on this node.
@@ -20,6 +19,8 @@ pub struct Choice<'a> {
     pub undecided: BTreeMap<&'a IfName, &'a Port>,
     /// Whole bridges.
     pub bridges: BTreeMap<&'a IfName, Whole>,
+    /// What would close a loop with these sensors, or may, and is left out or undecided for it.
+    pub loops: BTreeMap<&'a IfName, Vmid>,
     pub notes: Vec<String>,
 }
 
@@ -58,10 +59,9 @@ pub fn choose<'a>(
     map: &'a PortMap,
     index: &Index<'a>,
     matcher: &Matcher<'_>,
-    reserved: &BTreeMap<IfName, &SessionName>,
+    reserved: &BTreeMap<IfName, &'a SessionName>,
 ) -> Choice<'a> {
     let mut choice = Choice::default();
-    let own_sensors = sensors(std::iter::once(session));
     for bridge in whole_bridges(session).filter(|bridge| map.bridges.contains_key(*bridge)) {
         let whole = if session.exclude.is_empty() {
             Whole::Everything
@@ -72,38 +72,28 @@ pub fn choose<'a>(
     }
     for port in index.ports(session).into_values() {
         let subject = Subject::from(port);
-        let by_name = session
-            .sources
-            .iter()
-            .any(|source| names(&source.value, subject));
-        let truth = matcher.takes(session, subject);
         let is_whole = choice.bridges.contains_key(&port.bridge);
-        let sensor = subject
-            .nic
-            .filter(|nic| own_sensors.contains(&nic.vmid) && !is_whole);
-        if let Some(other) = reserved.get(&port.name).filter(|_| !by_name) {
-            if let (Truth::Yes, Some(nic)) = (
-                truth,
-                subject.nic.filter(|_| *other != &session.name && !is_whole),
-            ) {
-                choice
-                    .notes
-                    .push(format!("{nic} is left out: it is an output of {other}"));
-            }
-            continue;
-        }
-        match (truth, sensor) {
-            (Truth::Yes, Some(nic)) => {
-                choice.notes.push(format!(
-                    "{nic} is left out: guest {} is the sensor of this session",
-                    nic.vmid
-                ));
-            }
-            (Truth::Yes, None) => {
+        let reserved = reserved.get(&port.name).copied();
+        match decide(session, subject, matcher, reserved, is_whole.into()) {
+            Decision::Words(Verdict::Taken(_)) => {
                 choice.ports.insert(&port.name, port);
             }
-            (Truth::Unknown, None) => {
+            Decision::Words(Verdict::Unknown(_)) => {
                 choice.undecided.insert(&port.name, port);
+            }
+            Decision::Output(other, Verdict::Taken(_)) => {
+                let nic = subject.nic.filter(|_| *other != session.name && !is_whole);
+                choice.notes.extend(
+                    nic.map(|nic| format!("{nic} is left out: it is an output of {other}")),
+                );
+            }
+            Decision::OwnSensor(Verdict::Taken(_)) => {
+                choice.notes.extend(subject.nic.map(|nic| {
+                    format!(
+                        "{nic} is left out: guest {} is the sensor of this session",
+                        nic.vmid
+                    )
+                }));
             }
             _ => {}
         }
@@ -121,13 +111,76 @@ pub fn choose<'a>(
     }
     if !choice.undecided.is_empty() {
         let ports: Vec<String> = choice.undecided.keys().map(ToString::to_string).collect();
-        let why = unknown_reason(session, matcher.cluster, &choice);
+        let why = unknown_reason(session, matcher, &choice);
         choice.notes.push(format!(
             "cannot tell whether it takes {}: {why}; what is mirrored stays so",
             ports.join(", ")
         ));
     }
     choice
+}
+
+/// What a session makes of a port: its words, and what stands above them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision<'a> {
+    /// What its words say.
+    Words(Verdict<'a>),
+    /// Its words take it, or may, but it is an output, of this session: it carries copies only.
+    Output(&'a SessionName, Verdict<'a>),
+    /// Its words take it, or may, but its guest is the session's own sensor.
+    OwnSensor(Verdict<'a>),
+}
+
+/// Is the port on a bridge that the session takes as a whole?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnWhole {
+    /// It is.
+    Yes,
+    /// It is not.
+    No,
+}
+
+impl From<bool> for OnWhole {
+    fn from(yes: bool) -> Self {
+        if yes { Self::Yes } else { Self::No }
+    }
+}
+
+/// The one place where it is decided whether a session takes a port, loops apart. `reserved` is whose output it is.
+pub fn decide<'a>(
+    session: &'a Session,
+    subject: Subject<'_>,
+    matcher: &Matcher<'_>,
+    reserved: Option<&'a SessionName>,
+    on_whole: OnWhole,
+) -> Decision<'a> {
+    let verdict = matcher.verdict(session, subject);
+    if verdict.truth() == Truth::No {
+        return Decision::Words(verdict);
+    }
+    let by_name = || {
+        let mut words = session.sources.iter();
+        words.any(|source| names(&source.value, subject))
+    };
+    if let Some(other) = reserved.filter(|_| !by_name()) {
+        return Decision::Output(other, verdict);
+    }
+    let is_own = |nic: &NicId| outputs_of(session).any(|output| output.vmid == nic.vmid);
+    if on_whole == OnWhole::No && subject.nic.as_ref().is_some_and(is_own) {
+        return Decision::OwnSensor(verdict);
+    }
+    Decision::Words(verdict)
+}
+
+/// The NICs that are the session's outputs.
+fn outputs_of(session: &Session) -> impl Iterator<Item = NicId> + '_ {
+    session
+        .outputs
+        .iter()
+        .filter_map(|output| match output.value {
+            Output::Nic(nic) => Some(nic),
+            _ => None,
+        })
 }
 
 /// Does the selector name this very port or guest, rather than a group that it is in?
@@ -141,36 +194,14 @@ fn names(selector: &Selector, subject: Subject<'_>) -> bool {
     }
 }
 
-fn unknown_reason(session: &Session, cluster: &Cluster, choice: &Choice<'_>) -> String {
-    let selectors = || {
-        session
-            .sources
-            .iter()
-            .chain(&session.exclude)
-            .map(|at| &at.value)
-    };
-    if let Err(why) = &cluster.pools {
-        if selectors().any(|selector| matches!(selector, Selector::Pool(_))) {
-            return why.to_string();
-        }
+/// Why nobody can tell of the first port whether it is a source.
+fn unknown_reason(session: &Session, matcher: &Matcher<'_>, choice: &Choice<'_>) -> String {
+    let first = choice.undecided.values().next();
+    let subject = first.map(|port| Subject::from(*port));
+    match subject.map(|subject| (matcher.verdict(session, subject), subject.nic)) {
+        Some((Verdict::Unknown(word), nic)) => matcher.why_unknown(&word.value, nic),
+        _ => "not known".into(),
     }
-    if let Err(why) = &cluster.this {
-        if selectors().any(|selector| matches!(selector, Selector::Node(..))) {
-            return why.to_string();
-        }
-    }
-    let nics = choice
-        .undecided
-        .values()
-        .filter_map(|port| port.nic.as_ref());
-    let mut reasons = nics.map(|nic| match cluster.guests.get(&nic.id.vmid) {
-        Some(Err(why)) => why.to_string(),
-        _ => match &cluster.placements {
-            Err(why) => why.to_string(),
-            Ok(_) => format!("there is no config of guest {}", nic.id.vmid),
-        },
-    });
-    reasons.next().unwrap_or_else(|| "not known".into())
 }
 
 /// Groups (tags, pools, ranges) must not close a loop over several sessions: whoever may tag a guest
@@ -219,11 +250,13 @@ pub fn drop_loops<'a>(
                 back(&possible, &in_possible),
             ) {
                 (Some(nic), Some(sensor), _) => {
+                    choice.loops.insert(name, sensor);
                     choice.notes.push(format!(
                         "{nic} is left out: guest {sensor} feeds it in turn, a loop"
                     ));
                 }
                 (Some(nic), None, Some(sensor)) => {
+                    choice.loops.insert(name, sensor);
                     choice.notes.push(format!(
                         "cannot tell whether {nic} closes a loop with guest {sensor}; what is mirrored stays so"
                     ));

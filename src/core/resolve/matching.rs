@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::core::annotations::Session;
+use crate::core::annotations::{At, Session};
 use crate::core::cluster::Cluster;
 use crate::core::model::{IfName, NicId, Vmid};
 use crate::core::ports::Port;
@@ -32,12 +32,38 @@ impl Truth {
     fn and(self, other: Self) -> Self {
         self.min(other)
     }
+}
 
-    fn not(self) -> Self {
+/// A word of `source` or `exclude`, and where it stands.
+pub type Word = At<Selector>;
+
+/// What a session's words say of a port, and which of them decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict<'s> {
+    /// It is a source by this word.
+    Taken(&'s Word),
+    /// It is, or may be, a source by the one word, and left out by the other.
+    Excluded {
+        /// Of `source`.
+        source: &'s Word,
+        /// Of `exclude`.
+        by: &'s Word,
+    },
+    /// Nobody can tell what this word means for it.
+    Unknown(&'s Word),
+    /// This word takes every guest but sensors, and it is one's.
+    Sensor(&'s Word),
+    /// No word takes it.
+    Nothing,
+}
+
+impl Verdict<'_> {
+    /// Is it a source?
+    pub fn truth(self) -> Truth {
         match self {
-            Self::Yes => Self::No,
-            Self::Unknown => Self::Unknown,
-            Self::No => Self::Yes,
+            Self::Taken(_) => Truth::Yes,
+            Self::Unknown(_) => Truth::Unknown,
+            Self::Excluded { .. } | Self::Sensor(_) | Self::Nothing => Truth::No,
         }
     }
 }
@@ -51,6 +77,17 @@ pub struct Subject<'a> {
     pub port: Option<&'a str>,
     /// The bridge.
     pub bridge: &'a str,
+}
+
+impl Subject<'_> {
+    /// A NIC whose device is in no bridge.
+    pub fn unplugged(nic: NicId) -> Self {
+        Self {
+            nic: Some(nic),
+            port: None,
+            bridge: "",
+        }
+    }
 }
 
 impl<'a> From<&'a Port> for Subject<'a> {
@@ -74,31 +111,64 @@ pub struct Matcher<'a> {
 impl Matcher<'_> {
     /// Is it one of the session's sources?
     pub fn takes(&self, session: &Session, subject: Subject<'_>) -> Truth {
+        self.verdict(session, subject).truth()
+    }
+
+    /// Is it one of the session's sources, and by which word?
+    pub fn verdict<'s>(&self, session: &'s Session, subject: Subject<'_>) -> Verdict<'s> {
         let is_sensor = subject
             .nic
             .is_some_and(|nic| self.sensors.contains(&nic.vmid));
-        let sources = session.sources.iter().filter(|source| {
-            !(is_sensor && matches!(source.value, Selector::All(_) | Selector::Node(..)))
-        });
-        let taken = sources
-            .map(|source| self.matches(&source.value, subject))
-            .max()
-            .unwrap_or(Truth::No);
-        if taken == Truth::No {
-            Truth::No
-        } else {
-            taken.and(self.excludes(session, subject).not())
+        let leaves_out = |word: &Word| {
+            is_sensor && matches!(word.value, Selector::All(_) | Selector::Node(..))
+        };
+        let sources = session.sources.iter().filter(|word| !leaves_out(word));
+        let Some((taken, source)) = self.strongest(sources, subject) else {
+            let groups = session.sources.iter().filter(|word| leaves_out(word));
+            let group = self.strongest(groups, subject);
+            return group.map_or(Verdict::Nothing, |(_, word)| Verdict::Sensor(word));
+        };
+        match self.strongest(session.exclude.iter(), subject) {
+            Some((Truth::Yes, by)) => Verdict::Excluded { source, by },
+            Some((_, by)) if taken == Truth::Yes => Verdict::Unknown(by),
+            None if taken == Truth::Yes => Verdict::Taken(source),
+            _ => Verdict::Unknown(source),
         }
     }
 
-    /// Is it left out of the session?
-    fn excludes(&self, session: &Session, subject: Subject<'_>) -> Truth {
-        session
-            .exclude
-            .iter()
-            .map(|exclude| self.matches(&exclude.value, subject))
-            .max()
-            .unwrap_or(Truth::No)
+    /// The first word that matches; else the first of which nobody can tell.
+    fn strongest<'s>(
+        &self,
+        words: impl Iterator<Item = &'s Word>,
+        subject: Subject<'_>,
+    ) -> Option<(Truth, &'s Word)> {
+        let mut perhaps = None;
+        for word in words {
+            match self.matches(&word.value, subject) {
+                Truth::Yes => return Some((Truth::Yes, word)),
+                Truth::Unknown => perhaps = perhaps.or(Some((Truth::Unknown, word))),
+                Truth::No => {}
+            }
+        }
+        perhaps
+    }
+
+    /// Why nobody can tell what a word means for a port.
+    pub fn why_unknown(&self, word: &Selector, nic: Option<NicId>) -> String {
+        let cluster = self.cluster;
+        let asked = match word {
+            Selector::Pool(_) => cluster.pools.as_ref().err(),
+            Selector::Node(..) => cluster.this.as_ref().err(),
+            _ => nic.and_then(|nic| match cluster.guests.get(&nic.vmid) {
+                Some(guest) => guest.as_ref().err(),
+                None => cluster.placements.as_ref().err(),
+            }),
+        };
+        match (asked, nic) {
+            (Some(why), _) => why.to_string(),
+            (None, Some(nic)) => format!("there is no config of guest {}", nic.vmid),
+            (None, None) => "not known".into(),
+        }
     }
 
     /// Does one selector match?
