@@ -3,6 +3,7 @@
 mod args;
 mod attach;
 mod call;
+mod explain;
 
 use std::path::PathBuf;
 
@@ -11,6 +12,7 @@ use clap::{ArgAction, Parser, Subcommand};
 pub use args::{CheckArgs, ClearArgs, HookArgs, PrintArgs, StatusArgs, WatchArgs};
 pub use attach::{AttachArgs, CommonArgs, DetachArgs};
 pub use call::{is_command, plain_hook, with_hook};
+pub use explain::ExplainArgs;
 
 /// Port mirroring (SPAN, RSPAN) for Proxmox VE that follows its guests.
 ///
@@ -53,6 +55,8 @@ pub enum Command {
     Attach(AttachArgs),
     /// Take pve-span's hookscript off guests, and set back what it was chained with: 0 done, 1 not for all.
     Detach(DetachArgs),
+    /// Tell what becomes of guests' frames, and what arrives at sensors: 0 told, 1 no such guest, 2 cannot tell.
+    Explain(ExplainArgs),
     /// Keep this node's mirrors right between hooks: the service, pve-span.service.
     Watch(WatchArgs),
 }

@@ -81,6 +81,10 @@ fn run(cli: &Cli, caller: &Caller) -> ExitCode {
             (commands::events(root, args.json.into()), args.json, 2)
         }
         Command::Status(args) => (commands::status(root, args.json.into()), args.json, 2),
+        Command::Explain(args) => {
+            let result = commands::explain(root, &args.subjects, args.json.into());
+            (result, args.json, 2)
+        }
         Command::Ports(args) => (commands::ports(root, args.json.into()), args.json, 2),
     };
     ExitCode::from(result.unwrap_or_else(|error| {

@@ -53,11 +53,23 @@ impl Out {
         let _ = writeln!(self.stream, "{text}");
     }
 
+    /// Prints a heading.
+    pub fn heading(&mut self, text: &str) {
+        let text = self.painted(text, Look::Heading);
+        self.line(&text);
+    }
+
     /// Prints a line below something, wrapped and indented.
     pub fn note(&mut self, text: &str) {
+        self.note_as(text, Look::Plain);
+    }
+
+    /// The same, looking like this.
+    pub fn note_as(&mut self, text: &str, look: Look) {
         let width = self.width.unwrap_or(usize::MAX).saturating_sub(4).max(20);
         for (number, part) in wrap(text, width).into_iter().enumerate() {
             let indent = if number == 0 { "  " } else { "    " };
+            let part = self.painted(&part, look);
             self.line(&format!("{indent}{part}"));
         }
     }

@@ -198,7 +198,7 @@ fn session<'a>(
 }
 
 /// What the session's mirrors to an output have counted, over all bridges.
-fn statistics(session: &SessionName, output: &str, look: &Look) -> Option<Statistics> {
+pub(super) fn statistics(session: &SessionName, output: &str, look: &Look) -> Option<Statistics> {
     let mirrors = match &look.observed.ovs {
         OvsState::Present(ovs) => Some(ovs),
         _ => None,

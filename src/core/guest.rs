@@ -44,6 +44,8 @@ pub struct Nic {
     pub tag: Option<u16>,
     /// The VLANs of a trunk.
     pub trunks: VlanSet,
+    /// Is its link down, as if the cable were out?
+    pub link_down: bool,
 }
 
 /// A line that was kept opaque, and why.
@@ -227,6 +229,7 @@ fn common(value: &str) -> (Nic, Properties<'_>, Option<String>) {
         firewall: false,
         tag: None,
         trunks: VlanSet::default(),
+        link_down: false,
     };
     let mut rest = Vec::new();
     let mut doubt = None;
@@ -250,6 +253,10 @@ fn common(value: &str) -> (Nic, Properties<'_>, Option<String>) {
             }
             "firewall" => {
                 nic.firewall = boolean(value).unwrap_or(false);
+                boolean(value).is_none().then(|| not_boolean(key, value))
+            }
+            "link_down" => {
+                nic.link_down = boolean(value).unwrap_or(false);
                 boolean(value).is_none().then(|| not_boolean(key, value))
             }
             "tag" => {

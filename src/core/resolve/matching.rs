@@ -119,9 +119,8 @@ impl Matcher<'_> {
         let is_sensor = subject
             .nic
             .is_some_and(|nic| self.sensors.contains(&nic.vmid));
-        let leaves_out = |word: &Word| {
-            is_sensor && matches!(word.value, Selector::All(_) | Selector::Node(..))
-        };
+        let leaves_out =
+            |word: &Word| is_sensor && matches!(word.value, Selector::All(_) | Selector::Node(..));
         let sources = session.sources.iter().filter(|word| !leaves_out(word));
         let Some((taken, source)) = self.strongest(sources, subject) else {
             let groups = session.sources.iter().filter(|word| leaves_out(word));

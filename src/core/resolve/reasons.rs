@@ -133,13 +133,7 @@ impl View<'_> {
         }
     }
 
-    fn of_port(
-        &self,
-        session: &Session,
-        choice: &Choice<'_>,
-        port: &Port,
-        nic: NicId,
-    ) -> Standing {
+    fn of_port(&self, session: &Session, choice: &Choice<'_>, port: &Port, nic: NicId) -> Standing {
         let is_taken = choice.ports.contains_key(&port.name);
         match choice.loops.get(&port.name) {
             Some(sensor) if choice.undecided.contains_key(&port.name) => {
