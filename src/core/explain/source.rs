@@ -88,6 +88,7 @@ impl Ground<'_> {
     ) -> Option<Part> {
         let session = self.view.annotations.sessions.get(&reason.session)?;
         let laid_out = self.laid_out(&reason.session)?;
+        let reason = &self.as_done(session, nic, reason);
         let taken = match (&reason.standing, &laid_out.phase, state) {
             (Standing::Undecided(..) | Standing::PerhapsLoop(_), SessionPhase::Running, _) => None,
             (Standing::Taken(_), SessionPhase::Running, NicState::Plugged) => Some(true),
@@ -117,6 +118,30 @@ impl Ground<'_> {
         })
     }
 
+    /// A mirror of everything on a bridge leaves nothing out but outputs, which carry copies only.
+    fn as_done(&self, session: &Session, nic: NicId, reason: &Reason) -> Reason {
+        let mut reason = reason.clone();
+        let port = self.map.of_nic(nic);
+        let bridge = port.map(|port| &port.bridge).filter(|bridge| {
+            let mut mirrors = self.view.desired.mirrors.iter();
+            mirrors.any(|(key, wanted)| {
+                key.session == session.name
+                    && key.bridge.as_ref() == Some(bridge)
+                    && wanted.config.all
+            })
+        });
+        let mut words = session.sources.iter();
+        let word = words.find(|word| match &word.value {
+            Selector::Bridge(named) => bridge == Some(named),
+            _ => false,
+        });
+        if let (Some(word), Standing::Loop(_) | Standing::PerhapsLoop(_)) = (word, &reason.standing)
+        {
+            reason.standing = Standing::Taken(word.into());
+        }
+        reason
+    }
+
     pub(super) fn laid_out(&self, session: &SessionName) -> Option<&SessionState> {
         let sessions = &self.view.desired.sessions;
         sessions.iter().find(|state| state.name == *session)
@@ -137,7 +162,7 @@ impl Ground<'_> {
                 legs.truncate(before);
                 legs.push(Leg {
                     fault: Some(fault),
-                    ..leg(source, &output.value, source.path, None)
+                    ..leg(source, &output.value, source.path, Vec::new())
                 });
             }
         }
@@ -191,7 +216,12 @@ impl Ground<'_> {
                 side_of_firewall(port, &port.name)
             )),
             in_force: Some(self.ovs_in_force(key, &port.name)),
-            ..leg(source, output, source.path, device)
+            ..leg(
+                source,
+                output,
+                source.path,
+                to_output(output, device, &port.bridge),
+            )
         })
     }
 
@@ -206,6 +236,7 @@ impl Ground<'_> {
         let is_there = |hop: &Hop| hop.kind != HopKind::Bridge && hop.name == device.to_string();
         let upto = source.path.iter().position(is_there);
         let path = upto.map_or(source.path, |at| &source.path[..=at]);
+        let end = to_output(output, Some(&copies.device), &source.port.bridge);
         Some(Leg {
             engine: Some(Engine::Nft),
             why: source.reason.nft.get(&key.output).cloned(),
@@ -215,7 +246,7 @@ impl Ground<'_> {
                 hooks(copied)
             )),
             in_force: Some(self.nft_in_force(&key, device, copied)),
-            ..leg(source, output, path, Some(&copies.device))
+            ..leg(source, output, path, end)
         })
     }
 
@@ -244,11 +275,11 @@ pub(super) fn in_other_vlan(session: &Session, port: &Port) -> Option<String> {
     ))
 }
 
-/// The way so far, the session, and its output if `device` leads there.
-fn leg(source: &Source<'_>, output: &Output, path: &[Hop], device: Option<&IfName>) -> Leg {
+/// The way so far, the session, and the hops to its output if it gets there.
+fn leg(source: &Source<'_>, output: &Output, path: &[Hop], end: Vec<Hop>) -> Leg {
     let mut path = path.to_vec();
     path.push(Hop::new(HopKind::Session, &source.session.name));
-    path.extend(to_output(output, device, &source.port.bridge));
+    path.extend(end);
     Leg {
         output: output.to_string(),
         path,
