@@ -76,7 +76,9 @@ impl Ground<'_> {
         };
         let lacks = output.lacks.iter();
         arrival.lacks = lacks.map(|lack| format!("{lack}: {}", lack.why)).collect();
-        for source in self.reach(state, output) {
+        let mut reach: Vec<&SourceState> = self.reach(state, output).collect();
+        reach.sort_by_key(|source| (source.nic.is_none(), source.nic, &source.port));
+        for source in reach {
             let name = self.source_name(source);
             let port = self.map.ports.get(&source.port);
             match port.and_then(|port| in_other_vlan(session, port)) {

@@ -18,6 +18,8 @@ pub enum InForce {
     Yes,
     /// It is not yet.
     No,
+    /// It is not, and cannot be brought about.
+    Impossible(String),
     /// It is mirrored, but something of it is not as span.cfg has it.
     Differs,
     /// Open vSwitch's database has it, and ovs-vswitchd has not acted on it.
@@ -33,6 +35,7 @@ impl InForce {
         match self {
             Self::Yes => "in force".into(),
             Self::No => format!("not in force yet: {REMEDY}"),
+            Self::Impossible(why) => format!("not in force: {why}"),
             Self::Differs => format!("in force, but not all as span.cfg has it: {REMEDY}"),
             Self::Committed => {
                 "committed to Open vSwitch's database, but ovs-vswitchd has not acted on it yet"
@@ -54,7 +57,7 @@ impl Ground<'_> {
             .into_iter()
             .flat_map(|bridge| bridge.mirrors.values());
         if !mirrors.any(|mirror| is_of(mirror, &key.session, &key.output) && takes(mirror, port)) {
-            InForce::No
+            self.not_in_force(key)
         } else if self.is_pending(key) {
             InForce::Differs
         } else if ovs.caught_up {
@@ -75,14 +78,15 @@ impl Ground<'_> {
         }
         let output = Label::of(&key.output);
         let wanted = copied.hooks().count();
-        if self.rules(&key.session, device, &output) < wanted {
-            return InForce::No;
-        }
+        let is_there = self.rules(&key.session, device, &output) >= wanted;
         let key = MirrorKey {
             bridge: None,
             session: key.session.clone(),
             output: key.output.clone(),
         };
+        if !is_there {
+            return self.not_in_force(&key);
+        }
         if self.is_pending(&key) {
             InForce::Differs
         } else {
@@ -90,11 +94,20 @@ impl Ground<'_> {
         }
     }
 
+    /// What no change is planned for has a problem.
+    fn not_in_force(&self, key: &MirrorKey) -> InForce {
+        let mut problems = self.view.plan.problems.iter();
+        let problem = problems.find(|problem| problem.session == key.session);
+        match problem.filter(|_| !self.changes(key)) {
+            Some(problem) => InForce::Impossible(problem.text.clone()),
+            None => InForce::No,
+        }
+    }
+
     /// Does anything of the mirror, or of its output's device, change with the next `apply`?
-    pub(super) fn is_pending(&self, key: &MirrorKey) -> bool {
-        let mut changes = self.view.plan.actions.iter();
+    fn is_pending(&self, key: &MirrorKey) -> bool {
         let mut devices = self.view.plan.ports.iter();
-        changes.any(|action| action.mirror == *key)
+        self.changes(key)
             || devices.any(|change| {
                 let output = self.view.desired.outputs.get(change.device());
                 output.is_some_and(|output| {
@@ -102,6 +115,11 @@ impl Ground<'_> {
                     of.any(|of| of.session == key.session && of.output == key.output)
                 })
             })
+    }
+
+    fn changes(&self, key: &MirrorKey) -> bool {
+        let mut changes = self.view.plan.actions.iter();
+        changes.any(|action| action.mirror == *key)
     }
 
     /// Does the session still mirror a NIC that it does not take any more?

@@ -140,3 +140,69 @@ fn vlans(tag: Option<u16>, trunks: &VlanSet) -> Option<String> {
         (Some(tag), false) => Some(format!("VLAN {tag} untagged, trunk {trunks}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Subject, View, explain};
+    use crate::core::annotations::Annotations;
+    use crate::core::cluster::Cluster;
+    use crate::core::guest;
+    use crate::core::model::{GuestKind, Vmid};
+    use crate::core::plan::Plan;
+    use crate::core::state::{Desired, Link, Observed, OvsState};
+
+    /// The way of 101/net0 on the VLAN-aware bridge vmbr1.
+    fn way(config: &str) -> String {
+        let mut observed = Observed {
+            ovs: OvsState::Absent("there is none".into()),
+            ..Observed::default()
+        };
+        let bridge = Link {
+            kind: Some("bridge".into()),
+            vlan_aware: true,
+            ..Link::default()
+        };
+        let tap = Link {
+            master: "vmbr1".parse().ok(),
+            ..Link::default()
+        };
+        for (name, link) in [("vmbr1", bridge), ("tap101i0", tap)] {
+            observed.links.insert(name.parse().unwrap(), link);
+        }
+        let vmid = Vmid::new(101).unwrap();
+        let mut cluster = Cluster::unknown("not asked");
+        let (guest, _) = guest::parse(vmid, GuestKind::Qemu, config);
+        cluster.guests.insert(vmid, Ok(guest));
+        let view = View {
+            annotations: &Annotations::default(),
+            cluster: &cluster,
+            observed: &observed,
+            desired: &Desired::default(),
+            plan: &Plan::default(),
+            now: 0,
+        };
+        let told = explain(&view, &[Subject::Guest(vmid)]).remove(0).unwrap();
+        let hops: Vec<String> = told.nics[0].path.iter().map(ToString::to_string).collect();
+        hops.join(" → ")
+    }
+
+    #[test]
+    fn a_vlan_aware_bridge_s_vlans_are_those_of_the_config() {
+        assert_eq!(
+            way("net0: virtio,bridge=vmbr1,tag=30\n"),
+            "101/net0 → tap101i0 → vmbr1 (VLAN-aware Linux bridge, VLAN 30)"
+        );
+        assert_eq!(
+            way("net0: virtio,bridge=vmbr1,trunks=5;6\n"),
+            "101/net0 → tap101i0 → vmbr1 (VLAN-aware Linux bridge, trunk 5-6)"
+        );
+        assert_eq!(
+            way("net0: virtio,bridge=vmbr1,tag=3,trunks=5\n"),
+            "101/net0 → tap101i0 → vmbr1 (VLAN-aware Linux bridge, VLAN 3 untagged, trunk 5)"
+        );
+        assert_eq!(
+            way("net0: virtio,bridge=vmbr1\n"),
+            "101/net0 → tap101i0 → vmbr1 (VLAN-aware Linux bridge)"
+        );
+    }
+}

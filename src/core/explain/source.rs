@@ -210,9 +210,8 @@ impl Ground<'_> {
             engine: Some(Engine::Ovs),
             why: Some(why),
             at: Some(format!(
-                "mirrored at port {} of {}{}",
+                "mirrored at its port {}{}",
                 port.name,
-                port.bridge,
                 side_of_firewall(port, &port.name)
             )),
             in_force: Some(self.ovs_in_force(key, &port.name)),
@@ -241,9 +240,10 @@ impl Ground<'_> {
             engine: Some(Engine::Nft),
             why: source.reason.nft.get(&key.output).cloned(),
             at: Some(format!(
-                "copied at {device}{}: {}",
+                "copied at {device}{}: {}{}",
                 side_of_firewall(source.port, device),
-                hooks(copied)
+                hooks(copied),
+                rest_of_whole(source)
             )),
             in_force: Some(self.nft_in_force(&key, device, copied)),
             ..leg(source, output, path, end)
@@ -314,6 +314,18 @@ fn side_of_firewall(port: &Port, device: &IfName) -> &'static str {
         Some(true) if *device == port.name => ", on the bridge's side of the guest's firewall",
         Some(true) => ", on the guest's side of its firewall",
         _ => "",
+    }
+}
+
+/// Of a whole bridge's port nftables takes one direction only.
+fn rest_of_whole(source: &Source<'_>) -> String {
+    match &source.reason.standing {
+        Standing::Taken(word) if matches!(word.selector, Selector::Bridge(_)) => format!(
+            "; {} is copied where it enters {}",
+            words::DELIVERED,
+            source.port.bridge
+        ),
+        _ => String::new(),
     }
 }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::words::some;
 use super::{Ground, Subject, Unexplained, View};
-use crate::core::model::{GuestKind, NicId, NodeName, Vmid};
+use crate::core::model::{GuestKind, NicId, NodeName, Vmid, excerpt};
 use crate::core::ports::PortMap;
 use crate::core::state::OvsState;
 
@@ -163,7 +163,11 @@ impl Ground<'_> {
             Some(Err(why)) => notes.push(format!("its config cannot be read: {why}")),
             Some(Ok(config)) if config.nics.is_empty() => notes.push("it has no NIC".to_owned()),
             Some(Ok(_)) => {}
-            None => notes.push("its config was not found".to_owned()),
+            None => {
+                let why = self.view.cluster.placements.as_ref().err();
+                let why = why.map(|why| format!("its config cannot be read: {why}"));
+                notes.push(why.unwrap_or_else(|| "it has no config".to_owned()));
+            }
         }
         notes
     }
@@ -203,10 +207,20 @@ impl Ground<'_> {
         }
     }
 
+    /// Where a NIC will be plugged, by its config.
+    fn configured(&self, nic: NicId) -> Option<String> {
+        let config = self.view.cluster.guest(nic.vmid)?.nics.get(&nic.index)?;
+        let bridge = excerpt(config.bridge.as_deref()?);
+        let tag = config.tag.map(|tag| format!(", VLAN {tag}"));
+        let tag = tag.unwrap_or_default();
+        Some(format!("configured for {bridge}{tag}"))
+    }
+
     pub(super) fn nic_notes(&self, nic: NicId, state: &NicState) -> Vec<String> {
         let mut notes = Vec::new();
         match state {
-            NicState::Plugged | NicState::NotHere(_) => {}
+            NicState::Plugged => {}
+            NicState::NotHere(_) => notes.extend(self.configured(nic)),
             NicState::Unplugged(why) | NicState::NoBridge(why) | NicState::NoDevice(why) => {
                 notes.push(why.clone());
             }
@@ -222,6 +236,11 @@ impl Ground<'_> {
                 some(&sessions)
             ));
         }
+        // Somebody else's mirrors may go there, too.
+        let start = format!("{nic} ");
+        let remarks = self.view.plan.remarks.iter().map(|remark| &remark.text);
+        let remarks: BTreeSet<&String> = remarks.filter(|text| text.starts_with(&start)).collect();
+        notes.extend(remarks.into_iter().cloned());
         let guest = self.view.cluster.guest(nic.vmid);
         let config = guest.and_then(|guest| guest.nics.get(&nic.index));
         if config.is_some_and(|config| config.link_down) {

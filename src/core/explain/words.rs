@@ -32,7 +32,7 @@ pub(super) fn why(
         Some(SessionPhase::Running) | None => return standing(ground, session, reason, nic, state),
     };
     match &reason.standing {
-        Standing::Taken(by) => format!("{over}; it has {}", word(by)),
+        Standing::Taken(by) => format!("{over}; would take it by {}", word(by)),
         _ => over,
     }
 }
@@ -63,7 +63,11 @@ fn standing(
         ),
         Standing::Loop(sensor) => format!("left out: guest {sensor} feeds it in turn, a loop"),
         Standing::Excluded { source, by } => {
-            format!("excluded by {}, though {} has it", word(by), word(source))
+            format!(
+                "excluded by {}; without that, {} would take it",
+                word(by),
+                word(source)
+            )
         }
         Standing::Sensor(by) => format!(
             "{} leaves sensors out, and guest {} is one, of {}",
@@ -72,7 +76,7 @@ fn standing(
             sensor_of(ground, nic.vmid)
         ),
         Standing::OwnSensor => format!("guest {} is the session's own sensor", nic.vmid),
-        Standing::Output(of) if *of == session.name => {
+        Standing::Output(_) if is_output(session, nic) => {
             "it is the session's own output, and carries copies only".into()
         }
         Standing::Output(of) => format!("it is an output of {of}, and carries copies only"),
@@ -90,10 +94,11 @@ fn taken(session: &Session, by: &Word, state: &NicState) -> String {
                 directions(session, &by.selector)
             )
         }
-        NicState::NotHere(why) => format!("it has {}, but {why}", word(by)),
-        NicState::Unplugged(why) | NicState::NoBridge(why) | NicState::NoDevice(why) => {
-            format!("it has {}, but nothing is mirrored: {why}", word(by))
+        NicState::NotHere(why) | NicState::Unplugged(why) => {
+            format!("would take it by {}, but {why}", word(by))
         }
+        NicState::NoBridge(_) => format!("would take it by {}, but it is in no bridge", word(by)),
+        NicState::NoDevice(_) => format!("would take it by {}, but it has no device", word(by)),
     }
 }
 
@@ -134,9 +139,16 @@ fn sensor_of(ground: &Ground<'_>, vmid: Vmid) -> String {
     some(&names)
 }
 
+fn is_output(session: &Session, nic: NicId) -> bool {
+    let mut outputs = session.outputs.iter();
+    outputs.any(|output| output.value == Output::Nic(nic))
+}
+
 /// What its words are, and what the NIC has instead.
 fn no_word(ground: &Ground<'_>, session: &Session, nic: NicId, state: &NicState) -> String {
-    let words: Vec<&Selector> = session.sources.iter().map(|at| &at.value).collect();
+    let mut words: Vec<&Selector> = session.sources.iter().map(|at| &at.value).collect();
+    // The words that something is said of come first, in case there are too many.
+    words.sort_by_key(|word| matches!(word, Selector::Guests { nic: None, .. }));
     let mut facts: Vec<String> = Vec::new();
     for selector in &words {
         let fact = fact(ground, selector, nic, state);
