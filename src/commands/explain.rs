@@ -10,8 +10,8 @@ use super::{Format, context, notice};
 use crate::apply::Error;
 use crate::core::annotations::Annotations;
 use crate::core::explain::{
-    Arrival, Guest, Hop, InForce as Force, Leg, Nic, Part, Subject, Unexplained, View, explain,
-    some,
+    Arrival, Guest, Hop, InForce as Force, Leg, Nic, NicState, Part, Subject, Unexplained, View,
+    explain, some,
 };
 use crate::core::model::SessionName;
 use crate::core::state::OvsState;
@@ -46,10 +46,6 @@ pub fn run(root: &Path, subjects: &[Subject], format: Format) -> Result<u8, Erro
     if matches!(look.in_force, InForce::Unknown { .. }) {
         exit = 2;
     }
-    if let (OvsState::Failed(why), true) = (&look.observed.ovs, look.needs_ovs()) {
-        log::error!("Open vSwitch cannot be asked, and what is on it is missing here: {why}");
-        exit = 2;
-    }
     let (mut guests, mut errors) = (Vec::new(), Vec::new());
     for told in explain(&view, subjects) {
         match told {
@@ -62,6 +58,11 @@ pub fn run(root: &Path, subjects: &[Subject], format: Format) -> Result<u8, Erro
                 errors.push(why.to_string());
             }
         }
+    }
+    let lacks_ovs = look.needs_ovs() || guests.iter().any(is_unplugged);
+    if let (OvsState::Failed(why), true) = (&look.observed.ovs, lacks_ovs) {
+        log::error!("Open vSwitch cannot be asked, and what is on it is missing here: {why}");
+        exit = 2;
     }
     if format == Format::Json {
         Out::new().json(&Report {
@@ -79,6 +80,11 @@ pub fn run(root: &Path, subjects: &[Subject], format: Format) -> Result<u8, Erro
     }
     errors.iter().for_each(|error| log::error!("{error}"));
     Ok(exit)
+}
+
+fn is_unplugged(guest: &Guest) -> bool {
+    let mut nics = guest.nics.iter();
+    nics.any(|nic| matches!(nic.state, NicState::Unplugged(_)))
 }
 
 /// Adds what was counted.
