@@ -115,6 +115,17 @@ fn without_span_cfg_the_way_to_the_bridge_is_told() {
 }
 
 #[test]
+fn a_firewall_bridge_is_told_where_there_is_one_whatever_the_checkbox_says() {
+    let node = linux_guests(&[]);
+    node.use_nftables_firewall();
+    start(&node, &[vm_on(101, "bridge=vmbr0,firewall=1")]);
+    assert_eq!(
+        ways(&explained(&node, &["101"])),
+        ["101/net0 → tap101i0 → vmbr0 (Linux bridge)"]
+    );
+}
+
+#[test]
 fn a_vlan_aware_bridge_s_vlans_are_told() {
     let node = linux_guests(&[sensor_on(200, "bridge=vmbr0")]);
     let Some(()) = or_skip(node.linux_bridge_vlan_aware("vmbr1")) else {

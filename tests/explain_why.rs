@@ -227,10 +227,14 @@ fn without_open_vswitch_what_is_on_it_is_told_as_missing() {
         vm_on(101, "bridge=vmbr2,firewall=1"),
         vm_on(102, "bridge=vmbr0"),
         sensor_on(200, "bridge=vmbr0"),
+        sensor_on(201, "bridge=vmbr2"),
     ]);
-    apply(&node, "[dmz]\nsource = 101, 102\noutput = 200/net1\n");
+    apply(
+        &node,
+        "[dmz]\nsource = 101, 102\noutput = 200/net1\n[held]\nsource = 102\noutput = 201/net1\n",
+    );
     node.pause_ovsdb();
-    let (code, out, err) = explain(&node, &["101", "102"]);
+    let (code, out, err) = explain(&node, &["101", "102", "201/net1"]);
     node.resume_ovsdb();
     assert_eq!(code, 2);
     assert!(
@@ -247,6 +251,14 @@ fn without_open_vswitch_what_is_on_it_is_told_as_missing() {
         out.contains("102/net0 → tap102i0 → session dmz → tap200i1 → 200/net1\n"),
         "{out}"
     );
+    // What is copied there stays.
+    let why = "cannot be asked where 201/net1 is: ";
+    for told in [
+        format!("  cannot tell whether it is in force: Open vSwitch {why}"),
+        format!("what arrives at 201/net1 from session held cannot be told: Open vSwitch {why}"),
+    ] {
+        assert!(out.contains(&told), "{out}");
+    }
 
     let node = linux_guests(&[vm_on(101, "bridge=vmbr0"), sensor_on(200, "bridge=vmbr0")]);
     apply(&node, "[dmz]\nsource = 101\noutput = 200/net1\n");
@@ -257,7 +269,7 @@ fn without_open_vswitch_what_is_on_it_is_told_as_missing() {
         "101/net0 → tap101i0 → session dmz → tap200i1 → 200/net1"
     );
     assert!(
-        said.contains("  in force; 0 frames so far from all its sources\n"),
+        said.contains("  in force; 0 frames so far, of all the session's sources\n"),
         "{said}"
     );
 }

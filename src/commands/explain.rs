@@ -188,11 +188,23 @@ impl Page<'_> {
             self.out
                 .note(&format!("engine {}{why}; {at}", engine.word()));
         }
-        self.in_force(leg.in_force.as_ref(), leg.frames, " from all its sources");
+        self.in_force(
+            leg.in_force.as_ref(),
+            leg.frames,
+            ", of all the session's sources",
+        );
     }
 
     fn arrival(&mut self, nic: &Nic, arrival: &Arrival) {
         let session = &arrival.session;
+        if let (true, Some(Force::Unknown(why))) = (arrival.sources.is_empty(), &arrival.in_force) {
+            let text = format!(
+                "what arrives at {} from session {session} cannot be told: {why}",
+                nic.nic
+            );
+            self.out.line(&text);
+            return;
+        }
         if let Some(fault) = &arrival.fault {
             let text = format!(
                 "nothing arrives at {} from session {session}: {fault}",

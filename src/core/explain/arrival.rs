@@ -71,6 +71,10 @@ impl Ground<'_> {
         arrival.fault = over
             .map(str::to_owned)
             .or_else(|| fault.map(ToString::to_string));
+        if output.is_some_and(|output| self.is_held(&state.name, output)) {
+            arrival.in_force = arrival.fault.take().map(InForce::Unknown);
+            return arrival;
+        }
         let Some(output) = output.filter(|_| arrival.fault.is_none()) else {
             return arrival;
         };

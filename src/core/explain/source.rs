@@ -160,13 +160,26 @@ impl Ground<'_> {
             legs.extend(self.by_nft(source, &output.value));
             if let Some(fault) = self.fault(source, state, legs.len() > before) {
                 legs.truncate(before);
-                legs.push(Leg {
-                    fault: Some(fault),
-                    ..leg(source, &output.value, source.path, Vec::new())
+                let leg = leg(source, &output.value, source.path, Vec::new());
+                legs.push(if self.is_held(&source.session.name, state) {
+                    Leg {
+                        in_force: Some(InForce::Unknown(fault)),
+                        ..leg
+                    }
+                } else {
+                    Leg {
+                        fault: Some(fault),
+                        ..leg
+                    }
                 });
             }
         }
         legs
+    }
+
+    /// Does what is mirrored to an output stay as it is, as nobody can tell where that is?
+    pub(super) fn is_held(&self, session: &SessionName, output: &OutputState) -> bool {
+        output.fault.is_some() && self.view.desired.held.contains(session)
     }
 
     /// Why nothing of it gets to an output.
