@@ -58,6 +58,16 @@ fn the_page_about_it_shows_what_it_says() {
         assert!(page.contains(&example), "docs/explain.md lacks\n{example}");
     }
     assert!(page.contains(&format!("```ini\n{DMZ_IDS}```\n")));
+    let (_, shell) = page.split_once("```sh\n").unwrap();
+    let (shell, _) = shell.split_once("```").unwrap();
+    let node = readme_node();
+    apply(&node, DMZ_IDS);
+    for line in shell.lines() {
+        let (command, _) = line.split_once('#').unwrap();
+        let args: Vec<&str> = command.split_whitespace().collect();
+        assert_eq!(args[..2], ["pve-span", "explain"]);
+        explained(&node, &args[2..]);
+    }
 }
 
 /// Every way to plug a NIC, but for VLAN-aware bridges, which not every kernel has.

@@ -63,7 +63,7 @@ fn a_guest_that_migrates_here_is_told_by_its_port() {
     assert_eq!(
         explained(&node, &["101"]),
         "VM 101\n\
-         \x20 it has a port here, while its config is filed under node pve2: it is migrating\n\n\
+         \x20 it has a port here, while its config is filed under node pve2: a migration, under way or broken off\n\n\
          101/net0 → tap101i0 → vmbr2 (OVS) → session dmz → tap200i1 → 200/net1\n\
          \x20 taken by `101` (span.cfg:2): what it sends and what is delivered to it\n\
          \x20 engine ovs: same bridge, vmbr2; mirrored at its port tap101i0\n\

@@ -226,6 +226,9 @@ impl Page<'_> {
             self.out.note_as(&text, report::Look::Bad);
         }
         self.in_force(arrival.in_force.as_ref(), arrival.frames, "");
+        for note in &arrival.notes {
+            self.out.note(&format!("note: {note}"));
+        }
     }
 
     fn in_force(&mut self, in_force: Option<&Force>, frames: Option<u64>, whose: &str) {

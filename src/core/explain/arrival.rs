@@ -27,6 +27,8 @@ pub struct Arrival {
     pub fault: Option<String>,
     /// Sources that are here and do not arrive, and why.
     pub lacks: Vec<String>,
+    /// What an administrator may not expect of what arrives.
+    pub notes: Vec<String>,
     /// What was copied so far; nothing if nobody counts.
     pub frames: Option<u64>,
 }
@@ -60,6 +62,7 @@ impl Ground<'_> {
             in_force: None,
             fault: None,
             lacks: Vec::new(),
+            notes: Vec::new(),
             frames: None,
         };
         let over = match state.phase {
@@ -106,6 +109,7 @@ impl Ground<'_> {
             arrival.path.extend(hops);
         }
         arrival.engine.clone_from(&output.engine);
+        arrival.notes = notes_of(nic, state);
         arrival.in_force = Some(self.arrival_in_force(state, output));
         arrival
     }
@@ -153,4 +157,12 @@ impl Ground<'_> {
             None => format!("port:{}", source.port),
         }
     }
+}
+
+/// What a session has to say of a NIC that is its output.
+fn notes_of(nic: NicId, state: &SessionState) -> Vec<String> {
+    let (own, left_out) = (format!("{nic} is "), format!("{nic} is left out"));
+    let notes = state.notes.iter();
+    let notes = notes.filter(|note| note.starts_with(&own) && !note.starts_with(&left_out));
+    notes.cloned().collect()
 }

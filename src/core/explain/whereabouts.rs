@@ -149,7 +149,7 @@ impl Ground<'_> {
             GuestState::Here => {}
             GuestState::Off => notes.push("not running on this node".to_owned()),
             GuestState::Arriving(node) => notes.push(format!(
-                "it has a port here, while its config is filed under node {node}: it is migrating"
+                "it has a port here, while its config is filed under node {node}: a migration, under way or broken off"
             )),
             GuestState::Elsewhere(node) => notes.push(format!(
                 "on node {node}: `pve-span explain {vmid}` there tells what becomes of its frames"

@@ -147,8 +147,10 @@ fn is_output(session: &Session, nic: NicId) -> bool {
 /// What its words are, and what the NIC has instead.
 fn no_word(ground: &Ground<'_>, session: &Session, nic: NicId, state: &NicState) -> String {
     let mut words: Vec<&Selector> = session.sources.iter().map(|at| &at.value).collect();
-    // The words that something is said of come first, in case there are too many.
-    words.sort_by_key(|word| matches!(word, Selector::Guests { nic: None, .. }));
+    if words.len() > MAX_LISTED {
+        // The words that something is said of are not those that are left out.
+        words.sort_by_key(|word| matches!(word, Selector::Guests { nic: None, .. }));
+    }
     let mut facts: Vec<String> = Vec::new();
     for selector in &words {
         let fact = fact(ground, selector, nic, state);
