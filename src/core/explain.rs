@@ -6,6 +6,7 @@
 
 mod arrival;
 mod force;
+mod index;
 mod path;
 mod source;
 mod whereabouts;
@@ -24,6 +25,8 @@ use super::plan::Plan;
 use super::ports::PortMap;
 use super::resolve::reasons::{Reason, reasons};
 use super::state::{Assumptions, Desired, Observed};
+
+use index::Index;
 
 pub use arrival::Arrival;
 pub use force::InForce;
@@ -140,6 +143,7 @@ struct Ground<'a> {
     view: &'a View<'a>,
     map: PortMap,
     reasons: BTreeMap<NicId, Vec<Reason>>,
+    index: Index<'a>,
 }
 
 /// Explains each of them, or says why not.
@@ -163,6 +167,7 @@ pub fn explain(view: &View<'_>, subjects: &[Subject]) -> Vec<Result<Guest, Unexp
             &assume,
             &nics,
         ),
+        index: Index::new(view),
         view,
         map,
     };

@@ -8,7 +8,7 @@ use crate::core::annotations::Session;
 use crate::core::copies::CopyKey;
 use crate::core::model::{NicId, SessionName, excerpt};
 use crate::core::selector::Output;
-use crate::core::state::{OutputState, SessionPhase, SessionState, SourceState};
+use crate::core::state::{MirrorKey, OutputState, SessionPhase, SessionState, SourceState};
 
 /// What a session sends to a NIC.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -116,17 +116,21 @@ impl Ground<'_> {
 
     /// All that a session mirrors to an output, whichever engine does it.
     fn arrival_in_force(&self, state: &SessionState, output: &OutputState) -> InForce {
-        let of = |session: &SessionName, spelled: &str| {
-            *session == state.name && spelled == output.output
-        };
-        let mirrors = self.view.desired.mirrors.iter();
-        let mirrors = mirrors.filter(|(key, _)| of(&key.session, &key.output));
+        let mirrors = self.map.bridges.keys().filter_map(|bridge| {
+            let key = MirrorKey {
+                bridge: Some(bridge.clone()),
+                session: state.name.clone(),
+                output: output.output.clone(),
+            };
+            let wanted = self.view.desired.mirrors.get(&key)?;
+            Some((key, wanted))
+        });
         let ovs = mirrors.flat_map(|(key, wanted)| {
-            let ports = wanted.config.ports.keys().chain(&key.bridge);
-            let is_port = |port| wanted.config.ports.contains_key(port) || wanted.config.all;
+            let all = key.bridge.iter().filter(|_| wanted.config.all);
+            let ports = wanted.config.ports.keys().chain(all);
             ports
-                .filter(move |port| is_port(*port))
-                .map(move |port| self.ovs_in_force(key, port))
+                .map(|port| self.ovs_in_force(&key, port))
+                .collect::<Vec<_>>()
         });
         let key = CopyKey {
             session: state.name.clone(),

@@ -3,10 +3,10 @@
 use serde::Serialize;
 
 use super::Ground;
-use crate::core::copies::{CopyKey, CopySource};
-use crate::core::model::{IfName, NicId, SessionName, port_owner};
+use crate::core::copies::{CopyKey, CopySource, Passing};
+use crate::core::model::{GuestKind, IfName, NicId, SessionName, port_owner};
 use crate::core::nft::NftState;
-use crate::core::nft::names::{self, Label, Named};
+use crate::core::nft::names::Label;
 use crate::core::plan::Change;
 use crate::core::state::{Mirror, MirrorKey, OvsState};
 
@@ -52,11 +52,16 @@ impl Ground<'_> {
             OvsState::Present(ovs) => ovs,
             OvsState::Absent(why) | OvsState::Failed(why) => return InForce::Unknown(why.clone()),
         };
-        let bridge = key.bridge.as_ref().and_then(|name| ovs.bridges.get(name));
-        let mut mirrors = bridge
+        let bridge = key.bridge.as_ref();
+        let marked = bridge.and_then(|bridge| {
+            let key = (bridge, &key.session, key.output.as_str());
+            self.index.marked.get(&key)
+        });
+        if !marked
             .into_iter()
-            .flat_map(|bridge| bridge.mirrors.values());
-        if !mirrors.any(|mirror| is_of(mirror, &key.session, &key.output) && takes(mirror, port)) {
+            .flatten()
+            .any(|mirror| takes(mirror, port))
+        {
             self.not_in_force(key)
         } else if self.is_pending(key) {
             InForce::Differs
@@ -77,17 +82,17 @@ impl Ground<'_> {
             return InForce::Unknown(why.clone());
         }
         let output = Label::of(&key.output);
-        let wanted = copied.hooks().count();
-        let is_there = self.rules(&key.session, device, &output) >= wanted;
+        let mut hooks = copied.hooks();
+        let is_there =
+            hooks.all(|(_, passing)| self.has_rule(&key.session, device, &output, passing));
         let key = MirrorKey {
             bridge: None,
             session: key.session.clone(),
             output: key.output.clone(),
         };
         if !is_there {
-            return self.not_in_force(&key);
-        }
-        if self.is_pending(&key) {
+            self.not_in_force(&key)
+        } else if self.is_pending(&key) {
             InForce::Differs
         } else {
             InForce::Yes
@@ -96,84 +101,69 @@ impl Ground<'_> {
 
     /// What no change is planned for has a problem.
     fn not_in_force(&self, key: &MirrorKey) -> InForce {
-        let mut problems = self.view.plan.problems.iter();
-        let problem = problems.find(|problem| problem.session == key.session);
-        match problem.filter(|_| !self.changes(key)) {
-            Some(problem) => InForce::Impossible(problem.text.clone()),
+        let problem = self.index.problems.get(&key.session);
+        match problem.filter(|_| !self.index.changed.contains(key)) {
+            Some(problem) => InForce::Impossible((*problem).to_owned()),
             None => InForce::No,
         }
     }
 
     /// Does anything of the mirror, or of its output's device, change with the next `apply`?
     fn is_pending(&self, key: &MirrorKey) -> bool {
-        let mut devices = self.view.plan.ports.iter();
-        self.changes(key)
-            || devices.any(|change| {
-                let output = self.view.desired.outputs.get(change.device());
-                output.is_some_and(|output| {
-                    let mut of = output.of.iter();
-                    of.any(|of| of.session == key.session && of.output == key.output)
-                })
-            })
-    }
-
-    fn changes(&self, key: &MirrorKey) -> bool {
-        let mut changes = self.view.plan.actions.iter();
-        changes.any(|action| action.mirror == *key)
+        let output = CopyKey {
+            session: key.session.clone(),
+            output: key.output.clone(),
+        };
+        self.index.changed.contains(key) || self.index.prepared.contains(&output)
     }
 
     /// Does the session still mirror a NIC that it does not take any more?
     pub(super) fn is_still_mirrored(&self, session: &SessionName, nic: NicId) -> bool {
         let is_nics =
             |port: &IfName| port_owner(port.as_str()).is_some_and(|(owner, _)| owner == nic);
-        let actions = self.view.plan.actions.iter();
-        let mut actions = actions.filter(|action| action.mirror.session == *session);
-        actions.any(|action| match &action.change {
-            Change::SetSource { port, to: None, .. } => is_nics(port),
-            Change::Remove { .. } if action.row.is_none() => {
-                let devices = self.view.observed.links.keys();
-                let mut devices = devices.filter(|device| is_nics(device));
-                let output = Label::of(&action.mirror.output);
-                devices.any(|device| self.rules(session, device, &output) > 0)
+        let actions = self.index.actions.get(session).into_iter().flatten();
+        let mut actions = actions.map(|action| (action, &action.change));
+        actions.any(|(action, change)| match (change, &action.row) {
+            (Change::SetSource { port, to: None, .. }, _) => is_nics(port),
+            (Change::Remove { .. }, Some(row)) => {
+                let mirror = self.index.rows.get(row);
+                mirror.is_some_and(|mirror| mirror.config.ports.keys().any(is_nics))
             }
-            Change::Remove { .. } => {
-                let OvsState::Present(ovs) = &self.view.observed.ovs else {
-                    return false;
+            (Change::Remove { .. }, None) => {
+                let output = Label::of(&action.mirror.output);
+                let passing = [Passing::From, Passing::To];
+                let has_rule = |port: &IfName| {
+                    passing
+                        .iter()
+                        .any(|passing| self.has_rule(session, port, &output, *passing))
                 };
-                let rows = ovs.bridges.values().flat_map(|bridge| &bridge.mirrors);
-                let mut rows = rows.filter(|(row, _)| action.row.as_ref() == Some(row));
-                rows.any(|(_, mirror)| mirror.config.ports.keys().any(is_nics))
+                devices(nic).any(|port| has_rule(&port))
             }
             _ => false,
         })
     }
 
-    /// How many of a device's hooks have a rule of the session, for an output.
-    fn rules(&self, session: &SessionName, device: &IfName, output: &Label) -> usize {
-        let NftState::Present(seen) = &self.view.observed.nft else {
-            return 0;
-        };
-        let chains = seen.chains.iter().filter(|(name, chain)| {
-            let is_at = chain
-                .hook
-                .as_ref()
-                .is_some_and(|hook| hook.device == *device);
-            is_at && matches!(names::read(name), Named::Base { label } if *output == label)
-        });
-        let has_rule = |chain: &crate::core::nft::SeenChain| {
-            let mut told = chain
-                .rules
-                .iter()
-                .filter_map(|rule| names::read_purpose(&rule.comment));
-            told.any(|told| told.session == session.as_str())
-        };
-        chains.filter(|(_, chain)| has_rule(chain)).count()
+    fn has_rule(
+        &self,
+        session: &SessionName,
+        device: &IfName,
+        output: &Label,
+        passing: Passing,
+    ) -> bool {
+        let rule = (device, output.clone(), session.as_str(), passing);
+        self.index.rules.contains(&rule)
     }
 }
 
-fn is_of(mirror: &Mirror, session: &SessionName, output: &str) -> bool {
-    let mark = mirror.mark.as_ref();
-    mark.is_some_and(|mark| mark.session == *session && mark.output == output)
+/// The devices of a NIC that frames may be copied at, whether they are there or not.
+fn devices(nic: NicId) -> impl Iterator<Item = IfName> {
+    let names = [
+        nic.device(GuestKind::Qemu),
+        nic.device(GuestKind::Lxc),
+        nic.ovs_firewall_port(),
+        nic.linux_firewall_port(),
+    ];
+    names.into_iter().filter_map(|name| name.parse().ok())
 }
 
 fn takes(mirror: &Mirror, port: &IfName) -> bool {

@@ -1,9 +1,11 @@
 //! What a session makes of a NIC: whether it takes it, where its frames are copied, and where the copies go.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use super::{Ground, Hop, HopKind, InForce, NicState, words};
-use crate::core::annotations::Session;
+use crate::core::annotations::{EngineChoice, Session};
 use crate::core::copies::{CopyKey, CopySource, Passing};
 use crate::core::model::{IfName, NicId, SessionName};
 use crate::core::nft::Side;
@@ -11,7 +13,7 @@ use crate::core::ports::Port;
 use crate::core::resolve::reasons::{Reason, Standing};
 use crate::core::selector::{Output, Selector};
 use crate::core::state::{
-    MirrorOutput, OutputState, SessionPhase, SessionState, SourceState, Taken,
+    MirrorKey, MirrorOutput, OutputState, SessionPhase, SessionState, SourceState, Taken, Wanted,
 };
 
 /// What a session makes of a NIC.
@@ -122,29 +124,47 @@ impl Ground<'_> {
     fn as_done(&self, session: &Session, nic: NicId, reason: &Reason) -> Reason {
         let mut reason = reason.clone();
         let port = self.map.of_nic(nic);
-        let bridge = port.map(|port| &port.bridge).filter(|bridge| {
-            let mut mirrors = self.view.desired.mirrors.iter();
-            mirrors.any(|(key, wanted)| {
-                key.session == session.name
-                    && key.bridge.as_ref() == Some(bridge)
-                    && wanted.config.all
+        let bridge = port.map(|port| &port.bridge);
+        let word = || {
+            let mut words = session.sources.iter();
+            words.find(|word| match &word.value {
+                Selector::Bridge(named) => bridge == Some(named),
+                _ => false,
             })
-        });
-        let mut words = session.sources.iter();
-        let word = words.find(|word| match &word.value {
-            Selector::Bridge(named) => bridge == Some(named),
-            _ => false,
-        });
-        if let (Some(word), Standing::Loop(_) | Standing::PerhapsLoop(_)) = (word, &reason.standing)
-        {
-            reason.standing = Standing::Taken(word.into());
+        };
+        let takes_all = || {
+            let mut outputs = session.outputs.iter();
+            outputs.any(|output| {
+                let wanted = self.wanted(session, &output.value, bridge);
+                wanted.is_some_and(|(_, wanted)| wanted.config.all)
+            })
+        };
+        if let Standing::Loop(_) | Standing::PerhapsLoop(_) = reason.standing {
+            if let Some(word) = word().filter(|_| takes_all()) {
+                reason.standing = Standing::Taken(word.into());
+            }
         }
         reason
     }
 
+    /// The mirror that a session shall have on a bridge, to an output.
+    fn wanted(
+        &self,
+        session: &Session,
+        output: &Output,
+        bridge: Option<&IfName>,
+    ) -> Option<(MirrorKey, &Wanted)> {
+        let key = MirrorKey {
+            bridge: Some(bridge?.clone()),
+            session: session.name.clone(),
+            output: output.to_string(),
+        };
+        let wanted = self.view.desired.mirrors.get(&key)?;
+        Some((key, wanted))
+    }
+
     pub(super) fn laid_out(&self, session: &SessionName) -> Option<&SessionState> {
-        let sessions = &self.view.desired.sessions;
-        sessions.iter().find(|state| state.name == *session)
+        self.index.states.get(session).copied()
     }
 
     fn legs(&self, source: &Source<'_>) -> Vec<Leg> {
@@ -202,20 +222,18 @@ impl Ground<'_> {
     }
 
     fn by_ovs(&self, source: &Source<'_>, output: &Output) -> Option<Leg> {
-        let (port, spelled) = (source.port, output.to_string());
-        let mut mirrors = self.view.desired.mirrors.iter();
-        let (key, wanted) = mirrors.find(|(key, wanted)| {
-            key.session == source.session.name
-                && key.output == spelled
-                && key.bridge.as_ref() == Some(&port.bridge)
-                && (wanted.config.all || wanted.config.ports.contains_key(&port.name))
-        })?;
+        let port = source.port;
+        let takes =
+            |wanted: &Wanted| wanted.config.all || wanted.config.ports.contains_key(&port.name);
+        let (key, wanted) = self
+            .wanted(source.session, output, Some(&port.bridge))
+            .filter(|(_, wanted)| takes(wanted))?;
         let device = match &wanted.config.output {
             MirrorOutput::Port(name) => Some(name),
             MirrorOutput::Vlan(_) | MirrorOutput::None => None,
         };
         let why = match (output, source.session.engine) {
-            (_, crate::core::annotations::EngineChoice::Ovs) => "as asked".to_owned(),
+            (_, EngineChoice::Ovs) => "as asked".to_owned(),
             (Output::Vlan(_), _) => "RSPAN".to_owned(),
             _ => format!("same bridge, {}", port.bridge),
         };
@@ -227,7 +245,7 @@ impl Ground<'_> {
                 port.name,
                 side_of_firewall(port, &port.name)
             )),
-            in_force: Some(self.ovs_in_force(key, &port.name)),
+            in_force: Some(self.ovs_in_force(&key, &port.name)),
             ..leg(
                 source,
                 output,
@@ -269,12 +287,12 @@ impl Ground<'_> {
         state: &'s SessionState,
         output: &'s OutputState,
     ) -> impl Iterator<Item = &'s SourceState> {
-        state.present.iter().filter(move |source| {
-            let lacks = |lack: &crate::core::state::Lack| {
-                lack.port == source.port || (lack.nic.is_some() && lack.nic == source.nic)
-            };
-            !output.lacks.iter().any(lacks)
-        })
+        let ports: BTreeSet<&IfName> = output.lacks.iter().map(|lack| &lack.port).collect();
+        let nics: BTreeSet<NicId> = output.lacks.iter().filter_map(|lack| lack.nic).collect();
+        let reaches = move |source: &&SourceState| {
+            !ports.contains(&source.port) && source.nic.is_none_or(|nic| !nics.contains(&nic))
+        };
+        state.present.iter().filter(reaches)
     }
 }
 

@@ -130,12 +130,8 @@ fn word(word: &Word) -> String {
 
 /// The sessions whose sensor a guest is.
 fn sensor_of(ground: &Ground<'_>, vmid: Vmid) -> String {
-    let sessions = ground.view.annotations.sessions.values();
-    let of = sessions.filter(|session| {
-        let mut outputs = session.outputs.iter();
-        outputs.any(|output| matches!(output.value, Output::Nic(nic) if nic.vmid == vmid))
-    });
-    let names: Vec<&SessionName> = of.map(|session| &session.name).collect();
+    let sessions = ground.index.sensor_of.get(&vmid).into_iter().flatten();
+    let names: Vec<&SessionName> = sessions.copied().collect();
     some(&names)
 }
 
@@ -152,7 +148,12 @@ fn no_word(ground: &Ground<'_>, session: &Session, nic: NicId, state: &NicState)
         words.sort_by_key(|word| matches!(word, Selector::Guests { nic: None, .. }));
     }
     let mut facts: Vec<String> = Vec::new();
+    let mut pools = false;
     for selector in &words {
+        // That takes going through all pools, and is the same for each.
+        if matches!(selector, Selector::Pool(_)) && std::mem::replace(&mut pools, true) {
+            continue;
+        }
         let fact = fact(ground, selector, nic, state);
         facts.extend(fact.filter(|fact| !facts.contains(fact)));
     }
@@ -187,10 +188,8 @@ fn fact(ground: &Ground<'_>, selector: &Selector, nic: NicId, state: &NicState) 
         }
         Selector::Pool(_) => {
             let pools = cluster.pools.as_ref().ok()?;
-            let names: Vec<&str> = pools
-                .names()
-                .filter(|name| pools.contains(name, vmid))
-                .collect();
+            let names = pools.names().filter(|name| pools.contains(name, vmid));
+            let names: Vec<String> = names.map(excerpt).collect();
             Some(match names.as_slice() {
                 [] => format!("{vmid} is in no pool"),
                 [one] => format!("{vmid} is in the pool {one}"),

@@ -123,13 +123,16 @@ struct View<'a> {
 impl View<'_> {
     fn reason(&self, session: &Session, choice: &Choice<'_>, nic: NicId) -> Reason {
         let port = self.map.of_nic(nic);
+        let standing = match port {
+            Some(port) => self.of_port(session, choice, port, nic),
+            None => self.of_absent(session, nic),
+        };
+        let is_left = matches!(standing, Standing::NoWord | Standing::Excluded { .. });
+        let copied = port.filter(|_| !is_left);
         Reason {
             session: session.name.clone(),
-            standing: match port {
-                Some(port) => self.of_port(session, choice, port, nic),
-                None => self.of_absent(session, nic),
-            },
-            nft: port.map_or_else(BTreeMap::new, |port| self.nft(session, port)),
+            standing,
+            nft: copied.map_or_else(BTreeMap::new, |port| self.nft(session, port)),
         }
     }
 
