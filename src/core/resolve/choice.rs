@@ -173,7 +173,7 @@ pub fn decide<'a>(
 }
 
 /// The NICs that are the session's outputs.
-fn outputs_of(session: &Session) -> impl Iterator<Item = NicId> + '_ {
+pub fn outputs_of(session: &Session) -> impl Iterator<Item = NicId> + '_ {
     session
         .outputs
         .iter()

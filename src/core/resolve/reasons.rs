@@ -5,18 +5,18 @@
 
 use std::collections::BTreeMap;
 
-use super::choice::{Choice, Decision, decide};
+use super::choice::{Choice, Decision, decide, outputs_of};
 use super::engine::{Engine, From as Source, engine};
 use super::index::Index;
 use super::matching::{self, Matcher, Subject, Verdict, whole_bridges};
 use super::outputs::{Outputs, Place, Target};
-use super::{choices, ports, reserved_ports, sensors};
+use super::{choices, phase, ports, reserved_ports, sensors};
 use crate::core::annotations::{Annotations, Session};
 use crate::core::cluster::Cluster;
 use crate::core::model::{IfName, NicId, SessionName, Vmid};
 use crate::core::ports::{Port, PortMap};
 use crate::core::selector::{Output, Selector};
-use crate::core::state::{Assumptions, Observed};
+use crate::core::state::{Assumptions, Observed, SessionPhase};
 
 /// A word of span.cfg, and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,7 +97,13 @@ pub fn reasons(
         observed,
         cluster,
     };
+    let running = annotations
+        .sessions
+        .values()
+        .filter(|session| phase(session, assume) == SessionPhase::Running);
+    let will_be = running.flat_map(|session| outputs_of(session).map(|nic| (nic, &session.name)));
     let view = View {
+        will_be_output: will_be.collect(),
         map: &map,
         matcher: &matcher,
         reserved: &reserved,
@@ -117,6 +123,8 @@ struct View<'a> {
     map: &'a PortMap,
     matcher: &'a Matcher<'a>,
     reserved: &'a BTreeMap<IfName, &'a SessionName>,
+    /// Of which running session a NIC is an output, wherever it is.
+    will_be_output: BTreeMap<NicId, &'a SessionName>,
     outputs: &'a Outputs<'a>,
 }
 
@@ -157,16 +165,18 @@ impl View<'_> {
     /// A NIC whose device is in no bridge, or not here at all: then by what its config says of it.
     fn of_absent(&self, session: &Session, nic: NicId) -> Standing {
         let mut subject = Subject::unplugged(nic);
+        let mut reserved = None;
         if !self.map.unplugged.contains_key(&nic) {
             let guest = self.matcher.cluster.guest(nic.vmid);
             let config = guest.and_then(|guest| guest.nics.get(&nic.index));
             subject.bridge = config
                 .and_then(|config| config.bridge.as_deref())
                 .unwrap_or_default();
+            reserved = self.will_be_output.get(&nic).copied();
         }
         let on_whole = whole_bridges(session).any(|bridge| bridge.as_str() == subject.bridge);
         self.told(
-            decide(session, subject, self.matcher, None, on_whole.into()),
+            decide(session, subject, self.matcher, reserved, on_whole.into()),
             nic,
         )
     }
