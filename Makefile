@@ -2,13 +2,26 @@
 
 export PATH := $(PATH):/usr/sbin:/sbin:$(HOME)/.cargo/bin
 
-.PHONY: all build demo test bench fuzz lint clean
+.PHONY: all build deb apt-repo demo test bench fuzz lint clean
 
 all: build
 
 build:
 	@sh tests/prepare.sh build
 	cargo build --release --locked
+
+# The Debian package, into target/debian. It runs on the Debian release that it is built on, and on later ones.
+deb:
+	@sh tests/prepare.sh deb
+	sh debian/make-deb
+
+# A signed apt repository in OUT, of what `make deb` has built or of DEBS; KEY is one that gpg has. docs/install.md has more.
+KEY =
+OUT = target/apt
+DEBS =
+apt-repo:
+	@sh tests/prepare.sh deb
+	@sh debian/apt-repo '$(KEY)' '$(OUT)' $(DEBS)
 
 # A miniature node with real traffic. KEEP=1 leaves it up to play with.
 demo:
@@ -49,7 +62,8 @@ lint:
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
-	shellcheck tests/prepare.sh tests/lab/reaper.sh hookscripts/pve-span benches/*.sh .ci/run
+	shellcheck tests/prepare.sh tests/lab/reaper.sh hookscripts/pve-span benches/*.sh .ci/run \
+		debian/put-snippet debian/pve-span.p* debian/make-deb debian/apt-repo debian/licences/collect
 
 clean:
 	cargo clean

@@ -1,12 +1,12 @@
 #!/bin/sh
-# Installs what `make build`, `make demo`, `make test`, `make bench` and `make lint` need and this machine lacks, and
-# says what it installs. For root on Debian 13 (Proxmox VE 9's base), and on Debian 12 with a Rust
+# Installs what `make build`, `make deb`, `make apt-repo`, `make demo`, `make test`, `make bench` and `make lint` need and
+# this machine lacks, and says what it installs. For root on Debian 13 (Proxmox VE 9's base), and on Debian 12 with a Rust
 # toolchain of 1.85 or newer.
 #
-#   sh tests/prepare.sh build|demo|test|bench|lint
+#   sh tests/prepare.sh build|deb|demo|test|bench|lint
 set -eu
 
-wanted=${1:?"usage: prepare.sh build|demo|test|bench|lint"}
+wanted=${1:?"usage: prepare.sh build|deb|demo|test|bench|lint"}
 oldest=1.85
 packages=
 
@@ -29,7 +29,7 @@ need cc gcc
 [ -e /usr/include/stdio.h ] || need no-such-program libc6-dev
 need cargo cargo
 need rustc rustc
-if [ "$wanted" = build ]; then
+if [ "$wanted" = build ] || [ "$wanted" = deb ]; then
     :
 elif [ "$wanted" = lint ]; then
     need cargo-fmt rustfmt
@@ -48,6 +48,17 @@ fi
 if [ "$wanted" = test ]; then
     need promtool prometheus
     need systemd-analyze systemd
+    need debootstrap debootstrap
+    need lintian lintian
+    need man man-db
+    need git git
+fi
+if [ "$wanted" = test ] || [ "$wanted" = deb ]; then
+    need dpkg-buildpackage dpkg-dev
+    need dh debhelper
+    need apt-ftparchive apt-utils
+    need gpg gnupg
+    need xz xz-utils
 fi
 [ "$wanted" != bench ] || need hyperfine hyperfine
 
@@ -89,7 +100,7 @@ if [ "$(printf '%s\n%s\n' "$oldest" "$version" | sort -V | head -n1)" != "$oldes
     say "rustc is $version, and $oldest or newer is needed (https://rustup.rs)"
     exit 1
 fi
-if [ "$wanted" != lint ] && [ "$wanted" != build ] && [ "$(id -u)" -ne 0 ]; then
+if [ "$wanted" != lint ] && [ "$wanted" != build ] && [ "$wanted" != deb ] && [ "$(id -u)" -ne 0 ]; then
     say "make $wanted builds network namespaces and has to run as root"
     exit 1
 fi
