@@ -20,7 +20,6 @@ KEY =
 OUT = target/apt
 DEBS =
 apt-repo:
-	@sh tests/prepare.sh deb
 	@sh debian/apt-repo '$(KEY)' '$(OUT)' $(DEBS)
 
 # A miniature node with real traffic. KEEP=1 leaves it up to play with.
