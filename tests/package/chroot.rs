@@ -3,10 +3,15 @@
 //! A holder process keeps the namespaces; all that was mounted, written and started goes with it, however the test
 //! ends. A kernel that cannot lay a file system over another gets a real copy.
 
+use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 
+use nix::sched::{CloneFlags, setns, unshare};
+
+use crate::fuse;
 use crate::lab::Node;
 
 /// Debian's own, as a node's root has it.
@@ -157,9 +162,27 @@ impl Chroot {
         std::fs::copy(file, self.path(path)).unwrap();
     }
 
-    /// A command of the machine's that sees the chroot as its root has it.
-    pub fn output(&self, script: &str) -> Output {
-        self.command(script).output().unwrap()
+    /// Runs `work` while /etc/pve takes every request and answers none.
+    pub fn while_pve_hangs(&self, work: impl FnOnce()) {
+        let (pid, folder) = (self.pid, self.here.join("root/etc/pve"));
+        let (ready, is_ready) = mpsc::channel();
+        let (done, is_done) = mpsc::channel::<()>();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                // A thread that shares its folder with others may not change its mounts.
+                unshare(CloneFlags::CLONE_FS).unwrap();
+                let mounts = File::open(format!("/proc/{pid}/ns/mnt")).unwrap();
+                setns(mounts, CloneFlags::CLONE_NEWNS).unwrap();
+                let hung = fuse::mount_hung(&folder);
+                ready.send(()).unwrap();
+                let _ = is_done.recv();
+                drop(hung);
+            });
+            is_ready.recv().expect("a file system that hangs");
+            // Also lets go when the work panics.
+            let _done = done;
+            work();
+        });
     }
 }
 

@@ -1,1 +1,149 @@
-//! x
+//! What is in the package, and what lintian says of it.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::base::{Kind, base};
+use crate::built::{deb, field, file};
+use crate::chroot::{Chroot, Start};
+use crate::lab;
+use crate::release::Release;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+#[test]
+fn lintian_finds_nothing() {
+    let mut command = Command::new("lintian");
+    command
+        .args([
+            "--allow-root",
+            "--fail-on",
+            "error,warning",
+            "--tag-display-limit",
+            "0",
+        ])
+        .arg(file(".changes"));
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.is_empty(), "{said}");
+}
+
+#[test]
+fn every_override_of_lintian_s_is_explained() {
+    let text =
+        fs::read_to_string(Path::new(ROOT).join("debian/pve-span.lintian-overrides")).unwrap();
+    let lines: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();
+    for (index, line) in lines.iter().enumerate() {
+        let is_explained = || index > 0 && lines[index - 1].starts_with("# ");
+        assert!(line.starts_with("# ") || is_explained(), "{line}");
+    }
+}
+
+#[test]
+fn it_needs_nftables_and_libraries_and_no_more() {
+    let depends = field(&deb(), "Depends");
+    let names: Vec<&str> = depends
+        .split(", ")
+        .filter_map(|one| one.split(' ').next())
+        .collect();
+    assert_eq!(names, ["nftables", "libc6", "libgcc-s1"]);
+    assert_eq!(field(&deb(), "Suggests"), "openvswitch-switch");
+    assert_eq!(field(&deb(), "Recommends"), "");
+}
+
+#[test]
+fn its_version_is_cargo_s() {
+    let version = field(&deb(), "Version");
+    assert_eq!(
+        version.rsplit_once('-').unwrap().0,
+        env!("CARGO_PKG_VERSION")
+    );
+}
+
+#[test]
+fn all_that_belongs_to_it_is_in_it_and_nothing_below_var() {
+    let mut command = Command::new("dpkg-deb");
+    command.arg("--contents").arg(deb());
+    let list = lab::run(command, "");
+    let paths: Vec<&str> = list
+        .lines()
+        .filter_map(|line| line.split("./").nth(1))
+        .collect();
+    for path in [
+        "usr/bin/pve-span",
+        "usr/share/bash-completion/completions/pve-span",
+        "usr/share/doc/pve-span/LICENCES-OF-CRATES.gz",
+        "usr/share/doc/pve-span/README.md",
+        "usr/share/doc/pve-span/changelog.Debian.gz",
+        "usr/share/doc/pve-span/changelog.gz",
+        "usr/share/doc/pve-span/copyright",
+        "usr/share/doc/pve-span/examples/grafana-dashboard.json",
+        "usr/share/doc/pve-span/examples/prometheus-alerts.yml",
+        "usr/share/doc/pve-span/examples/span.cfg",
+        "usr/share/doc/pve-span/install.md",
+        "usr/share/doc/pve-span/span.cfg.md",
+        "usr/share/fish/vendor_completions.d/pve-span.fish",
+        "usr/share/man/man8/pve-span.8.gz",
+        "usr/share/man/man8/pve-span-check.8.gz",
+        "usr/share/pve-span/hookscript",
+        "usr/share/zsh/vendor-completions/_pve-span",
+    ] {
+        assert!(paths.contains(&path), "{path} is not in\n{list}");
+    }
+    assert!(
+        list.contains("lib/systemd/system/pve-span.service"),
+        "{list}"
+    );
+    assert!(
+        !paths
+            .iter()
+            .any(|path| path.starts_with("var") || path.starts_with("etc")),
+        "{list}"
+    );
+}
+
+#[test]
+fn the_licences_of_all_crates_are_in_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new("dpkg-deb");
+    command.arg("--extract").arg(deb()).arg(folder.path());
+    lab::run(command, "");
+    let mut command = Command::new("zcat");
+    command.arg(
+        folder
+            .path()
+            .join("usr/share/doc/pve-span/LICENCES-OF-CRATES.gz"),
+    );
+    let text = lab::run(command, "");
+    let (list, texts) = text.split_once("\n-----").unwrap();
+    let texts = texts.split_whitespace().collect::<Vec<&str>>().join(" ");
+    let crates: Vec<&str> = list
+        .lines()
+        .filter_map(|line| line.split_once(": "))
+        .map(|one| one.0)
+        .collect();
+    assert!(
+        crates.iter().any(|name| name.starts_with("clap ")) && crates.len() > 40,
+        "{list}"
+    );
+    let without: Vec<&str> = crates
+        .iter()
+        .copied()
+        .filter(|name| !texts.contains(name))
+        .collect();
+    assert_eq!(without, Vec::<&str>::new(), "without a text of its licence");
+}
+
+/// The interactive shells take the completions; bash also completes with them.
+#[test]
+fn bash_completes_commands() {
+    let chroot = Chroot::new(&base(Release::Thirteen, Kind::Plain), Start::Alone);
+    chroot.bring(&deb(), "/pve-span.deb");
+    chroot.run("dpkg-deb --extract /pve-span.deb /");
+    let said = chroot.run(
+        "bash -c '. /usr/share/bash-completion/completions/pve-span; COMP_WORDS=(pve-span st) COMP_CWORD=1; \
+         _pve__span pve-span st pve-span; echo \"${COMPREPLY[*]}\"'",
+    );
+    assert_eq!(said.trim_end(), "status");
+}

@@ -10,6 +10,8 @@
     clippy::print_stderr
 )]
 
+#[path = "../fuse/mod.rs"]
+mod fuse;
 #[path = "../lab/mod.rs"]
 mod lab;
 #[path = "../scene/mod.rs"]
@@ -21,6 +23,7 @@ mod base;
 mod built;
 mod chroot;
 mod contents;
+mod hung;
 mod interrupted;
 mod life;
 mod manuals;

@@ -25,7 +25,7 @@ struct Installed {
 impl Installed {
     /// With mirrors of both engines up.
     fn new(release: Release) -> Option<Installed> {
-        let node = scene::mixed_bridges();
+        let node = scene::linux::mixed_bridges();
         let chroot = release.chroot(Start::On(&node))?;
         let before = OUTPUTS.map(|device| scene::settings(&node, device)).into();
         built::install(&chroot);
@@ -118,10 +118,11 @@ fn removal_takes_down_what_is_ours_and_says_so() {
         assert_eq!(
             told,
             [
-                "pve-span: dmz: no longer mirrors 101/net0 to 200/net1 (ovs, vmbr2)",
-                "pve-span: lan: no longer mirrors 103/net0, 300/net0 to 201/net1 (nft)",
+                "pve-span: dmz: no longer mirrors to 200/net1 (ovs, vmbr2): cleared",
+                "pve-span: lan: no longer mirrors to 201/net1 (nft): cleared",
                 "pve-span: tap200i1: as before it was an output",
                 "pve-span: tap201i1: as before it was an output",
+                "pve-span: left: /etc/pve/span.cfg, which is every node's, and /var/lib/pve-span, which goes with: apt purge pve-span",
             ],
             "{said}"
         );

@@ -1,0 +1,25 @@
+//! A cluster filesystem that hangs holds neither installation nor removal for ever.
+
+use crate::built::{self, NEWER};
+use crate::chroot::Start;
+use crate::release::Release;
+use crate::snippet::{SNIPPET, starts_guest_without_program};
+
+#[test]
+fn packages_come_and_go_while_etc_pve_hangs() {
+    let Some(chroot) = Release::Thirteen.chroot(Start::Alone) else {
+        return;
+    };
+    chroot.run("mkdir /etc/pve");
+    built::install(&chroot);
+    chroot.while_pve_hangs(|| {
+        built::install_version(&chroot, NEWER);
+        let said = chroot.run("dpkg -r pve-span");
+        assert!(said.contains("pve-span: not all mirrors could be taken down"), "{said}");
+        let unknown = format!("pve-span: {SNIPPET} stays: /etc/pve is not mounted or cannot be read, so nobody can tell");
+        assert!(said.contains(&unknown), "{said}");
+        starts_guest_without_program(&chroot);
+        let said = chroot.run("dpkg -P pve-span");
+        assert!(said.contains("stays, as /etc/pve does not tell whether guests need it"), "{said}");
+    });
+}
