@@ -54,6 +54,8 @@ if [ "$wanted" = test ]; then
     need git git
 fi
 if [ "$wanted" = test ] || [ "$wanted" = deb ]; then
+    # dpkg-buildpackage takes it for granted.
+    dpkg-query -W -f '${db:Status-Status}' build-essential 2>/dev/null | grep -qx installed || need no-such-program build-essential
     need dpkg-buildpackage dpkg-dev
     need dh debhelper
     need apt-ftparchive apt-utils

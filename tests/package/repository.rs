@@ -9,10 +9,10 @@ use crate::lab;
 use crate::release::Release;
 
 /// A keyring of the test's own, with a key for each of these.
-struct Keys(tempfile::TempDir);
+pub struct Keys(tempfile::TempDir);
 
 impl Keys {
-    fn new(owners: &[&str]) -> Keys {
+    pub fn new(owners: &[&str]) -> Keys {
         let keys = Keys(tempfile::tempdir().unwrap());
         for owner in owners {
             let mut gpg = keys.command("gpg");
@@ -41,7 +41,7 @@ impl Keys {
     }
 
     /// `make apt-repo`, without make.
-    fn repository(&self, key: &str, folder: &std::path::Path, debs: &[PathBuf]) -> Output {
+    pub fn repository(&self, key: &str, folder: &std::path::Path, debs: &[PathBuf]) -> Output {
         let mut script = self.command("sh");
         script
             .arg("debian/apt-repo")
@@ -61,7 +61,7 @@ impl Drop for Keys {
     }
 }
 
-const OURS: &str = "ours@example.org";
+pub const OURS: &str = "ours@example.org";
 
 /// A repository with the package, and a chroot that has it in /repo, as docs/install.md says.
 struct Served {
