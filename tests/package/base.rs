@@ -31,7 +31,8 @@ impl Kind {
     fn packages(self) -> &'static str {
         match self {
             Kind::Plain => "nftables,systemd",
-            Kind::Ansible => "nftables,systemd,ansible-core,python3-apt",
+            // debootstrap does not follow dependencies on what is only provided (python3-cffi-backend).
+            Kind::Ansible => "nftables,systemd,ansible-core,python3-apt,python3-cffi-backend",
         }
     }
 }

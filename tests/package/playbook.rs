@@ -58,7 +58,7 @@ fn the_playbook_installs_does_nothing_twice_and_upgrades() {
         "/play/pve-span.yml",
         include_str!("../../pve-config/ansible/pve-span.yml"),
     );
-    // A node, without guests and without span.cfg.
+    // A node without guests.
     chroot.write("/etc/pve/.version", "{}\n");
     chroot.write("/etc/pve/.vmlist", "{\n\"version\": 1\n\n}\n");
     chroot.write(
@@ -66,7 +66,10 @@ fn the_playbook_installs_does_nothing_twice_and_upgrades() {
         "{\n\"nodename\": \"pve1\",\n\"version\": 0\n}\n",
     );
     chroot.write("/etc/pve/user.cfg", "user:root@pam:1:0:::::\n");
-    chroot.write("/etc/pve/span.cfg", "");
+    chroot.write(
+        "/etc/pve/span.cfg",
+        "[dmz]\nsource = 101\noutput = 200/net1\n",
+    );
     chroot.run("mkdir -p /etc/pve/nodes/pve1/qemu-server /etc/pve/nodes/pve1/lxc; ln -s nodes/pve1 /etc/pve/local");
 
     assert_eq!(recap(&chroot.run(PLAY)), "ok=5 changed=3 failed=0");
