@@ -76,7 +76,7 @@ impl Chroot {
                 let mut command = node.command(unshare[0]);
                 command.args(&unshare[1..]);
                 let ovs = node.path("run/openvswitch");
-                let ovs = ovs.is_dir().then_some(ovs).unwrap_or_default();
+                let ovs = if ovs.is_dir() { ovs } else { PathBuf::new() };
                 (command, node.path("etc/pve"), ovs)
             }
         };

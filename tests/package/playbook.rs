@@ -1,8 +1,8 @@
 //! The Ansible playbook, run for real: the node is the chroot itself.
 
-use crate::base::{Kind, base};
+use crate::base::Kind;
 use crate::built::{self, NEWER, deb};
-use crate::chroot::{Chroot, Start};
+use crate::chroot::Start;
 use crate::lab;
 use crate::release::Release;
 use crate::repository::{Keys, OURS};
@@ -28,16 +28,9 @@ fn recap(said: &str) -> String {
 
 #[test]
 fn the_playbook_installs_does_nothing_twice_and_upgrades() {
-    if lab::or_skip(
-        (built::needed_libc() <= "2.41".to_owned())
-            .then_some(())
-            .ok_or("libc is newer than Debian 13's".to_owned()),
-    )
-    .is_none()
-    {
+    let Some(chroot) = Release::Thirteen.chroot_with(Kind::Ansible, Start::Alone) else {
         return;
-    }
-    let chroot = Chroot::new(&base(Release::Thirteen, Kind::Ansible), Start::Alone);
+    };
     let keys = Keys::new(&[OURS]);
     let folder = tempfile::tempdir().unwrap();
     let publish = |file: std::path::PathBuf| {

@@ -22,7 +22,12 @@ impl Release {
     /// A fresh chroot of it in which the package can be installed. None, and a word about it, where the package was
     /// built on a later release, whose libc it needs.
     pub fn chroot(self, start: Start<'_>) -> Option<Chroot> {
-        let chroot = Chroot::new(&base::base(self, base::Kind::Plain), start);
+        self.chroot_with(base::Kind::Plain, start)
+    }
+
+    /// The same with other things installed.
+    pub fn chroot_with(self, kind: base::Kind, start: Start<'_>) -> Option<Chroot> {
+        let chroot = Chroot::new(&base::base(self, kind), start);
         let needed = built::needed_libc();
         let is_there = chroot.sh(&format!(
             "dpkg --compare-versions \"$(dpkg-query -W -f '${{Version}}' libc6)\" ge {needed}"
