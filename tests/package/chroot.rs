@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::unistd::{chroot, fchdir};
 
 use crate::fuse;
 use crate::lab::Node;
@@ -114,7 +115,8 @@ impl Chroot {
         command
             .args(["-k", "5", "300", "nsenter", "--target"])
             .arg(self.pid.to_string())
-            .args(["--mount", "--pid", "--net", "chroot"])
+            // With its root, too: this may be a chroot itself, and namespaces know nothing of that.
+            .args(["--mount", "--pid", "--net", "--root", "chroot"])
             .arg(self.here.join("root"))
             .args(["env", "-i", "HOME=/root", "LC_ALL=C.UTF-8"])
             .arg(format!("PATH={PATH}"))
@@ -172,7 +174,10 @@ impl Chroot {
                 // A thread that shares its folder with others may not change its mounts.
                 unshare(CloneFlags::CLONE_FS).unwrap();
                 let mounts = File::open(format!("/proc/{pid}/ns/mnt")).unwrap();
+                let root = File::open(format!("/proc/{pid}/root")).unwrap();
                 setns(mounts, CloneFlags::CLONE_NEWNS).unwrap();
+                fchdir(&root).unwrap();
+                chroot(".").unwrap();
                 let hung = fuse::mount_hung(&folder);
                 ready.send(()).unwrap();
                 let _ = is_done.recv();

@@ -32,6 +32,7 @@ impl Release {
         let is_there = chroot.sh(&format!(
             "dpkg --compare-versions \"$(dpkg-query -W -f '${{Version}}' libc6)\" ge {needed}"
         ));
+        assert!(matches!(is_there.code, 0 | 1), "{is_there:?}");
         let why = || format!("the package needs libc6 {needed}, which {self:?} does not have");
         lab::or_skip((is_there.code == 0).then_some(chroot).ok_or_else(why))
     }
