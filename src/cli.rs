@@ -4,6 +4,7 @@ mod args;
 mod attach;
 mod call;
 mod explain;
+mod edit;
 
 use std::path::PathBuf;
 
@@ -13,6 +14,7 @@ pub use args::{CheckArgs, ClearArgs, HookArgs, PrintArgs, StatusArgs, WatchArgs}
 pub use attach::{AttachArgs, CommonArgs, DetachArgs};
 pub use call::{is_command, plain_hook, with_hook};
 pub use explain::ExplainArgs;
+pub use edit::{EditArgs, ImportArgs, InitArgs};
 
 /// Port mirroring (SPAN, RSPAN) for Proxmox VE that follows its guests.
 ///
@@ -57,6 +59,12 @@ pub enum Command {
     Detach(DetachArgs),
     /// Tell what becomes of guests' frames, and what arrives at sensors: 0 told, 1 no such guest, 2 cannot tell.
     Explain(ExplainArgs),
+    /// Write a first span.cfg, all of it comments, with what this node offers: 0 written, 1 not.
+    Init(InitArgs),
+    /// Edit span.cfg: check it, show the plan, ask, and only then put it in place: 0 done or unchanged, 1 not.
+    Edit(EditArgs),
+    /// Turn mirrors made by hand, or proxmox-ovs-mirror's, into sessions: 0 all of them, 1 not all, 2 cannot tell.
+    Import(ImportArgs),
     /// Keep this node's mirrors right between hooks: the service, pve-span.service.
     Watch(WatchArgs),
 }

@@ -99,7 +99,15 @@ pub fn read_bytes(path: &Path) -> Result<Vec<u8>, Error> {
 /// # Errors
 /// As [`read_bytes`], or it is not UTF-8.
 pub fn read_text(path: &Path) -> Result<String, Error> {
-    String::from_utf8(read_bytes(path)?).map_err(|error| {
+    text_of(path, read_bytes(path)?)
+}
+
+/// What was read of a text file, as text.
+///
+/// # Errors
+/// It is not UTF-8.
+pub fn text_of(path: &Path, bytes: Vec<u8>) -> Result<String, Error> {
+    String::from_utf8(bytes).map_err(|error| {
         let good = error
             .as_bytes()
             .get(..error.utf8_error().valid_up_to())

@@ -79,6 +79,11 @@ pub fn is_instead(notice: &str) -> bool {
         .is_some_and(|(_, instead)| instead.contains("last good copy"))
 }
 
+/// Where the last good copy is.
+pub fn last_good(root: &Path) -> PathBuf {
+    root.join(LAST_GOOD)
+}
+
 /// Reads the file, and the last good copy where it is needed.
 pub fn load(root: &Path) -> InForce {
     let pve = Pve::new(root);

@@ -69,7 +69,19 @@ pub enum Detail {
 /// # Errors
 /// The kernel cannot be asked. A failing Open vSwitch or an unknown file is part of the look.
 pub fn look(context: &Context, detail: Detail, gone: &BTreeSet<Vmid>) -> Result<Look, Error> {
-    let in_force = inforce::load(&context.root);
+    look_by(inforce::load(&context.root), context, detail, gone)
+}
+
+/// The same by other annotations than the file's: what would change if they were in force.
+///
+/// # Errors
+/// As [`look`].
+pub fn look_by(
+    in_force: InForce,
+    context: &Context,
+    detail: Detail,
+    gone: &BTreeSet<Vmid>,
+) -> Result<Look, Error> {
     let nobody = Annotations::default();
     let annotations = in_force.annotations().unwrap_or(&nobody);
     let interest = match detail {

@@ -86,6 +86,9 @@ fn run(cli: &Cli, caller: &Caller) -> ExitCode {
             (result, args.json, 2)
         }
         Command::Ports(args) => (commands::ports(root, args.json.into()), args.json, 2),
+        Command::Init(args) => return ExitCode::from(commands::init(root, args)),
+        Command::Edit(args) => return ExitCode::from(commands::edit(root, args)),
+        Command::Import(args) => return ExitCode::from(commands::import(root, args)),
     };
     ExitCode::from(result.unwrap_or_else(|error| {
         let text = ovs::chain(&error);

@@ -1,15 +1,17 @@
 //! The only door to /etc/pve: where things are in Proxmox VE's cluster filesystem, and what it means
 //! when they are not.
 //!
-//! Nothing here is ever written (but the records of chained hookscripts, by `chain`). What cannot be read is handed on
-//! as unknown, with the reason.
+//! Nothing here is ever written, but span.cfg by `span_file` and the records of chained hookscripts by `chain`. What cannot
+//! be read is handed on as unknown, with the reason.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::core::annotations::Annotations;
 use crate::core::chained::{self, Chained};
-use crate::core::cluster::{self, Cluster, Known, Members, Placement, Placements, Pools, Unknown};
+use crate::core::cluster::{
+    self, Cluster, Known, Members, Placement, Placements, Pools, Quorum, Unknown,
+};
 use crate::core::guest::{self, Guest};
 use crate::core::model::{GuestKind, NodeName, Vmid};
 use crate::core::selector::Selector;
@@ -90,6 +92,23 @@ impl Pve {
     /// about guests.
     pub fn is_mounted(&self) -> bool {
         self.path(".version").exists()
+    }
+
+    /// Can /etc/pve be written, as far as the cluster says?
+    pub fn quorum(&self) -> Option<Quorum> {
+        self.members().ok().map(|members| members.quorum)
+    }
+
+    /// A guest's config as it stands, for what nobody else asks of it.
+    pub fn config(&self, vmid: Vmid, placement: &Placement) -> Known<String> {
+        let Placement { node, kind, .. } = placement;
+        let folder = match kind {
+            GuestKind::Qemu => "qemu-server",
+            GuestKind::Lxc => "lxc",
+        };
+        let path = self.path(&format!("nodes/{node}/{folder}/{vmid}.conf"));
+        let bytes = files::read_bytes(&path).map_err(|error| Unknown(chain(&error)))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// What the cluster knows; `migrated_from` is where an incoming guest's config may still be.

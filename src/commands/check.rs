@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::Format;
-use crate::core::annotations;
+use crate::core::annotations::{self, Annotations};
 use crate::core::diagnostic::{Diagnostic, Severity};
 use crate::core::resolve::references;
 use crate::files;
@@ -51,30 +51,10 @@ pub fn run(root: &Path, file: Option<&Path>, format: Format) -> u8 {
         }
     };
     let name = path.display().to_string();
-    let mut annotations = annotations::parse(&name, &text);
-    let mut config_warnings = Vec::new();
-    if pve.is_mounted() {
-        let cluster = pve.cluster(Questions::ALL, &Whose::AllAnd(BTreeSet::new()), None);
-        annotations
-            .diagnostics
-            .extend(references::check(&name, &annotations, &cluster));
-        config_warnings = cluster.warnings;
-    }
-    let diagnostics = &mut annotations.diagnostics;
-    for session in annotations
-        .sessions
-        .values()
-        .filter(|session| session.has_expired(now()))
-    {
-        diagnostics.push(Diagnostic {
-            file: name.clone(),
-            place: session.keys.get("expires").cloned(),
-            severity: Severity::Warning,
-            message: format!("session {} has expired", session.name),
-            hint: Some("move `expires`, or delete the session".into()),
-        });
-    }
-    diagnostics.sort_by(|a, b| a.place.cmp(&b.place));
+    let Examined {
+        annotations,
+        warnings: config_warnings,
+    } = examine(&pve, &name, &text);
     let in_force = if file.is_none() {
         Some(inforce::load(root))
     } else {
@@ -100,10 +80,7 @@ pub fn run(root: &Path, file: Option<&Path>, format: Format) -> u8 {
             notice,
         });
     } else {
-        diagnostics
-            .iter()
-            .for_each(|diagnostic| out.line(&format!("{diagnostic}\n")));
-        out.line(&summary(&name, annotations.sessions.len(), diagnostics));
+        tell(&mut out, &name, &annotations);
         if let Some(in_force) = in_force.as_ref().filter(|_| notice.is_some()) {
             let _ = std::io::stdout().flush();
             let said = if annotations.is_valid() {
@@ -116,6 +93,55 @@ pub fn run(root: &Path, file: Option<&Path>, format: Format) -> u8 {
     }
     // A file that is cut off may look valid.
     u8::from(notice.is_some() || worst.is_some_and(|worst| worst < Severity::Warning))
+}
+
+/// What is said of a text, whether it is span.cfg already or not.
+pub(super) struct Examined {
+    /// What it means, and every fault.
+    pub annotations: Annotations,
+    /// Lines of guests' configs that were kept opaque.
+    pub warnings: Vec<String>,
+}
+
+/// Reads a text as span.cfg, and looks up what it names.
+pub(super) fn examine(pve: &Pve, name: &str, text: &str) -> Examined {
+    let mut annotations = annotations::parse(name, text);
+    let mut warnings = Vec::new();
+    if pve.is_mounted() {
+        let cluster = pve.cluster(Questions::ALL, &Whose::AllAnd(BTreeSet::new()), None);
+        annotations
+            .diagnostics
+            .extend(references::check(name, &annotations, &cluster));
+        warnings = cluster.warnings;
+    }
+    let diagnostics = &mut annotations.diagnostics;
+    for session in annotations
+        .sessions
+        .values()
+        .filter(|session| session.has_expired(now()))
+    {
+        diagnostics.push(Diagnostic {
+            file: name.to_owned(),
+            place: session.keys.get("expires").cloned(),
+            severity: Severity::Warning,
+            message: format!("session {} has expired", session.name),
+            hint: Some("move `expires`, or delete the session".into()),
+        });
+    }
+    diagnostics.sort_by(|a, b| a.place.cmp(&b.place));
+    Examined {
+        annotations,
+        warnings,
+    }
+}
+
+/// Every fault for people, and a line that sums them up.
+pub(super) fn tell(out: &mut Out, name: &str, annotations: &Annotations) {
+    let diagnostics = &annotations.diagnostics;
+    diagnostics
+        .iter()
+        .for_each(|diagnostic| out.line(&format!("{diagnostic}\n")));
+    out.line(&summary(name, annotations.sessions.len(), diagnostics));
 }
 
 fn say_in_force(root: &Path) {

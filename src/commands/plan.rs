@@ -10,7 +10,7 @@ use crate::apply::Error;
 use crate::core::plan::Plan;
 use crate::core::state::{OvsState, SessionState};
 use crate::inforce::InForce;
-use crate::look::{Detail, look};
+use crate::look::{Detail, Look, look};
 use crate::report::Out;
 
 #[derive(Serialize)]
@@ -44,30 +44,35 @@ pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
         });
     }
     if format == Format::Text {
-        for state in &look.desired.sessions {
-            for output in state.outputs.iter().filter(|output| output.fault.is_none()) {
-                out.line(&format!(
-                    "{} → {}: engine {}",
-                    state.name,
-                    output.output,
-                    output.engine.as_deref().unwrap_or("ovs")
-                ));
-            }
-        }
-        line_per_session(&mut out, &look.desired.sessions);
-        let text = look.plan.to_string();
-        text.lines().for_each(|line| out.line(line));
-        match &look.in_force {
-            InForce::NotConfigured { path } => {
-                out.line(&format!("nothing to do: there is no {}", path.display()))
-            }
-            _ if look.plan.is_done() => out.line("nothing to do"),
-            _ => {}
-        }
+        tell(&mut out, &look);
     }
     Ok(match (look.plan.is_done(), look.plan.problems.is_empty()) {
         (false, _) => 2,
         (true, true) => 0,
         (true, false) => 1,
     })
+}
+
+/// The plan for people.
+pub(super) fn tell(out: &mut Out, look: &Look) {
+    for state in &look.desired.sessions {
+        for output in state.outputs.iter().filter(|output| output.fault.is_none()) {
+            out.line(&format!(
+                "{} → {}: engine {}",
+                state.name,
+                output.output,
+                output.engine.as_deref().unwrap_or("ovs")
+            ));
+        }
+    }
+    line_per_session(out, &look.desired.sessions);
+    let text = look.plan.to_string();
+    text.lines().for_each(|line| out.line(line));
+    match &look.in_force {
+        InForce::NotConfigured { path } => {
+            out.line(&format!("nothing to do: there is no {}", path.display()))
+        }
+        _ if look.plan.is_done() => out.line("nothing to do"),
+        _ => {}
+    }
 }

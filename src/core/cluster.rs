@@ -139,6 +139,17 @@ pub struct Members {
     pub nodes: Vec<NodeName>,
     /// Those of them that are known to be off.
     pub offline: BTreeSet<NodeName>,
+    /// May anybody write in /etc/pve?
+    pub quorum: Quorum,
+}
+
+/// Does the cluster have a majority of its nodes? Without one /etc/pve is read-only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quorum {
+    /// It does, or the node is alone.
+    There,
+    /// It does not.
+    Lost,
 }
 
 #[derive(Deserialize)]
@@ -146,6 +157,15 @@ struct MembersFile {
     nodename: String,
     #[serde(default)]
     nodelist: BTreeMap<String, serde_json::Value>,
+    #[serde(default)]
+    cluster: Option<ClusterFile>,
+}
+
+#[derive(Deserialize)]
+struct ClusterFile {
+    /// 0 or 1; whatever else it may be says nothing.
+    #[serde(default)]
+    quorate: serde_json::Value,
 }
 
 /// Reads `.members`.
@@ -154,10 +174,16 @@ struct MembersFile {
 /// The text is not the JSON that pmxcfs writes.
 pub fn parse_members(text: &str) -> Result<Members, Invalid> {
     let file: MembersFile = serde_json::from_str(text).map_err(|error| not_json(&error))?;
+    let quorate = file.cluster.and_then(|cluster| cluster.quorate.as_u64());
     let mut members = Members {
         this: file.nodename.parse()?,
         nodes: Vec::new(),
         offline: BTreeSet::new(),
+        quorum: if quorate == Some(0) {
+            Quorum::Lost
+        } else {
+            Quorum::There
+        },
     };
     for (name, entry) in &file.nodelist {
         let name: NodeName = name.parse()?;
@@ -285,6 +311,13 @@ mod tests {
         assert!(offline.iter().map(NodeName::as_str).eq(["b"]));
         let alone = parse_members(include_str!("../../tests/samples/members")).unwrap();
         assert_eq!((alone.this.as_str(), alone.nodes.len()), ("pve1", 0));
+        assert_eq!(
+            (members.quorum, alone.quorum),
+            (Quorum::There, Quorum::There)
+        );
+        let lost = include_str!("../../tests/samples/three-nodes-members")
+            .replace("\"quorate\": 1", "\"quorate\": 0");
+        assert_eq!(parse_members(&lost).unwrap().quorum, Quorum::Lost);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod child;
 mod counters;
+pub mod desk;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod job;

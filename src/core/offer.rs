@@ -1,0 +1,165 @@
+//! What `init` offers: bridges, likely sensors, tags and pools, read off the node and the cluster.
+//!
+//! Guesses only, for an administrator to choose from. Nothing here decides where frames go.
+
+mod sensor;
+mod text;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+pub use sensor::{Monitor, Sensor, addressed};
+pub use text::text;
+
+use super::cluster::Cluster;
+use super::guest::Guest;
+use super::model::{IfName, NicId, Vmid};
+use super::ports::{BridgeKind, PortMap};
+use super::selector::Selector;
+
+/// What there is to choose from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// This node, if it is known.
+    pub node: Option<String>,
+    /// Is the node one of several?
+    pub others: Others,
+    /// Its bridges, and how many guests of this node have a NIC there.
+    pub bridges: Vec<(IfName, BridgeKind, usize)>,
+    /// Guests that look like sensors, of all nodes.
+    pub sensors: Vec<Sensor>,
+    /// Tags, and how many guests have them: here, and in all.
+    pub tags: Vec<(String, Count)>,
+    /// Pools likewise.
+    pub pools: Vec<(String, Count)>,
+    /// What could not be seen, and why.
+    pub unseen: Vec<String>,
+}
+
+/// Are there other nodes?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Others {
+    /// The cluster has more nodes.
+    Some,
+    /// The node is alone.
+    None,
+}
+
+/// How many guests, sensors left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Count {
+    /// On this node.
+    pub here: usize,
+    /// In the cluster.
+    pub all: usize,
+}
+
+/// Looks through what was seen. `addressed` are NICs with an IP configuration.
+pub fn offer(cluster: &Cluster, map: &PortMap, with_address: &BTreeSet<NicId>) -> Offer {
+    let guests = || {
+        let known = cluster
+            .guests
+            .values()
+            .filter_map(|guest| guest.as_ref().ok());
+        known.filter(|guest| !guest.template)
+    };
+    let sensors: Vec<Sensor> = guests()
+        .filter_map(|guest| Sensor::of(guest, cluster, map, with_address))
+        .collect();
+    let is_sensor = |vmid: Vmid| sensors.iter().any(|sensor| sensor.vmid == vmid);
+    let others: Vec<&Guest> = guests().filter(|guest| !is_sensor(guest.vmid)).collect();
+    let count = |members: &dyn Fn(&Guest) -> bool| {
+        let mut count = Count::default();
+        for guest in others.iter().filter(|guest| members(guest)) {
+            count.all += 1;
+            count.here += usize::from(cluster.is_here(guest.vmid) == Some(true));
+        }
+        count
+    };
+    let mut tags: Vec<(String, Count)> = Vec::new();
+    let known: BTreeSet<&String> = others.iter().flat_map(|guest| &guest.tags).collect();
+    for tag in known {
+        if format!("tag:{tag}").parse::<Selector>().is_ok() {
+            tags.push((tag.clone(), count(&|guest| guest.tags.contains(tag))));
+        }
+    }
+    let mut pools: Vec<(String, Count)> = Vec::new();
+    if let Ok(known) = &cluster.pools {
+        for pool in known.names() {
+            if format!("pool:{pool}").parse::<Selector>().is_ok() {
+                let members: BTreeSet<Vmid> = known.members(pool).collect();
+                let count = count(&|guest| members.contains(&guest.vmid));
+                pools.push((pool.to_owned(), count));
+            }
+        }
+    }
+    // Those with most guests first: the text shows a few only.
+    let order = |list: &mut Vec<(String, Count)>| {
+        list.retain(|(_, count)| count.all > 0);
+        list.sort_by(|(a, few), (b, many)| (many.here, many.all, a).cmp(&(few.here, few.all, b)));
+    };
+    order(&mut tags);
+    order(&mut pools);
+    Offer {
+        node: cluster.this.as_ref().ok().map(ToString::to_string),
+        others: if cluster.nodes.len() > 1 {
+            Others::Some
+        } else {
+            Others::None
+        },
+        bridges: bridges(&others, cluster, map),
+        sensors,
+        tags,
+        pools,
+        unseen: unseen(cluster),
+    }
+}
+
+fn bridges(
+    guests: &[&Guest],
+    cluster: &Cluster,
+    map: &PortMap,
+) -> Vec<(IfName, BridgeKind, usize)> {
+    let mut plugged: BTreeMap<&str, BTreeSet<Vmid>> = BTreeMap::new();
+    for guest in guests {
+        if cluster.is_here(guest.vmid) != Some(true) {
+            continue;
+        }
+        for bridge in guest.nics.values().filter_map(|nic| nic.bridge.as_deref()) {
+            plugged.entry(bridge).or_default().insert(guest.vmid);
+        }
+    }
+    let count = |name: &IfName| plugged.get(name.as_str()).map_or(0, BTreeSet::len);
+    let bridges = map.bridges.iter();
+    bridges
+        .filter(|(name, _)| !is_of_one_vlan(name, map))
+        .map(|(name, kind)| (name.clone(), *kind, count(name)))
+        .collect()
+}
+
+/// Is it `vmbr0v20`, which Proxmox VE makes out of `vmbr0` for a NIC with `tag=20`?
+fn is_of_one_vlan(name: &IfName, map: &PortMap) -> bool {
+    let parts = name.as_str().rsplit_once('v');
+    parts.is_some_and(|(base, vlan)| {
+        super::model::decimal::<u16>(vlan).is_some() && map.bridges.contains_key(base)
+    })
+}
+
+fn unseen(cluster: &Cluster) -> Vec<String> {
+    let mut unseen = Vec::new();
+    if let Err(why) = &cluster.placements {
+        unseen.push(format!("guests: {why}"));
+    }
+    if let Err(why) = &cluster.pools {
+        unseen.push(format!("pools: {why}"));
+    }
+    let unread = cluster.guests.values().filter(|guest| guest.is_err());
+    match unread.count() {
+        0 => {}
+        1 => unseen.push("one guest, whose config cannot be read".into()),
+        more => unseen.push(format!("{more} guests, whose configs cannot be read")),
+    }
+    unseen
+}
+
+#[cfg(test)]
+mod tests;

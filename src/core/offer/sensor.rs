@@ -1,0 +1,183 @@
+//! Which guests look like sensors, and which of their NICs like the monitor port.
+
+use std::collections::BTreeSet;
+
+use super::super::cluster::Cluster;
+use super::super::guest::{Guest, Nic};
+use super::super::model::{GuestKind, NicId, NicIndex, NodeName, Vmid};
+use super::super::ports::PortMap;
+
+/// What sensors are called: products, and what they are for. Whole words only.
+const WORDS: [&str; 16] = [
+    "arkime",
+    "bro",
+    "ids",
+    "ips",
+    "malcolm",
+    "mirror",
+    "nids",
+    "nsm",
+    "ntop",
+    "ntopng",
+    "securityonion",
+    "sensor",
+    "snort",
+    "span",
+    "suricata",
+    "zeek",
+];
+
+/// A guest that looks like a sensor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sensor {
+    /// Which one.
+    pub vmid: Vmid,
+    /// VM or container.
+    pub kind: GuestKind,
+    /// Its name.
+    pub name: Option<String>,
+    /// What gave it away: `its name`, `the tag ids`.
+    pub by: String,
+    /// The node that it is filed under, if that is another one.
+    pub elsewhere: Option<NodeName>,
+    /// Its monitor port.
+    pub monitor: Monitor,
+}
+
+/// Which of a sensor's NICs is the monitor port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Monitor {
+    /// This one looks like it.
+    Nic(NicId),
+    /// None does; why, and what to do.
+    None(String),
+}
+
+impl Sensor {
+    /// The guest as a sensor, if it looks like one.
+    pub fn of(
+        guest: &Guest,
+        cluster: &Cluster,
+        map: &PortMap,
+        with_address: &BTreeSet<NicId>,
+    ) -> Option<Self> {
+        let by = reason(guest)?;
+        let placement = cluster.placements.as_ref().ok()?.get(&guest.vmid)?;
+        let is_here = cluster.is_here(guest.vmid) == Some(true);
+        Some(Self {
+            vmid: guest.vmid,
+            kind: guest.kind,
+            name: guest.name.clone(),
+            by,
+            elsewhere: (!is_here).then(|| placement.node.clone()),
+            monitor: monitor(guest, map, with_address),
+        })
+    }
+}
+
+fn reason(guest: &Guest) -> Option<String> {
+    if guest.name.as_deref().is_some_and(names_sensor) {
+        return Some("its name".into());
+    }
+    let tag = guest.tags.iter().find(|tag| names_sensor(tag))?;
+    Some(format!("its tag `{}`", super::super::model::excerpt(tag)))
+}
+
+/// Is one of a name's words a sensor's? `so-…` is Security Onion's own habit.
+fn names_sensor(name: &str) -> bool {
+    let name = name.to_lowercase();
+    let words: Vec<&str> = name
+        .split(|c: char| !c.is_alphanumeric())
+        .filter(|word| !word.is_empty())
+        .map(|word| word.trim_end_matches(|c: char| c.is_ascii_digit()))
+        .collect();
+    let is_security_onion = words.windows(2).any(|pair| pair == ["security", "onion"]);
+    let is_so = name.starts_with("so-") && words.len() > 1;
+    is_security_onion || is_so || words.iter().any(|word| WORDS.contains(word))
+}
+
+/// The NIC that carries nothing else: not the only one, without firewall bridge, VLAN tag or address.
+fn monitor(guest: &Guest, map: &PortMap, with_address: &BTreeSet<NicId>) -> Monitor {
+    let vmid = guest.vmid;
+    let id = |index: NicIndex| NicId { vmid, index };
+    if guest.nics.len() < 2 {
+        return Monitor::None(format!(
+            "it has no second NIC for it; give it one: {}",
+            add_nic(guest)
+        ));
+    }
+    let has_firewall = |index: NicIndex, nic: &Nic| {
+        let plugged = map.of_nic(id(index)).and_then(|port| port.nic.as_ref());
+        plugged.map_or(nic.firewall, |nic| nic.firewall_bridge.is_some())
+    };
+    let fits = |index: NicIndex, nic: &Nic| {
+        nic.bridge.is_some()
+            && nic.tag.is_none()
+            && !has_firewall(index, nic)
+            && !with_address.contains(&id(index))
+    };
+    let fitting: Vec<NicIndex> = guest
+        .nics
+        .iter()
+        .filter(|(index, nic)| fits(**index, nic))
+        .map(|(index, _)| *index)
+        .collect();
+    // The first NIC is where one manages the guest, unless it is the only one that fits.
+    let first = guest.nics.keys().next().copied();
+    let chosen = fitting.iter().find(|index| Some(**index) != first);
+    match chosen.or(fitting.first()) {
+        Some(index) => Monitor::Nic(id(*index)),
+        None => Monitor::None(
+            "each of its NICs has a firewall, a VLAN tag or an address, or no bridge".into(),
+        ),
+    }
+}
+
+fn add_nic(guest: &Guest) -> String {
+    let free = |index: &u8| NicIndex::new(*index).is_some_and(|n| !guest.nics.contains_key(&n));
+    let next = (1..=NicIndex::MAX).find(free).unwrap_or(1);
+    let bridge = guest.nics.values().find_map(|nic| nic.bridge.as_deref());
+    let bridge = bridge.filter(|name| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'));
+    let bridge = bridge.unwrap_or("vmbr0");
+    match guest.kind {
+        GuestKind::Qemu => format!(
+            "qm set {} --net{next} virtio,bridge={bridge},firewall=0",
+            guest.vmid
+        ),
+        GuestKind::Lxc => format!(
+            "pct set {} --net{next} name=eth{next},bridge={bridge},firewall=0",
+            guest.vmid
+        ),
+    }
+}
+
+/// The NICs of a guest that are given an address, by the text of its config: a container's `ip=`, a VM's `ipconfigN`
+/// (cloud-init).
+pub fn addressed(vmid: Vmid, kind: GuestKind, text: &str) -> BTreeSet<NicId> {
+    let mut found = BTreeSet::new();
+    for line in text.lines() {
+        if line.starts_with('[') {
+            break;
+        }
+        let Some((key, value)) = line.split_once(':') else {
+            continue;
+        };
+        let has_address = value.trim().split(',').any(|part| {
+            let pair = part.split_once('=');
+            pair.is_some_and(|(key, value)| {
+                matches!(key.trim(), "ip" | "ip6") && !matches!(value.trim(), "" | "manual")
+            })
+        });
+        let index = match kind {
+            GuestKind::Lxc => NicIndex::from_key(key),
+            GuestKind::Qemu => key
+                .strip_prefix("ipconfig")
+                .and_then(super::super::model::decimal)
+                .and_then(NicIndex::new),
+        };
+        if let (Some(index), true) = (index, has_address) {
+            found.insert(NicId { vmid, index });
+        }
+    }
+    found
+}

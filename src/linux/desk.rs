@@ -1,0 +1,184 @@
+//! At an administrator's terminal: their editor, and questions. Signals arrive as answers, so that what they have
+//! written is not lost without a word.
+
+use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::{Pid, read};
+
+use super::supervise::default_sigchld;
+use super::write::remaining;
+
+/// Signals that would end us, and the one that tells of the editor's end.
+const SIGNALS: [Signal; 5] = [
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+    Signal::SIGHUP,
+    Signal::SIGCHLD,
+];
+
+/// How long an editor may take to put its things in order, when we are told to end.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// A terminal, while signals are held back.
+#[derive(Debug)]
+pub struct Desk {
+    signals: SignalFd,
+    before: SigSet,
+}
+
+/// How a program at the terminal ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// By itself, with this exit code.
+    Exited(i32),
+    /// By a signal.
+    Killed(i32),
+    /// We were told to end by a signal, and so was it.
+    Told(Signal),
+}
+
+/// What was answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// This line, in lower case and without outer blanks.
+    Line(String),
+    /// Nobody is there any more.
+    Nobody,
+}
+
+impl Desk {
+    /// Holds signals back from now on.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn open() -> io::Result<Self> {
+        default_sigchld()?;
+        let mask = SigSet::from_iter(SIGNALS);
+        let mut before = SigSet::empty();
+        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&mask), Some(&mut before))?;
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        let signals = SignalFd::with_flags(&mask, flags)?;
+        Ok(Self { signals, before })
+    }
+
+    /// Is somebody there to be asked?
+    pub fn is_attended() -> bool {
+        io::stdin().is_terminal()
+    }
+
+    /// Runs a program with the terminal, to its end. Ctrl-C is the program's own.
+    ///
+    /// # Errors
+    /// It cannot be started or waited for.
+    pub fn run(&self, command: &mut Command) -> io::Result<Left> {
+        as_before(command, self.before);
+        let mut child = command.spawn()?;
+        loop {
+            let ended = child.try_wait()?;
+            while let Ok(Some(signal)) = self.signals.read_signal() {
+                let told = signal_of(signal.ssi_signo);
+                if let Some(told @ (Signal::SIGTERM | Signal::SIGHUP)) = told {
+                    end(&mut child, told)?;
+                    return Ok(Left::Told(told));
+                }
+            }
+            if let Some(status) = ended {
+                let killed = || Left::Killed(status.signal().unwrap_or_default());
+                return Ok(status.code().map_or_else(killed, Left::Exited));
+            }
+            // A child that ended after it was looked at has sent its signal after that, too.
+            let signals = [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+            wait(&signals, PollTimeout::from(1000_u16))?;
+        }
+    }
+
+    /// Waits for a line. A signal, or the terminal's end, is nobody's answer.
+    pub fn answer(&self) -> Answer {
+        let stdin = io::stdin();
+        let mut line = Vec::new();
+        loop {
+            let asked = [
+                PollFd::new(stdin.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            ];
+            if wait(&asked, PollTimeout::NONE).is_err() {
+                return Answer::Nobody;
+            }
+            while let Ok(Some(signal)) = self.signals.read_signal() {
+                if signal_of(signal.ssi_signo) != Some(Signal::SIGCHLD) {
+                    return Answer::Nobody;
+                }
+            }
+            let is_ready = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
+            if !matches!(wait(&is_ready, PollTimeout::ZERO), Ok(1..)) {
+                continue;
+            }
+            // A terminal gives a line at most; what is typed ahead stays there for the next question.
+            let mut piece = [0; 256];
+            match read(&stdin, &mut piece) {
+                Ok(0) | Err(_) => return Answer::Nobody,
+                Ok(count) => line.extend_from_slice(piece.get(..count).unwrap_or_default()),
+            }
+            if line.ends_with(b"\n") || line.len() > 4096 {
+                let text = String::from_utf8_lossy(&line);
+                return Answer::Line(text.trim().to_lowercase());
+            }
+        }
+    }
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        // What is still waiting has been meant for what is over now.
+        while let Ok(Some(_)) = self.signals.read_signal() {}
+        let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.before), None);
+    }
+}
+
+/// The program gets the signals that we were to get.
+#[allow(unsafe_code)]
+fn as_before(command: &mut Command, before: SigSet) {
+    let restore = move || {
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None)?;
+        Ok(())
+    };
+    // SAFETY: between fork and exec it calls sigprocmask(2) alone, which may be called there (signal-safety(7)).
+    unsafe { command.pre_exec(restore) };
+}
+
+fn signal_of(number: u32) -> Option<Signal> {
+    Signal::try_from(i32::try_from(number).ok()?).ok()
+}
+
+fn wait(fds: &[PollFd<'_>], timeout: PollTimeout) -> Result<i32, Errno> {
+    let mut fds = fds.to_vec();
+    match poll(&mut fds, timeout) {
+        Err(Errno::EINTR) => Ok(0),
+        result => result,
+    }
+}
+
+/// Tells a program to end, and sees to it.
+fn end(child: &mut Child, signal: Signal) -> io::Result<()> {
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
+    let _ = kill(pid, signal);
+    let deadline = Instant::now() + GRACE;
+    while Instant::now() < deadline {
+        if child.try_wait()?.is_some() {
+            return Ok(());
+        }
+        let pause = remaining(deadline).min(PollTimeout::from(20_u8));
+        let _ = wait(&[], pause);
+    }
+    child.kill()?;
+    child.wait().map(drop)
+}

@@ -1,0 +1,274 @@
+//! The only place that writes in /etc/pve, and there span.cfg alone: a new one, or one in place of what was read.
+//!
+//! pmxcfs knows rename(2), cluster-wide and at once, and `O_EXCL`; it has no links and no chmod, and refuses every write
+//! while the cluster has no quorum.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::core::cluster::Quorum;
+use crate::files;
+use crate::pve::{Pve, SPAN_CFG};
+
+/// What is in the way of writing span.cfg.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no cluster filesystem.
+    #[error("{folder} is not mounted (no .version in it); see systemctl status pve-cluster")]
+    NotMounted {
+        /// Where it should be.
+        folder: PathBuf,
+    },
+    /// The cluster filesystem is read-only.
+    #[error("the cluster is not quorate, so {folder} is read-only; see pvecm status")]
+    NoQuorum {
+        /// Where it is.
+        folder: PathBuf,
+    },
+    /// There is one already.
+    #[error("there is a {path} already, and it stays as it is; pve-span edit changes it")]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is a link, a folder, a pipe.
+    #[error("{path} is not a regular file; nothing is written in its place")]
+    NotAFile {
+        /// What is there.
+        path: PathBuf,
+    },
+    /// Somebody else was faster.
+    #[error("{path} was changed meanwhile, here or on another node, and is not overwritten")]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It cannot be read.
+    #[error(transparent)]
+    Read(#[from] files::Error),
+    /// It cannot be written.
+    #[error("cannot write {path}{}", hint(source))]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// What it means that pmxcfs refuses.
+fn hint(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            " (not as root, or the cluster is not quorate: see pvecm status)"
+        }
+        _ => "",
+    }
+}
+
+/// /etc/pve/span.cfg.
+#[derive(Debug, Clone)]
+pub struct SpanFile {
+    path: PathBuf,
+}
+
+impl SpanFile {
+    /// The file, in a cluster filesystem that is there and can be written.
+    ///
+    /// # Errors
+    /// It is not mounted, or the cluster has no quorum.
+    pub fn open(root: &Path) -> Result<Self, Error> {
+        let pve = Pve::new(root);
+        if !pve.is_mounted() {
+            let folder = pve.path("");
+            return Err(Error::NotMounted { folder });
+        }
+        if pve.quorum() == Some(Quorum::Lost) {
+            let folder = pve.path("");
+            return Err(Error::NoQuorum { folder });
+        }
+        let path = pve.path(SPAN_CFG);
+        Ok(Self { path })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its name in diagnostics.
+    pub fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    /// What is in it; nothing if there is none.
+    ///
+    /// # Errors
+    /// It cannot be read, or is not a file.
+    pub fn content(&self) -> Result<Option<Vec<u8>>, Error> {
+        match self.path.symlink_metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Ok(metadata) if !metadata.is_file() => {
+                let path = self.path.clone();
+                return Err(Error::NotAFile { path });
+            }
+            _ => {}
+        }
+        match files::read_bytes(&self.path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.is_missing() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Makes it, where there is nothing of its name.
+    ///
+    /// # Errors
+    /// There is something, or it cannot be written; then there is still none.
+    pub fn create(&self, text: &str) -> Result<(), Error> {
+        match write_new(&self.path, text) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let path = self.path.clone();
+                Err(Error::Exists { path })
+            }
+            written => written.map_err(|source| self.cannot_write(source)),
+        }
+    }
+
+    /// Puts a text in place of what was read, as a whole.
+    ///
+    /// # Errors
+    /// The file is not what was read any more, or it cannot be written; it is then as it was.
+    pub fn replace(&self, was: Option<&[u8]>, text: &str) -> Result<(), Error> {
+        let Some(was) = was else {
+            return self.create(text).map_err(|error| match error {
+                Error::Exists { path } => Error::Changed { path },
+                error => error,
+            });
+        };
+        let aside = self
+            .path
+            .with_extension(format!("cfg.tmp.{}", std::process::id()));
+        let _ = fs::remove_file(&aside);
+        write_new(&aside, text).map_err(|source| self.cannot_write(source))?;
+        let renamed = match self.content() {
+            Ok(Some(now)) if now == was => {
+                fs::rename(&aside, &self.path).map_err(|source| self.cannot_write(source))
+            }
+            Ok(_) => {
+                let path = self.path.clone();
+                Err(Error::Changed { path })
+            }
+            Err(error) => Err(error),
+        };
+        renamed.inspect_err(|_| {
+            let _ = fs::remove_file(&aside);
+        })
+    }
+
+    fn cannot_write(&self, source: io::Error) -> Error {
+        let path = self.path.clone();
+        Error::Write { path, source }
+    }
+}
+
+/// Writes a file that is not there yet; what cannot be written whole is taken away again.
+fn write_new(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o640)
+        .open(path)?;
+    // In one go: pmxcfs passes each write on to all nodes.
+    let written = file
+        .write_all(text.as_bytes())
+        .and_then(|()| file.sync_all());
+    written.inspect_err(|_| {
+        let _ = fs::remove_file(path);
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    fn tree() -> (tempfile::TempDir, SpanFile) {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("etc/pve")).unwrap();
+        fs::write(root.path().join("etc/pve/.version"), "{}").unwrap();
+        let file = SpanFile::open(root.path()).unwrap();
+        (root, file)
+    }
+
+    fn names(file: &SpanFile) -> Vec<String> {
+        let folder = fs::read_dir(file.path().parent().unwrap()).unwrap();
+        let mut names: Vec<String> = folder
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn it_is_made_only_where_there_is_nothing() {
+        let (_root, file) = tree();
+        file.create("one").unwrap();
+        assert!(matches!(file.create("two"), Err(Error::Exists { .. })));
+        assert_eq!(file.content().unwrap().unwrap(), b"one");
+        let mode = file.path().metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o640);
+        fs::remove_file(file.path()).unwrap();
+        symlink("/nowhere/at/all", file.path()).unwrap();
+        assert!(matches!(file.create("two"), Err(Error::Exists { .. })));
+        assert!(matches!(file.content(), Err(Error::NotAFile { .. })));
+        assert_eq!(names(&file), [".version", "span.cfg"]);
+    }
+
+    #[test]
+    fn it_is_replaced_only_if_it_is_what_was_read() {
+        let (_root, file) = tree();
+        file.replace(None, "one").unwrap();
+        assert!(matches!(
+            file.replace(None, "two"),
+            Err(Error::Changed { .. })
+        ));
+        assert!(matches!(
+            file.replace(Some(b"two"), "three"),
+            Err(Error::Changed { .. })
+        ));
+        file.replace(Some(b"one"), "two").unwrap();
+        assert_eq!(file.content().unwrap().unwrap(), b"two");
+        fs::remove_file(file.path()).unwrap();
+        assert!(matches!(
+            file.replace(Some(b"two"), "three"),
+            Err(Error::Changed { .. })
+        ));
+        assert_eq!(names(&file), [".version"]);
+    }
+
+    #[test]
+    fn a_cluster_without_quorum_and_an_unmounted_tree_are_told_apart() {
+        let (root, file) = tree();
+        fs::write(
+            root.path().join("etc/pve/.members"),
+            r#"{"nodename":"pve1","version":6,"cluster":{"name":"lab","version":3,"nodes":3,"quorate":0},"nodelist":{}}"#,
+        )
+        .unwrap();
+        let why = |root: &Path| {
+            let why = SpanFile::open(root).unwrap_err().to_string();
+            why.replace(&root.display().to_string(), "")
+        };
+        assert_eq!(
+            why(root.path()),
+            "the cluster is not quorate, so /etc/pve/ is read-only; see pvecm status"
+        );
+        fs::remove_file(file.path().with_file_name(".version")).unwrap();
+        assert_eq!(
+            why(root.path()),
+            "/etc/pve/ is not mounted (no .version in it); see systemctl status pve-cluster"
+        );
+    }
+}
