@@ -19,7 +19,7 @@ use crate::span_file::SpanFile;
 
 /// What is in the way.
 #[derive(Debug, thiserror::Error)]
-enum Error {
+pub(super) enum Error {
     #[error(transparent)]
     File(#[from] crate::span_file::Error),
     #[error(transparent)]
@@ -48,11 +48,10 @@ fn init(root: &Path, args: &InitArgs, out: &mut Out) -> Result<(), Error> {
         let path = file.path().to_owned();
         return Err(crate::span_file::Error::Exists { path }.into());
     }
-    let look = first_look(root)?;
-    if !there_is_one && !args.dry_run {
-        nothing_ends(root, &look)?;
+    if !args.dry_run {
+        nothing_ends(root)?;
     }
-    let text = offer::text(&offered(root, &look));
+    let text = offer::text(&offered(root, &first_look(root)?));
     if args.dry_run {
         text.lines().for_each(|line| out.line(line));
         return Ok(());
@@ -117,7 +116,7 @@ pub(super) fn offered(root: &Path, look: &Look) -> Offer {
 }
 
 /// A valid file without sessions ends all that there are: they must not end because a file was lost.
-fn nothing_ends(root: &Path, look: &Look) -> Result<(), Error> {
+pub(super) fn nothing_ends(root: &Path) -> Result<(), Error> {
     let copy = inforce::last_good(root);
     let copy = copy.display();
     let lost = match inforce::load(root) {
@@ -130,7 +129,7 @@ fn nothing_ends(root: &Path, look: &Look) -> Result<(), Error> {
             format!("there has been one: its last good copy, {copy}, cannot be used")
         }
         _ => {
-            let ours: Vec<String> = apply::ours(&look.observed)
+            let ours: Vec<String> = apply::ours(&first_look(root)?.observed)
                 .iter()
                 .map(ToString::to_string)
                 .collect();

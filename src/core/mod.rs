@@ -14,6 +14,7 @@ pub mod explain;
 pub mod filter;
 pub mod guest;
 pub mod health;
+pub mod import;
 pub mod interest;
 pub mod loops;
 pub mod model;

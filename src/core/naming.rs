@@ -24,6 +24,11 @@ pub fn fresh(wanted: &str, taken: &mut BTreeSet<String>) -> String {
     candidate
 }
 
+/// Would [`fresh`] give a name without a number behind it?
+pub fn is_free(wanted: &str, taken: &BTreeSet<String>) -> bool {
+    !taken.contains(&tidy(wanted))
+}
+
 /// Lower case, everything that may not stand in a name made a `-`, and cut off.
 fn tidy(wanted: &str) -> String {
     let mut name = String::new();

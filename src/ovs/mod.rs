@@ -3,6 +3,7 @@
 //! It changes rows that carry our mark and the `mirrors` column of their bridges, the latter only by
 //! `mutate`; everything else in the database is read only.
 
+mod filters;
 mod framing;
 mod lower;
 pub mod monitor;
@@ -16,6 +17,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
+pub use filters::filters;
 pub use framing::{Framing, FramingError};
 pub use observe::{Ports, read};
 pub use rpc::{Client, Error};
