@@ -250,6 +250,70 @@ fn init_says_what_is_in_the_way_of_etc_pve() {
 }
 
 #[test]
+fn a_cluster_that_has_lost_its_quorum_meanwhile_is_named_as_the_likely_cause() {
+    let node = three_guests();
+    let why = "pve-span: error: cannot write /etc/pve/span.cfg (not as root, or the cluster is not quorate: see pvecm \
+               status): Read-only file system (os error 30)\n";
+    // What `ip netns exec` starts has mounts of its own.
+    let read_only = |command: &str| {
+        let pve = node.path("etc/pve").display().to_string();
+        let binary = lab::binary().display().to_string();
+        let root = node.root().display().to_string();
+        let mut shell = node.command("sh");
+        shell.args([
+            "-ec",
+            &format!(
+                "{} && {binary} --root {root} {command}",
+                "mount --bind $0 $0 && mount -o remount,ro,bind $0"
+            ),
+            &pve,
+        ]);
+        shell
+            .env("EDITOR", editor(&node, &writes(LESS)))
+            .env_remove("VISUAL");
+        let output = try_run(shell, "");
+        (output.status.code(), unnumbered(&stderr(&node, &output)))
+    };
+    assert_eq!(read_only("init"), (Some(1), why.to_owned()));
+    node.span_cfg(SPAN_CFG);
+    let kept_copy = "pve-span: warning: /etc/pve/span.cfg stays as it was; what was edited is kept: \
+                     /run/pve-span/edit-N/span.cfg\n";
+    assert_eq!(
+        read_only("edit --yes"),
+        (Some(1), format!("{why}{kept_copy}"))
+    );
+    assert_eq!(file(&node), SPAN_CFG);
+    assert_eq!(
+        fs::read_to_string(kept(&node).remove(0).join("span.cfg")).unwrap(),
+        LESS
+    );
+}
+
+#[test]
+fn without_a_wish_debian_s_own_choice_of_an_editor_is_taken() {
+    let node = three_guests();
+    node.span_cfg(SPAN_CFG);
+    let bin = node.path("bin");
+    fs::create_dir(&bin).unwrap();
+    for name in ["vi", "sensible-editor"] {
+        fs::rename(
+            editor(&node, &format!("echo '# {name}' >>\"$1\"")),
+            bin.join(name),
+        )
+        .unwrap();
+    }
+    let mut command = node.pve_span_command(&["edit", "--yes"]);
+    let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", bin.display());
+    command
+        .env("PATH", path)
+        .env_remove("VISUAL")
+        .env("EDITOR", "");
+    let output = try_run(command, "");
+    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    assert_eq!(file(&node), format!("{SPAN_CFG}# sensible-editor\n"));
+}
+
+#[test]
 fn init_ends_no_session_whose_file_is_lost() {
     let node = three_guests();
     apply(&node, SPAN_CFG);

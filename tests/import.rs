@@ -221,8 +221,9 @@ fn the_rules_of_proxmox_ovs_mirror_become_sessions() {
     assert_eq!(
         out,
         "# Sessions for span.cfg, by `pve-span import`.\n\
-         \n# From line 2: vmbr2  vm101:0  200  1\n[guest-101-net0]\nsource = 101/net0\noutput = 200/net1\n\
-         \n# From line 3: vmbr2  eno1  200  1  promisc=yes select=src\n[eno1]\nsource = port:eno1\ndirection = from\noutput = 200/net1\n"
+         \n# From mirrors.conf, line 2: vmbr2  vm101:0  200  1\n[guest-101-net0]\nsource = 101/net0\noutput = 200/net1\n\
+         \n# From mirrors.conf, line 3: vmbr2  eno1  200  1  promisc=yes select=src\n\
+         #   promisc=yes is not needed: Open vSwitch makes its ports promiscuous by itself\n[eno1]\nsource = port:eno1\ndirection = from\noutput = 200/net1\n"
     );
     assert_eq!(
         commands(&err),
@@ -289,7 +290,7 @@ fn written_sessions_stand_behind_what_is_there_and_are_served() {
     let (code, out, err) = import(&node, &["--mirrors-conf", &conf, "--write", "--yes"]);
     assert_eq!(code, 0, "{out}{err}");
     let file = fs::read_to_string(node.path("etc/pve/span.cfg")).unwrap();
-    let added = "\n# From line 1: vmbr2 tap101i0 200 1\n[guest-101-net0]\nsource = 101/net0\noutput = 200/net1\n";
+    let added = "\n# From mirrors.conf, line 1: vmbr2 tap101i0 200 1\n[guest-101-net0]\nsource = 101/net0\noutput = 200/net1\n";
     assert_eq!(file, format!("{existing}\n{added}"));
     assert!(out.starts_with(added), "{out}");
     assert!(
@@ -422,7 +423,7 @@ fn without_mirrors_or_without_an_answer_it_says_so() {
         (
             0,
             String::new(),
-            "there are no mirrors in Open vSwitch, but pve-span's own: nothing to take over\n"
+            "there are no mirrors in Open vSwitch, but pve-span's own: nothing to take over (tc's mirred is not looked at)\n"
                 .into()
         )
     );

@@ -173,11 +173,14 @@ fn in_ovs(look: &mut Look) -> Result<Read, Error> {
         None => Default::default(),
     };
     for (bridge, row) in &ovs.bridges {
-        for (id, mirror) in row
+        let others = row
             .mirrors
             .iter()
-            .filter(|(_, mirror)| mirror.mark.is_none())
-        {
+            .filter(|(_, mirror)| mirror.mark.is_none());
+        let mut others: Vec<_> = others.collect();
+        // Rows are numbered by chance.
+        others.sort_by_key(|(id, mirror)| (&mirror.name, *id));
+        for (id, mirror) in others {
             let filter = filters.get(id).map(String::as_str);
             let (origin, of) = mirrors::read(bridge, mirror, filter, origins.len());
             old.push(Old::new(origins.len(), bridge, id, mirror));
@@ -296,13 +299,12 @@ fn tell(root: &Path, args: &ImportArgs, found: &Found) -> u8 {
         takeover::say(&format!("{diagnostic}\n"));
     }
     if found.origins.is_empty() {
-        let where_looked = match &args.mirrors_conf {
-            Some(file) => format!("in {}", file.display()),
-            None => "in Open vSwitch, but pve-span's own".to_owned(),
-        };
-        takeover::say(&format!(
-            "there are no mirrors {where_looked}: nothing to take over"
-        ));
+        takeover::say(&match &args.mirrors_conf {
+            Some(file) => format!("there are no mirrors in {}: nothing to take over", file.display()),
+            None => "there are no mirrors in Open vSwitch, but pve-span's own: nothing to take over (tc's mirred is not \
+                     looked at)"
+                .to_owned(),
+        });
         return u8::from(!found.is_whole());
     }
     out.line("# Sessions for span.cfg, by `pve-span import`.");

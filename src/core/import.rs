@@ -43,6 +43,8 @@ pub struct Origin {
     pub wish: Option<String>,
     /// What of it is not carried over, and why.
     pub left_out: Vec<String>,
+    /// What need not be carried over, and why.
+    pub needless: Option<&'static str>,
 }
 
 /// A session that does what old mirrors do.

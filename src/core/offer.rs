@@ -23,8 +23,8 @@ pub struct Offer {
     pub node: Option<String>,
     /// Is the node one of several?
     pub others: Others,
-    /// Its bridges, and how many guests of this node have a NIC there.
-    pub bridges: Vec<(IfName, BridgeKind, usize)>,
+    /// Its bridges.
+    pub bridges: Vec<Bridge>,
     /// Guests that look like sensors, of all nodes.
     pub sensors: Vec<Sensor>,
     /// Tags, and how many guests have them: here, and in all.
@@ -33,6 +33,19 @@ pub struct Offer {
     pub pools: Vec<(String, Count)>,
     /// What could not be seen, and why.
     pub unseen: Vec<String>,
+}
+
+/// A bridge of this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bridge {
+    /// Its name.
+    pub name: IfName,
+    /// Its kind.
+    pub kind: BridgeKind,
+    /// How many guests of this node have a NIC there.
+    pub guests: usize,
+    /// How many of them are no sensors.
+    pub sources: usize,
 }
 
 /// Are there other nodes?
@@ -106,7 +119,7 @@ pub fn offer(cluster: &Cluster, map: &PortMap, with_address: &BTreeSet<NicId>) -
         } else {
             Others::None
         },
-        bridges: bridges(&others, cluster, map),
+        bridges: bridges(cluster, map, &sensors),
         sensors,
         tags,
         pools,
@@ -114,13 +127,13 @@ pub fn offer(cluster: &Cluster, map: &PortMap, with_address: &BTreeSet<NicId>) -
     }
 }
 
-fn bridges(
-    guests: &[&Guest],
-    cluster: &Cluster,
-    map: &PortMap,
-) -> Vec<(IfName, BridgeKind, usize)> {
+fn bridges(cluster: &Cluster, map: &PortMap, sensors: &[Sensor]) -> Vec<Bridge> {
     let mut plugged: BTreeMap<&str, BTreeSet<Vmid>> = BTreeMap::new();
-    for guest in guests {
+    let known = cluster
+        .guests
+        .values()
+        .filter_map(|guest| guest.as_ref().ok());
+    for guest in known.filter(|guest| !guest.template) {
         if cluster.is_here(guest.vmid) != Some(true) {
             continue;
         }
@@ -128,11 +141,21 @@ fn bridges(
             plugged.entry(bridge).or_default().insert(guest.vmid);
         }
     }
-    let count = |name: &IfName| plugged.get(name.as_str()).map_or(0, BTreeSet::len);
+    let sensors: BTreeSet<Vmid> = sensors.iter().map(|sensor| sensor.vmid).collect();
+    let bridge = |(name, kind): (&IfName, &BridgeKind)| {
+        let guests = plugged.get(name.as_str());
+        let sources = guests.map_or(0, |guests| guests.difference(&sensors).count());
+        Bridge {
+            name: name.clone(),
+            kind: *kind,
+            guests: guests.map_or(0, BTreeSet::len),
+            sources,
+        }
+    };
     let bridges = map.bridges.iter();
     bridges
         .filter(|(name, _)| !is_of_one_vlan(name, map))
-        .map(|(name, kind)| (name.clone(), *kind, count(name)))
+        .map(bridge)
         .collect()
 }
 

@@ -20,6 +20,7 @@ pub fn read(
         },
         wish: Some(mirror.name.clone()).filter(|name| !name.is_empty() && name.len() <= 32),
         left_out: Vec::new(),
+        needless: None,
     };
     let rules = rules(bridge, mirror, number, &mut origin.left_out);
     if let (Some(filter), false) = (filter, rules.is_empty()) {

@@ -18,6 +18,10 @@ use crate::core::state::Taken;
 /// What a line should be.
 const FORM: &str = "BRIDGE SOURCE DEST_VMID DEST_NIC [promisc=yes|no] [select=both|src|dst]";
 
+/// What is said of an option that has no counterpart.
+const PROMISC: &str =
+    "promisc=yes is not needed: Open vSwitch makes its ports promiscuous by itself";
+
 /// Words that can be meant by an option.
 const OPTIONS: [&str; 5] = [
     "promisc=yes",
@@ -80,9 +84,10 @@ pub fn parse(file: &str, text: &str) -> MirrorsConf {
         }
         seen.insert(read.name.clone(), line.number);
         conf.origins.push(Origin {
-            label: format!("line {}: {}", line.number, excerpt(line.body)),
+            label: format!("mirrors.conf, line {}: {}", line.number, excerpt(line.body)),
             wish: None,
             left_out: Vec::new(),
+            needless: read.needless,
         });
         conf.rules.push(Rule {
             origin: conf.rules.len(),
@@ -119,6 +124,7 @@ struct Read {
     rule: Rule,
     name: String,
     warnings: Vec<Fault>,
+    needless: Option<&'static str>,
 }
 
 impl<'a> Line<'a> {
@@ -178,10 +184,11 @@ impl<'a> Line<'a> {
         };
         let mut taken = Taken::Both;
         let mut warnings = Vec::new();
+        let mut needless = None;
         for option in options {
             match option.text {
-                // It is the node's business, and Open vSwitch makes its ports promiscuous by itself.
-                "promisc=yes" | "promisc=no" => {}
+                "promisc=yes" => needless = Some(PROMISC),
+                "promisc=no" => needless = None,
                 "select=both" => taken = Taken::Both,
                 "select=src" => taken = Taken::Sent,
                 "select=dst" => taken = Taken::Delivered,
@@ -208,6 +215,7 @@ impl<'a> Line<'a> {
                 origin: 0,
             },
             warnings,
+            needless,
         })
     }
 }

@@ -70,12 +70,12 @@ fn lines_about_one_port_or_one_sensor_are_joined() {
     );
     assert_eq!(
         text,
-        "\n# From line 2: zone1  eno1  100  1\n# From line 3: zone1  eno1  101  1\n\
+        "\n# From mirrors.conf, line 2: zone1  eno1  100  1\n# From mirrors.conf, line 3: zone1  eno1  101  1\n\
          [eno1]\nsource = port:eno1\noutput = 100/net1, 101/net1\n\
-         \n# From line 5: zone2 eno2 100 2 promisc=no\n[eno2]\nsource = port:eno2\noutput = 100/net2\n\
-         \n# From line 6: zone1 vm201:0 102 1 select=src\n# From line 7: zone1 vm202:net3 102 net1 select=src\n\
+         \n# From mirrors.conf, line 5: zone2 eno2 100 2 promisc=no\n[eno2]\nsource = port:eno2\noutput = 100/net2\n\
+         \n# From mirrors.conf, line 6: zone1 vm201:0 102 1 select=src\n# From mirrors.conf, line 7: zone1 vm202:net3 102 net1 select=src\n\
          [to-102-net1]\nsource = 201/net0, 202/net3\ndirection = from\noutput = 102/net1\n\
-         \n# From line 8: zone1 tap203i0 102 1 select=dst\n\
+         \n# From mirrors.conf, line 8: zone1 tap203i0 102 1 select=dst\n\
          [guest-203-net0]\nsource = 203/net0\ndirection = to\noutput = 102/net1\n"
     );
     assert_valid("", &text);
@@ -188,6 +188,18 @@ fn whatever_a_mirror_selects_is_said_in_span_cfg_s_words() {
 }
 
 #[test]
+fn a_filter_of_open_vswitch_s_is_not_carried_over_and_that_is_said() {
+    let span = mirror("span", &[("tap101i0", Taken::Both)], "tap200i1");
+    let (origin, rules) = mirrors::read(&"vmbr2".parse().unwrap(), &span, Some("icmp\n[x]"), 0);
+    assert_eq!(rules.len(), 1);
+    assert_eq!(
+        text(&[], &[origin]),
+        "\n# Not taken over: mirror span of vmbr2\n#   without its filter, `icmp\\n[x]`: the session takes every frame; \
+         `filter =` chooses in tcpdump's words\n"
+    );
+}
+
+#[test]
 fn what_mirrors_nothing_is_a_comment() {
     let mut none = mirror("gone", &[("tap101i0", Taken::Both)], "x");
     none.config.output = MirrorOutput::None;
@@ -230,7 +242,7 @@ fn names_and_defaults_of_the_file_are_minded() {
     let text = imported("z eno1 200 1\n", existing);
     assert_eq!(
         text,
-        "\n# From line 1: z eno1 200 1\n# Note: `filter` of [defaults] holds here, too, and the old mirror had none\n\
+        "\n# From mirrors.conf, line 1: z eno1 200 1\n# Note: `filter` of [defaults] holds here, too, and the old mirror had none\n\
          [eno1-2]\nsource = port:eno1\noutput = 200/net1\ndirection = both\nengine = auto\nsample = 1/1\nenabled = yes\n"
     );
     assert_valid(existing, &text);

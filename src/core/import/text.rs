@@ -89,7 +89,8 @@ fn one(draft: &Draft, origins: &[Origin]) -> String {
 }
 
 fn left_out(text: &mut String, origin: &Origin) {
-    for what in &origin.left_out {
+    let needless = origin.needless.into_iter();
+    for what in origin.left_out.iter().map(String::as_str).chain(needless) {
         let _ = writeln!(text, "#   {}", printable(what));
     }
 }

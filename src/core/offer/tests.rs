@@ -203,8 +203,8 @@ fn the_text_is_comments_and_every_session_in_it_is_valid() {
         .unwrap();
     assert_eq!(
         seen,
-        "#   Bridge vmbr0: Linux bridge, no guest\n\
-         #   Bridge vmbr2: Open vSwitch, 1 guest\n\
+        "#   Bridge vmbr0: Linux bridge, 1 guest\n\
+         #   Bridge vmbr2: Open vSwitch, 2 guests\n\
          #   Sensor 200 security-onion (VM, by its name): monitor port: 200/net1, it seems\n\
          #   Sensor 201 zeek (VM, by its name): it is on pve2, and sensors on other nodes cannot be served yet\n\
          #   Tags: web (2 guests, 1 here), prod (1 guest)\n\

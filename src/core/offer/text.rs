@@ -52,16 +52,14 @@ fn bridges(text: &mut String, offer: &Offer) {
     if offer.bridges.is_empty() {
         say(text, "  Bridges: none");
     }
-    for (name, kind, guests) in offer.bridges.iter().take(MOST_TOLD) {
-        let kind = match kind {
+    for bridge in offer.bridges.iter().take(MOST_TOLD) {
+        let kind = match bridge.kind {
             BridgeKind::Ovs => "Open vSwitch",
             BridgeKind::Linux | BridgeKind::None => "Linux bridge",
         };
-        let name = excerpt(name.as_str());
-        say(
-            text,
-            &format!("  Bridge {name}: {kind}, {}", plural(*guests, "guest")),
-        );
+        let name = excerpt(bridge.name.as_str());
+        let guests = plural(bridge.guests, "guest");
+        say(text, &format!("  Bridge {name}: {kind}, {guests}"));
     }
     more(text, offer.bridges.len());
 }
@@ -191,10 +189,12 @@ fn sessions(text: &mut String, offer: &Offer, sensor: &Sensor, output: &str) {
         }
     }
     let plain = |name: &str| name.bytes().all(|b| b.is_ascii_graphic());
-    for (bridge, _, guests) in few(&offer.bridges) {
-        if *guests > 0 && plain(bridge.as_str()) {
-            let what = format!("All that crosses the bridge {bridge}, each frame once.");
-            session(bridge.as_str(), &what, &format!("bridge:{bridge}"));
+    let with_sources = offer.bridges.iter().filter(|bridge| bridge.sources > 0);
+    for bridge in with_sources.take(MAX_LISTED) {
+        let name = bridge.name.as_str();
+        if plain(name) {
+            let what = format!("All that crosses the bridge {name}, each frame once.");
+            session(name, &what, &format!("bridge:{name}"));
         }
     }
     match &offer.node {
