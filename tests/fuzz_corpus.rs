@@ -45,6 +45,11 @@ fn cluster_files() {
 }
 
 #[test]
+fn mirrors_conf() {
+    each_file_of("mirrors_conf", checks::mirrors_conf::check);
+}
+
+#[test]
 fn ovsdb_s_stream() {
     each_file_of("ovsdb", checks::ovsdb::check);
 }

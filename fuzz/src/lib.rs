@@ -9,6 +9,7 @@ pub mod cluster_files;
 pub mod filter;
 pub mod guest_config;
 pub mod meaning;
+pub mod mirrors_conf;
 pub mod netlink;
 pub mod node;
 pub mod ovsdb;
