@@ -298,6 +298,17 @@ fn written_sessions_stand_behind_what_is_there_and_are_served() {
         "{out}"
     );
     assert!(commands(&err)[0] == "pve-span apply", "{err}");
+    // A second time there is nothing to write, and the way goes on where it was.
+    let (code, out, err) = import(&node, &["--mirrors-conf", &conf]);
+    assert_eq!(code, 0);
+    assert!(
+        out.contains("# It is in span.cfg already: [guest-101-net0]\n"),
+        "{out}"
+    );
+    assert_eq!(commands(&err)[0], "pve-span apply", "{err}");
+    assert!(err.contains("remove Bridge vmbr2"), "{err}");
+    let (code, _, err) = import(&node, &["--mirrors-conf", &conf, "--write", "--yes"]);
+    assert_eq!((code, err.as_str()), (0, "there is nothing to write\n"));
     assert_eq!(run(&node, &["apply"]).0, 0);
     assert_eq!(run(&node, &["status"]).0, 0);
 }

@@ -17,6 +17,7 @@ use crate::cli::ImportArgs;
 use crate::core::annotations;
 use crate::core::diagnostic::{Diagnostic, Severity};
 use crate::core::import::{self, Draft, Origin, Rule, append, mirrors, mirrors_conf};
+use crate::core::model::SessionName;
 use crate::core::state::{Fault, OvsState};
 use crate::editor::Turn;
 use crate::files;
@@ -91,6 +92,7 @@ struct Entry<'a> {
     from: Vec<&'a str>,
     notes: &'a [String],
     refused: Option<&'a str>,
+    already: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -309,7 +311,11 @@ fn tell(root: &Path, args: &ImportArgs, found: &Found) -> u8 {
     }
     out.line("# Sessions for span.cfg, by `pve-span import`.");
     text.lines().for_each(|line| out.line(line));
-    let first = takeover::Step::Write(args.mirrors_conf.as_deref());
+    let first = if found.drafts.iter().any(Draft::is_new) {
+        takeover::Step::Write(args.mirrors_conf.as_deref())
+    } else {
+        takeover::Step::Apply
+    };
     takeover::guide(root, &first, &found.remarks, &found.old());
     u8::from(!found.is_whole())
 }
@@ -317,7 +323,10 @@ fn tell(root: &Path, args: &ImportArgs, found: &Found) -> u8 {
 fn entry<'a>(draft: &'a Draft, origins: &'a [Origin]) -> Entry<'a> {
     let from = draft.origins.iter().filter_map(|index| origins.get(*index));
     Entry {
-        name: &draft.name,
+        name: draft
+            .covered
+            .as_ref()
+            .map_or(&draft.name, SessionName::as_str),
         source: draft.sources.iter().map(ToString::to_string).collect(),
         direction: draft.direction(),
         vlan: Some(draft.vlans.to_string()).filter(|vlans| !vlans.is_empty()),
@@ -326,6 +335,7 @@ fn entry<'a>(draft: &'a Draft, origins: &'a [Origin]) -> Entry<'a> {
         from: from.map(|origin| origin.label.as_str()).collect(),
         notes: &draft.notes,
         refused: draft.refused.as_deref(),
+        already: draft.covered.as_ref().map(SessionName::as_str),
     }
 }
 
@@ -340,7 +350,7 @@ fn write(root: &Path, args: &ImportArgs, found: &Found, existing: &str) -> Resul
     for diagnostic in &found.diagnostics {
         takeover::say(&format!("{diagnostic}\n"));
     }
-    if found.drafts.iter().all(|draft| draft.refused.is_some()) {
+    if !found.drafts.iter().any(Draft::is_new) {
         found.text().lines().for_each(|line| out.line(line));
         takeover::say("there is nothing to write");
         return Ok(u8::from(!found.is_whole()));

@@ -3,13 +3,14 @@
 //!
 //! What cannot be carried over is never dropped without a word: it stands there as a comment, with the reason.
 
+mod covered;
 mod merge;
 pub mod mirrors;
 pub mod mirrors_conf;
 mod settle;
 mod text;
 
-use super::model::{NicId, VlanSet, Vmid};
+use super::model::{NicId, SessionName, VlanSet, Vmid};
 use super::selector::{Output, Selector};
 use super::state::Taken;
 
@@ -70,9 +71,16 @@ pub struct Draft {
     pub notes: Vec<String>,
     /// Why it is a comment only.
     pub refused: Option<String>,
+    /// The session of span.cfg that does the same already.
+    pub covered: Option<SessionName>,
 }
 
 impl Draft {
+    /// Is it a session that span.cfg does not have yet?
+    pub fn is_new(&self) -> bool {
+        self.refused.is_none() && self.covered.is_none()
+    }
+
     /// The word in span.cfg.
     pub fn direction(&self) -> &'static str {
         match self.taken {

@@ -76,6 +76,7 @@ fn join(outputs: BTreeMap<(&Output, Frames), BTreeMap<&Selector, Source>>) -> Ve
         overrides: Vec::new(),
         notes: Vec::new(),
         refused: None,
+        covered: None,
     };
     let mut drafts: Vec<Draft> = sessions.into_iter().map(draft).collect();
     // As they stood: the old mirrors' order is the administrator's.

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::text::{Rendered, append, render};
-use super::{Draft, Origin};
+use super::{Draft, Origin, covered};
 use crate::core::annotations::{self, Annotations, EngineChoice, Point, Session, Switch};
 use crate::core::diagnostic::Severity;
 use crate::core::model::Direction;
@@ -23,7 +23,9 @@ pub fn settle(drafts: &mut [Draft], origins: &[Origin], existing: &str) {
     let taken = there.sessions.keys().map(|name| name.as_str().to_owned());
     let mut taken: BTreeSet<String> = taken.collect();
     let room = MOST_SESSIONS.saturating_sub(taken.len());
-    for (number, draft) in drafts.iter_mut().enumerate() {
+    covered::mark(drafts, &there);
+    let new = drafts.iter_mut().filter(|draft| draft.is_new());
+    for (number, draft) in new.enumerate() {
         if number < room {
             draft.name = name(draft, origins, &mut taken);
         } else {
@@ -42,7 +44,7 @@ pub fn settle(drafts: &mut [Draft], origins: &[Origin], existing: &str) {
             return;
         }
         if pass == PASSES && has_faults {
-            for draft in drafts.iter_mut() {
+            for draft in drafts.iter_mut().filter(|draft| draft.is_new()) {
                 let why = || "together with the others it is not valid".to_owned();
                 draft.refused.get_or_insert_with(why);
             }
@@ -70,7 +72,7 @@ fn name(draft: &Draft, origins: &[Origin], taken: &mut BTreeSet<String>) -> Stri
 /// What `[defaults]` says counts for these sessions, too, unless they say otherwise. Where they cannot, it is noted.
 fn follow_defaults(drafts: &mut [Draft], read: &Annotations) -> bool {
     let mut is_changed = false;
-    for draft in drafts.iter_mut().filter(|draft| draft.refused.is_none()) {
+    for draft in drafts.iter_mut().filter(|draft| draft.is_new()) {
         let Some(session) = read.sessions.get(draft.name.as_str()) else {
             continue;
         };

@@ -249,6 +249,38 @@ fn names_and_defaults_of_the_file_are_minded() {
 }
 
 #[test]
+fn what_a_session_does_already_is_not_written_twice() {
+    let conf =
+        "z eno1 200 1\nz eno1 201 1\nz vm101:0 200 1 select=src\nz vm102:0 200 1 select=dst\n";
+    let once = imported(conf, "");
+    assert_eq!(once.matches("\n[").count(), 3);
+    let again = imported(conf, &once);
+    assert_eq!(
+        again,
+        "\n# From mirrors.conf, line 1: z eno1 200 1\n# From mirrors.conf, line 2: z eno1 201 1\n\
+         # It is in span.cfg already: [eno1]\n\
+         \n# From mirrors.conf, line 3: z vm101:0 200 1 select=src\n# It is in span.cfg already: [guest-101-net0]\n\
+         \n# From mirrors.conf, line 4: z vm102:0 200 1 select=dst\n# It is in span.cfg already: [guest-102-net0]\n"
+    );
+    // It has to do all of it, and to do it.
+    for existing in [
+        "[a]\nsource = 101\noutput = 200/net1\n",
+        "[a]\nsource = 101/net1\ndirection = from\noutput = 200/net1\n",
+        "[a]\nsource = 101\ndirection = from\noutput = 200/net1\nenabled = no\n",
+        "[a]\nsource = 101\ndirection = from\noutput = 200/net1\nfilter = tcp\n",
+        "[a]\nsource = 101\ndirection = from\noutput = 200/net2\n",
+    ] {
+        assert!(
+            imported(conf, existing).contains("\n[guest-101-net0]\n"),
+            "{existing}"
+        );
+    }
+    let wider = "[a]\nsource = 100-200\nexclude = 5\ndirection = from\noutput = 200/net1\n[b]\nsource = 90-110, tag:x\n\
+                 direction = from\noutput = 9/net1, 200/net1\n";
+    assert!(imported(conf, wider).contains("select=src\n# It is in span.cfg already: [b]\n"));
+}
+
+#[test]
 fn more_than_a_file_can_hold_are_comments() {
     let conf: String = (0..3000)
         .map(|n| format!("z {}{n} {} 1\n", "x".repeat(40), n + 1))

@@ -56,6 +56,10 @@ fn one(draft: &Draft, origins: &[Origin]) -> String {
         let more = draft.origins.len() - MOST_ORIGINS;
         let _ = writeln!(text, "# and {more} more");
     }
+    if let Some(session) = &draft.covered {
+        let _ = writeln!(text, "# It is in span.cfg already: [{session}]");
+        return text;
+    }
     for note in &draft.notes {
         let _ = writeln!(text, "# Note: {}", printable(note));
     }
