@@ -66,6 +66,13 @@ pub struct Count {
     pub all: usize,
 }
 
+impl Count {
+    fn add(&mut self, is_here: bool) {
+        self.all += 1;
+        self.here += usize::from(is_here);
+    }
+}
+
 /// Looks through what was seen. `addressed` are NICs with an IP configuration.
 pub fn offer(cluster: &Cluster, map: &PortMap, with_address: &BTreeSet<NicId>) -> Offer {
     let guests = || {
@@ -78,29 +85,30 @@ pub fn offer(cluster: &Cluster, map: &PortMap, with_address: &BTreeSet<NicId>) -
     let sensors: Vec<Sensor> = guests()
         .filter_map(|guest| Sensor::of(guest, cluster, map, with_address))
         .collect();
-    let is_sensor = |vmid: Vmid| sensors.iter().any(|sensor| sensor.vmid == vmid);
-    let others: Vec<&Guest> = guests().filter(|guest| !is_sensor(guest.vmid)).collect();
-    let count = |members: &dyn Fn(&Guest) -> bool| {
-        let mut count = Count::default();
-        for guest in others.iter().filter(|guest| members(guest)) {
-            count.all += 1;
-            count.here += usize::from(cluster.is_here(guest.vmid) == Some(true));
-        }
-        count
-    };
-    let mut tags: Vec<(String, Count)> = Vec::new();
-    let known: BTreeSet<&String> = others.iter().flat_map(|guest| &guest.tags).collect();
-    for tag in known {
-        if format!("tag:{tag}").parse::<Selector>().is_ok() {
-            tags.push((tag.clone(), count(&|guest| guest.tags.contains(tag))));
+    let is_sensor: BTreeSet<Vmid> = sensors.iter().map(|sensor| sensor.vmid).collect();
+    let others: BTreeMap<Vmid, &Guest> = guests()
+        .filter(|guest| !is_sensor.contains(&guest.vmid))
+        .map(|guest| (guest.vmid, guest))
+        .collect();
+    let is_here = |vmid: Vmid| cluster.is_here(vmid) == Some(true);
+    let mut by_tag: BTreeMap<&String, Count> = BTreeMap::new();
+    for (vmid, guest) in &others {
+        for tag in &guest.tags {
+            by_tag.entry(tag).or_default().add(is_here(*vmid));
         }
     }
+    let mut tags: Vec<(String, Count)> = by_tag
+        .into_iter()
+        .filter(|(tag, _)| format!("tag:{tag}").parse::<Selector>().is_ok())
+        .map(|(tag, count)| (tag.clone(), count))
+        .collect();
     let mut pools: Vec<(String, Count)> = Vec::new();
     if let Ok(known) = &cluster.pools {
         for pool in known.names() {
+            let mut count = Count::default();
+            let members = known.members(pool).filter(|vmid| others.contains_key(vmid));
+            members.for_each(|vmid| count.add(is_here(vmid)));
             if format!("pool:{pool}").parse::<Selector>().is_ok() {
-                let members: BTreeSet<Vmid> = known.members(pool).collect();
-                let count = count(&|guest| members.contains(&guest.vmid));
                 pools.push((pool.to_owned(), count));
             }
         }
@@ -119,7 +127,7 @@ pub fn offer(cluster: &Cluster, map: &PortMap, with_address: &BTreeSet<NicId>) -
         } else {
             Others::None
         },
-        bridges: bridges(cluster, map, &sensors),
+        bridges: bridges(cluster, map, &is_sensor),
         sensors,
         tags,
         pools,
@@ -127,7 +135,7 @@ pub fn offer(cluster: &Cluster, map: &PortMap, with_address: &BTreeSet<NicId>) -
     }
 }
 
-fn bridges(cluster: &Cluster, map: &PortMap, sensors: &[Sensor]) -> Vec<Bridge> {
+fn bridges(cluster: &Cluster, map: &PortMap, sensors: &BTreeSet<Vmid>) -> Vec<Bridge> {
     let mut plugged: BTreeMap<&str, BTreeSet<Vmid>> = BTreeMap::new();
     let known = cluster
         .guests
@@ -141,10 +149,9 @@ fn bridges(cluster: &Cluster, map: &PortMap, sensors: &[Sensor]) -> Vec<Bridge> 
             plugged.entry(bridge).or_default().insert(guest.vmid);
         }
     }
-    let sensors: BTreeSet<Vmid> = sensors.iter().map(|sensor| sensor.vmid).collect();
     let bridge = |(name, kind): (&IfName, &BridgeKind)| {
         let guests = plugged.get(name.as_str());
-        let sources = guests.map_or(0, |guests| guests.difference(&sensors).count());
+        let sources = guests.map_or(0, |guests| guests.difference(sensors).count());
         Bridge {
             name: name.clone(),
             kind: *kind,

@@ -86,7 +86,9 @@ fn speaks_of_mirrors(path: &Path) -> bool {
         return false;
     };
     let text = text.to_lowercase();
-    let makes = text.contains("ovs-vsctl") && text.contains("mirror");
+    // `ovs_extra` of interfaces(5) is handed on to ovs-vsctl.
+    let speaks = text.contains("ovs-vsctl") || text.contains("ovs_extra");
+    let makes = speaks && text.contains("mirror");
     makes || text.contains("configure-ovs-mirrors") || text.contains("ovs-mirror-hook")
 }
 
