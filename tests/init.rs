@@ -10,6 +10,7 @@ use std::os::unix::fs::symlink;
 
 use lab::{Guest, Node, try_run};
 use scene::editing::{LESS, SPAN_CFG, edit, editor, file, kept, unnumbered, writes};
+use scene::linux::{sensor_on, vm_on};
 use scene::{apply, mirrors, run, sensor, stderr, three_guests, vm};
 
 /// The sessions in a text of `init`'s, taken out of their comments.
@@ -78,6 +79,26 @@ fn init_writes_comments_and_what_it_offers_works_as_it_is() {
     let (code, out, _) = run(&node, &["status"]);
     assert_eq!(code, 0, "{out}");
     assert_eq!(out.matches(" active ").count(), 5, "{out}");
+}
+
+#[test]
+fn on_a_node_without_open_vswitch_it_offers_what_linux_bridges_have() {
+    let node = Node::without_ovs();
+    node.linux_bridge("vmbr0");
+    node.add(&vm_on(101, "bridge=vmbr0").tags("web"));
+    node.add(&sensor_on(200, "bridge=vmbr0").name("zeek"));
+    node.start_guests([101, 200]);
+    let (code, shown, err) = run(&node, &["init", "--dry-run"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(
+        shown.contains("#   Bridge vmbr0: Linux bridge, 2 guests\n"),
+        "{shown}"
+    );
+    node.span_cfg(&uncommented(&shown));
+    let (code, out, err) = run(&node, &["apply"]);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    let (code, out, _) = run(&node, &["status"]);
+    assert_eq!((code, out.matches(" active ").count()), (0, 3), "{out}");
 }
 
 #[test]

@@ -67,13 +67,13 @@ pub struct Count {
 }
 
 impl Count {
-    fn add(&mut self, is_here: bool) {
+    fn add(&mut self, vmid: Vmid, cluster: &Cluster) {
         self.all += 1;
-        self.here += usize::from(is_here);
+        self.here += usize::from(cluster.is_here(vmid) == Some(true));
     }
 }
 
-/// Looks through what was seen. `addressed` are NICs with an IP configuration.
+/// Looks through what was seen. `with_address` are NICs with an IP configuration.
 pub fn offer(cluster: &Cluster, map: &PortMap, with_address: &BTreeSet<NicId>) -> Offer {
     let guests = || {
         let known = cluster
@@ -86,40 +86,10 @@ pub fn offer(cluster: &Cluster, map: &PortMap, with_address: &BTreeSet<NicId>) -
         .filter_map(|guest| Sensor::of(guest, cluster, map, with_address))
         .collect();
     let is_sensor: BTreeSet<Vmid> = sensors.iter().map(|sensor| sensor.vmid).collect();
-    let others: BTreeMap<Vmid, &Guest> = guests()
+    let others: Sources<'_> = guests()
         .filter(|guest| !is_sensor.contains(&guest.vmid))
         .map(|guest| (guest.vmid, guest))
         .collect();
-    let is_here = |vmid: Vmid| cluster.is_here(vmid) == Some(true);
-    let mut by_tag: BTreeMap<&String, Count> = BTreeMap::new();
-    for (vmid, guest) in &others {
-        for tag in &guest.tags {
-            by_tag.entry(tag).or_default().add(is_here(*vmid));
-        }
-    }
-    let mut tags: Vec<(String, Count)> = by_tag
-        .into_iter()
-        .filter(|(tag, _)| format!("tag:{tag}").parse::<Selector>().is_ok())
-        .map(|(tag, count)| (tag.clone(), count))
-        .collect();
-    let mut pools: Vec<(String, Count)> = Vec::new();
-    if let Ok(known) = &cluster.pools {
-        for pool in known.names() {
-            let mut count = Count::default();
-            let members = known.members(pool).filter(|vmid| others.contains_key(vmid));
-            members.for_each(|vmid| count.add(is_here(vmid)));
-            if format!("pool:{pool}").parse::<Selector>().is_ok() {
-                pools.push((pool.to_owned(), count));
-            }
-        }
-    }
-    // Those with most guests first: the text shows a few only.
-    let order = |list: &mut Vec<(String, Count)>| {
-        list.retain(|(_, count)| count.all > 0);
-        list.sort_by(|(a, few), (b, many)| (many.here, many.all, a).cmp(&(few.here, few.all, b)));
-    };
-    order(&mut tags);
-    order(&mut pools);
     Offer {
         node: cluster.this.as_ref().ok().map(ToString::to_string),
         others: if cluster.nodes.len() > 1 {
@@ -129,10 +99,48 @@ pub fn offer(cluster: &Cluster, map: &PortMap, with_address: &BTreeSet<NicId>) -
         },
         bridges: bridges(cluster, map, &is_sensor),
         sensors,
-        tags,
-        pools,
+        tags: tags(&others, cluster),
+        pools: pools(&others, cluster),
         unseen: unseen(cluster),
     }
+}
+
+/// Guests that are no sensors.
+type Sources<'a> = BTreeMap<Vmid, &'a Guest>;
+
+fn tags(guests: &Sources<'_>, cluster: &Cluster) -> Vec<(String, Count)> {
+    let mut by_tag: BTreeMap<&String, Count> = BTreeMap::new();
+    for (vmid, guest) in guests {
+        for tag in &guest.tags {
+            by_tag.entry(tag).or_default().add(*vmid, cluster);
+        }
+    }
+    let is_selector = |tag: &str| format!("tag:{tag}").parse::<Selector>().is_ok();
+    let tags = by_tag.into_iter().filter(|(tag, _)| is_selector(tag));
+    by_size(tags.map(|(tag, count)| (tag.clone(), count)).collect())
+}
+
+fn pools(guests: &Sources<'_>, cluster: &Cluster) -> Vec<(String, Count)> {
+    let Ok(known) = &cluster.pools else {
+        return Vec::new();
+    };
+    let mut pools = Vec::new();
+    for pool in known.names() {
+        let mut count = Count::default();
+        let members = known.members(pool).filter(|vmid| guests.contains_key(vmid));
+        members.for_each(|vmid| count.add(vmid, cluster));
+        if format!("pool:{pool}").parse::<Selector>().is_ok() {
+            pools.push((pool.to_owned(), count));
+        }
+    }
+    by_size(pools)
+}
+
+/// Those with most guests first: the text shows a few only.
+fn by_size(mut list: Vec<(String, Count)>) -> Vec<(String, Count)> {
+    list.retain(|(_, count)| count.all > 0);
+    list.sort_by(|(a, few), (b, many)| (many.here, many.all, a).cmp(&(few.here, few.all, b)));
+    list
 }
 
 fn bridges(cluster: &Cluster, map: &PortMap, sensors: &BTreeSet<Vmid>) -> Vec<Bridge> {
