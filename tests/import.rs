@@ -8,6 +8,7 @@ mod scene;
 use std::fs;
 
 use lab::{Node, try_run};
+use scene::editing::at_terminal;
 use scene::{apply, mirrors, run, sensor, stderr, stdout, their_mirror, three_guests, told, vm};
 use serde_json::Value;
 
@@ -311,6 +312,25 @@ fn written_sessions_stand_behind_what_is_there_and_are_served() {
     assert_eq!((code, err.as_str()), (0, "there is nothing to write\n"));
     assert_eq!(run(&node, &["apply"]).0, 0);
     assert_eq!(run(&node, &["status"]).0, 0);
+}
+
+#[test]
+fn at_a_terminal_it_asks_before_it_appends() {
+    let node = three_guests();
+    their_mirror(&node, &SPAN0);
+    let question = "Append these sessions to /etc/pve/span.cfg? [y/N] ";
+    let import = || node.pve_span_command(&["import", "--write"]);
+    let (code, said) = at_terminal(&node, import(), "\n");
+    let end = format!("{question}/etc/pve/span.cfg stays as it was\n");
+    assert!(code == 1 && said.ends_with(&end), "{said}");
+    assert!(!node.path("etc/pve/span.cfg").exists());
+    let (code, said) = at_terminal(&node, import(), "y\n");
+    assert!(code == 0 && said.contains(question), "{said}");
+    let file = fs::read_to_string(node.path("etc/pve/span.cfg")).unwrap();
+    assert_eq!(
+        file,
+        "# From mirror span0 of vmbr2\n[span0]\nsource = 101/net0\noutput = 200/net1\n"
+    );
 }
 
 #[test]

@@ -41,7 +41,7 @@ fn init_writes_comments_and_what_it_offers_works_as_it_is() {
         out,
         "/etc/pve/span.cfg is written, all of it comments: nothing is mirrored yet.\n\
          Next, with sessions of your own or some of those in it:\n\
-         \x20 pve-span edit                     checks what you write and shows what it would change\n\
+         \x20 pve-span edit                     checks what you write and shows what it would change, as check and plan do\n\
          \x20 pve-span apply                    does it now, on this node\n\
          \x20 systemctl enable --now pve-span   the service does so on each node by itself\n\
          \x20 pve-span status                   whether each sensor gets what it should\n"

@@ -374,6 +374,10 @@ fn write(root: &Path, args: &ImportArgs, found: &Found, existing: &str) -> Resul
     let text = found.text();
     text.lines().for_each(|line| out.line(line));
     let (whole, _) = append(existing, &text);
+    let whole = match existing {
+        "" => whole.trim_start(),
+        _ => whole.as_str(),
+    };
     let desk = Desk::open().map_err(Error::Signals)?;
     if let Verdict::Faults = judge(root, &file, whole.as_bytes(), &mut out) {
         return Err(Error::NotValid(file.name()));

@@ -65,7 +65,7 @@ fn init(root: &Path, args: &InitArgs, out: &mut Out) -> Result<(), Error> {
     for (command, what) in [
         (
             "pve-span edit",
-            "checks what you write and shows what it would change",
+            "checks what you write and shows what it would change, as check and plan do",
         ),
         ("pve-span apply", "does it now, on this node"),
         (

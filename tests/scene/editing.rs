@@ -94,11 +94,16 @@ pub fn terminal() -> (nix::pty::PtyMaster, fs::File) {
 /// The same at a terminal, where these lines are typed before it goes away; all that was said.
 #[track_caller]
 pub fn edit_at_terminal(node: &Node, body: &str, typed: &str) -> (i32, String) {
+    at_terminal(node, edit_command(node, body, &[]), typed)
+}
+
+/// A command at a terminal, likewise.
+#[track_caller]
+pub fn at_terminal(node: &Node, mut command: Command, typed: &str) -> (i32, String) {
     let (mut master, slave) = terminal();
     master.write_all(typed.as_bytes()).unwrap();
     let both = node.path("said");
     let said = fs::File::create(&both).unwrap();
-    let mut command = edit_command(node, body, &[]);
     command
         .stdin(slave)
         .stdout(said.try_clone().unwrap())
