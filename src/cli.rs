@@ -3,8 +3,9 @@
 mod args;
 mod attach;
 mod call;
-mod explain;
+mod doctor;
 mod edit;
+mod explain;
 
 use std::path::PathBuf;
 
@@ -13,8 +14,9 @@ use clap::{ArgAction, Parser, Subcommand};
 pub use args::{CheckArgs, ClearArgs, HookArgs, PrintArgs, StatusArgs, WatchArgs};
 pub use attach::{AttachArgs, CommonArgs, DetachArgs};
 pub use call::{is_command, plain_hook, with_hook};
-pub use explain::ExplainArgs;
+pub use doctor::DoctorArgs;
 pub use edit::{EditArgs, ImportArgs, InitArgs};
+pub use explain::ExplainArgs;
 
 /// Port mirroring (SPAN, RSPAN) for Proxmox VE that follows its guests.
 ///
@@ -65,6 +67,8 @@ pub enum Command {
     Edit(EditArgs),
     /// Turn mirrors made by hand, or proxmox-ovs-mirror's, into sessions: 0 all of them, 1 not all, 2 cannot tell.
     Import(ImportArgs),
+    /// Look for what may be wrong with this node: 0 nothing worse than notes, 1 warnings, 2 errors.
+    Doctor(DoctorArgs),
     /// Keep this node's mirrors right between hooks: the service, pve-span.service.
     Watch(WatchArgs),
 }

@@ -12,6 +12,7 @@ pub mod chain;
 pub mod cli;
 pub mod commands;
 pub mod core;
+pub mod doctor;
 pub mod editor;
 pub mod events;
 pub mod files;

@@ -70,6 +70,14 @@ fn run(cli: &Cli, caller: &Caller) -> ExitCode {
         }
         Command::Attach(args) => return ExitCode::from(commands::attach(root, args)),
         Command::Detach(args) => return ExitCode::from(commands::detach(root, args)),
+        Command::Doctor(args) => {
+            let extent = if cli.verbose > 0 {
+                commands::Extent::All
+            } else {
+                commands::Extent::Findings
+            };
+            return ExitCode::from(commands::doctor(root, extent, args.json.into()));
+        }
         Command::Plan(args) => (commands::plan(root, args.json.into()), args.json, 1),
         Command::Apply(args) => (commands::apply(root, args.json.into()), args.json, 1),
         Command::Clear(args) => (

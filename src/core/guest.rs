@@ -27,6 +27,10 @@ pub struct Guest {
     pub hookscript: Option<String>,
     /// Its NICs.
     pub nics: BTreeMap<NicIndex, Nic>,
+    /// The IP configuration that a NIC gets from outside: a VM's `ipconfig0:` (cloud-init), a container's `ip=`, as written.
+    pub addresses: BTreeMap<NicIndex, String>,
+    /// The keys of devices of the node that it has for itself: `hostpci0`.
+    pub passthrough: BTreeSet<String>,
 }
 
 /// A NIC as the config describes it; what it is plugged into right now is `ports`' to say.
@@ -44,8 +48,25 @@ pub struct Nic {
     pub tag: Option<u16>,
     /// The VLANs of a trunk.
     pub trunks: VlanSet,
-    /// Is its link down, as if the cable were out?
+    /// The limit in MB/s, as written.
+    pub rate: Option<String>,
+    /// `mtu=`; 1 stands for the bridge's.
+    pub mtu: Option<u32>,
+    /// Is its cable unplugged (`link_down=1`)?
     pub link_down: bool,
+    /// The whole value, as written.
+    pub text: String,
+}
+
+impl Nic {
+    /// The value without some of its properties, for `qm set` and `pct set`.
+    pub fn without(&self, keys: &[&str]) -> String {
+        let parts = self.text.split(',').filter(|part| {
+            let key = part.split('=').next().unwrap_or_default().trim();
+            !keys.contains(&key)
+        });
+        parts.collect::<Vec<_>>().join(",")
+    }
 }
 
 /// A line that was kept opaque, and why.
@@ -88,6 +109,8 @@ pub fn parse(vmid: Vmid, kind: GuestKind, text: &str) -> (Guest, Vec<Warning>) {
         template: false,
         hookscript: None,
         nics: BTreeMap::new(),
+        addresses: BTreeMap::new(),
+        passthrough: BTreeSet::new(),
     };
     let mut warnings = Vec::new();
     for (number, line) in text.lines().enumerate() {
@@ -142,14 +165,37 @@ fn read_line(guest: &mut Guest, line: &str) -> Result<(), String> {
                 GuestKind::Qemu => vm_nic(value),
                 GuestKind::Lxc => ct_nic(value),
             };
+            if let (Some(address), GuestKind::Lxc) = (address(value), guest.kind) {
+                guest.addresses.insert(index, address);
+            }
             let twice = guest.nics.insert(index, nic).is_some();
             let doubt =
                 doubt.or_else(|| twice.then(|| "stands twice, the last one counts".to_owned()));
             return doubt.map_or(Ok(()), |doubt| Err(format!("`{key}`: {doubt}")));
         }
+        (_, GuestKind::Qemu) => {
+            if let Some(index) = key.strip_prefix("ipconfig").and_then(decimal) {
+                let address = NicIndex::new(index).zip(address(value));
+                guest.addresses.extend(address);
+            } else if key.starts_with("hostpci") {
+                guest.passthrough.insert(key.to_owned());
+            }
+        }
         _ => {}
     }
     Ok(())
+}
+
+/// The addresses among a NIC's properties, `ip=10.0.0.7/24,ip6=auto`; `manual` is none.
+fn address(value: &str) -> Option<String> {
+    let parts = value.split(',').map(str::trim);
+    let parts = parts.filter(|part| {
+        part.split_once('=').is_some_and(|(key, address)| {
+            matches!(key, "ip" | "ip6") && !matches!(address, "" | "manual")
+        })
+    });
+    let parts: Vec<&str> = parts.collect();
+    (!parts.is_empty()).then(|| parts.join(","))
 }
 
 /// `lxc.cgroup2.devices.allow: …` or `lxc.mount.entry = …`.
@@ -229,7 +275,10 @@ fn common(value: &str) -> (Nic, Properties<'_>, Option<String>) {
         firewall: false,
         tag: None,
         trunks: VlanSet::default(),
+        rate: None,
+        mtu: None,
         link_down: false,
+        text: value.to_owned(),
     };
     let mut rest = Vec::new();
     let mut doubt = None;
@@ -254,6 +303,14 @@ fn common(value: &str) -> (Nic, Properties<'_>, Option<String>) {
             "firewall" => {
                 nic.firewall = boolean(value).unwrap_or(false);
                 boolean(value).is_none().then(|| not_boolean(key, value))
+            }
+            "rate" => {
+                nic.rate = Some(value.to_owned());
+                None
+            }
+            "mtu" => {
+                nic.mtu = decimal(value);
+                None
             }
             "link_down" => {
                 nic.link_down = boolean(value).unwrap_or(false);
@@ -406,6 +463,30 @@ mod tests {
         let (guest, warnings) = vm(&format!("net0: virtio,trunks={trunks}\n"));
         assert_eq!(warnings, [] as [String; 0]);
         assert_eq!(nic(&guest, 0).trunks.to_string(), "0-4095");
+    }
+
+    #[test]
+    fn what_can_keep_copies_from_a_sensor_is_read() {
+        let (guest, warnings) = vm(
+            "ipconfig1: ip=10.0.0.7/24,gw=10.0.0.1\nipconfig2: ip6=auto\nipconfig3: gw=10.0.0.1\nhostpci0: 0000:01:00\n\
+             net1: virtio=BC:24:11:2A:00:01,bridge=vmbr2,rate=5,mtu=9000,link_down=1\n",
+        );
+        assert_eq!(warnings, [] as [&str; 0]);
+        let found = nic(&guest, 1);
+        assert_eq!(
+            (found.rate.as_deref(), found.mtu, found.link_down),
+            (Some("5"), Some(9000), true)
+        );
+        let addresses: Vec<&str> = guest.addresses.values().map(String::as_str).collect();
+        assert_eq!(addresses, ["ip=10.0.0.7/24", "ip6=auto"]);
+        assert!(guest.passthrough.contains("hostpci0"));
+        let (guest, _) = parse(
+            guest.vmid,
+            GuestKind::Lxc,
+            "net0: name=eth0,bridge=vmbr0,ip=dhcp,ip6=manual\nnet1: name=eth1,bridge=vmbr0,ip=manual\n",
+        );
+        let addresses: Vec<&str> = guest.addresses.values().map(String::as_str).collect();
+        assert_eq!(addresses, ["ip=dhcp"]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod chained;
 pub mod cluster;
 pub mod copies;
 pub mod diagnostic;
+pub mod doctor;
 pub mod explain;
 pub mod filter;
 pub mod guest;

@@ -81,6 +81,11 @@ impl NicIndex {
         (index <= Self::MAX).then_some(Self(index))
     }
 
+    /// The index after this one, within Proxmox VE's bounds or not.
+    pub fn next(self) -> u8 {
+        self.0.saturating_add(1)
+    }
+
     /// Reads `net0`.
     pub fn from_key(key: &str) -> Option<Self> {
         key.strip_prefix("net")

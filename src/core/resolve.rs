@@ -4,6 +4,7 @@
 //! is said in the session's state; it never takes another session or output down with it.
 
 mod choice;
+mod configured;
 mod copying;
 mod engine;
 mod index;
@@ -24,6 +25,7 @@ use super::ports::PortMap;
 use super::selector::{Output, Selector};
 use super::state::{Assumptions, Desired, Observed, SessionPhase, SessionState, UnpluggedSource};
 use choice::{Choice, Decision, OnWhole, choose, decide, drop_loops};
+pub use configured::configured;
 use index::Index;
 use layout::place;
 use matching::{Matcher, Subject, Truth, Verdict, whole_bridges};

@@ -49,6 +49,8 @@ pub struct Link {
     pub access_vlan: Option<u16>,
     /// On a VLAN-aware bridge, the VLAN of its frames without a tag, if it is in others too (`PVID`).
     pub native_vlan: Option<u16>,
+    /// The largest packet that it takes, in bytes, without Ethernet's header (`IFLA_MTU`).
+    pub mtu: Option<u32>,
     /// The node's own addresses on it.
     pub addresses: Vec<core::net::IpAddr>,
 }

@@ -1,6 +1,7 @@
 //! The kernel's side: network devices and the node's own addresses, nftables, and work under a deadline.
 
-mod child;
+mod apart;
+pub mod child;
 mod counters;
 pub mod desk;
 #[doc(hidden)]
@@ -16,6 +17,7 @@ mod socket;
 mod supervise;
 mod write;
 
+pub use apart::{Error as ApartError, apart};
 pub use counters::{Counted, counters};
 pub use names::names;
 pub use netlink::{Error, PortVlan, links, links_named, port_vlans};

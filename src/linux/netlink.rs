@@ -149,6 +149,7 @@ struct Found {
     peer: Option<u32>,
     kind: Option<String>,
     vlan_aware: bool,
+    mtu: Option<u32>,
 }
 
 impl Found {
@@ -165,6 +166,7 @@ impl Found {
             vlan_aware: self.vlan_aware,
             access_vlan: None,
             native_vlan: None,
+            mtu: self.mtu,
             addresses,
         }
     }
@@ -175,12 +177,13 @@ fn found(message: RouteNetlinkMessage) -> Option<Found> {
         return None;
     };
     let (mut name, mut master, mut parent, mut kind) = (None, None, None, None);
-    let (mut vlan_aware, mut elsewhere) = (false, false);
+    let (mut vlan_aware, mut elsewhere, mut mtu) = (false, false, None);
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name = text.parse().ok(),
             LinkAttribute::Controller(index) => master = Some(index),
             LinkAttribute::Link(index) => parent = Some(index),
+            LinkAttribute::Mtu(bytes) => mtu = Some(bytes),
             LinkAttribute::LinkNetNsId(_) => elsewhere = true,
             LinkAttribute::LinkInfo(infos) => {
                 kind = infos.iter().find_map(kind_of);
@@ -201,6 +204,7 @@ fn found(message: RouteNetlinkMessage) -> Option<Found> {
         peer,
         kind,
         vlan_aware,
+        mtu,
     })
 }
 

@@ -90,6 +90,15 @@ pub fn set_flags(device: &IfName, index: u32, flags: &BridgeFlags) -> Result<(),
     flags::set(device, index, flags)
 }
 
+/// Does the network card switch frames itself, where flows are left to it (`hw-tc-offload`)?
+///
+/// # Errors
+/// There is no such device, or it cannot be asked.
+pub fn switches_in_hardware(device: &IfName) -> Result<bool, Error> {
+    let feature = BTreeSet::from(["hw-tc-offload".to_owned()]);
+    Ok(!Features::of(device)?.active(&feature).is_empty())
+}
+
 /// Asks for offloads, or for doing without. Names that the kernel does not know, and those that the device cannot
 /// switch, are passed over.
 ///

@@ -17,14 +17,15 @@ pub fn find(name: &str) -> Option<PathBuf> {
 pub(super) fn find_along(path: Option<&OsStr>, name: &str) -> Option<PathBuf> {
     let along = std::env::split_paths(path.unwrap_or_default());
     along
-        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .chain(["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from))
         // A program of root's is not looked for in whatever folder the caller is in.
         .filter(|folder| folder.is_absolute())
         .map(|folder| folder.join(name))
         .find(|path| is_program(path))
 }
 
-fn is_program(path: &Path) -> bool {
+/// Is it a file that may be executed?
+pub fn is_program(path: &Path) -> bool {
     path.metadata()
         .is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
 }

@@ -7,6 +7,7 @@ mod filters;
 mod framing;
 mod lower;
 pub mod monitor;
+mod more;
 mod observe;
 mod rpc;
 mod statistics;
@@ -19,6 +20,7 @@ use serde_json::{Value, json};
 
 pub use filters::filters;
 pub use framing::{Framing, FramingError};
+pub use more::more;
 pub use observe::{Ports, read};
 pub use rpc::{Client, Error};
 use rpc::{Pending, Transaction};

@@ -13,11 +13,12 @@ use crate::core::state::{
 };
 
 /// What is read of each table: nothing newer than Open vSwitch 3.1.
-const ROOT: (&str, &[&str]) = ("Open_vSwitch", &["next_cfg", "cur_cfg"]);
-const BRIDGE: (&str, &[&str]) = ("Bridge", &["_uuid", "name", "ports", "mirrors"]);
+pub(super) const ROOT: (&str, &[&str]) = ("Open_vSwitch", &["next_cfg", "cur_cfg"]);
+pub(super) const BRIDGE: (&str, &[&str]) = ("Bridge", &["_uuid", "name", "ports", "mirrors"]);
 const HOLDER: (&str, &[&str]) = ("Bridge", &["_uuid", "mirrors"]);
-const PORT: (&str, &[&str]) = ("Port", &["_uuid", "name", "tag", "trunks", "interfaces"]);
-const INTERFACE: (&str, &[&str]) = ("Interface", &["_uuid", "type", "ofport", "error"]);
+pub(super) const PORT: (&str, &[&str]) =
+    ("Port", &["_uuid", "name", "tag", "trunks", "interfaces"]);
+pub(super) const INTERFACE: (&str, &[&str]) = ("Interface", &["_uuid", "type", "ofport", "error"]);
 pub(super) const MIRROR: (&str, &[&str]) = (
     "Mirror",
     &[
@@ -180,7 +181,7 @@ fn mirrors_by_row(rows: &[Value], ports: &PortRows) -> Result<BTreeMap<RowId, Mi
         .collect()
 }
 
-fn select((table, columns): (&str, &[&str]), condition: &Value) -> Value {
+pub(super) fn select((table, columns): (&str, &[&str]), condition: &Value) -> Value {
     json!({"op": "select", "table": table, "where": condition, "columns": columns})
 }
 
@@ -245,7 +246,7 @@ impl PortRows {
     }
 }
 
-fn caught_up(roots: &[Value]) -> bool {
+pub(super) fn caught_up(roots: &[Value]) -> bool {
     roots.iter().all(|root| {
         let counter = |column| root.get(column).and_then(Value::as_i64).unwrap_or(0);
         counter("cur_cfg") >= counter("next_cfg")

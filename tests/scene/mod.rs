@@ -3,8 +3,8 @@
 
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-pub mod explain;
 pub mod editing;
+pub mod explain;
 pub mod linux;
 pub mod watched;
 

@@ -1,0 +1,91 @@
+//! `pve-span doctor`: what may be wrong with this node, how it was seen, and what to do.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::Format;
+use crate::core::doctor::{Finding, Severity};
+use crate::doctor;
+use crate::report::Out;
+
+/// What is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// What is not as it should be.
+    Findings,
+    /// Everything that was looked at.
+    All,
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    worst: Severity,
+    findings: &'a [Finding],
+}
+
+/// Exit codes: 0 nothing worse than a note, 1 warnings, 2 errors.
+pub fn run(root: &Path, extent: Extent, format: Format) -> u8 {
+    let findings = doctor::run(root);
+    let worst = findings
+        .first()
+        .map_or(Severity::Ok, |finding| finding.severity);
+    let mut out = Out::new();
+    if format == Format::Json {
+        out.json(&Report {
+            worst,
+            findings: &findings,
+        });
+    } else {
+        for finding in &findings {
+            if finding.severity != Severity::Ok || extent == Extent::All {
+                tell(&mut out, finding);
+            }
+        }
+        out.line(&summary(&findings));
+    }
+    match worst {
+        Severity::Ok | Severity::Note => 0,
+        Severity::Warning => 1,
+        Severity::Error => 2,
+    }
+}
+
+fn tell(out: &mut Out, finding: &Finding) {
+    let (severity, id) = (finding.severity.word(), finding.id.word());
+    out.line(&format!("{severity}: {} [{id}]", finding.what));
+    out.note(&format!("seen: {}", finding.evidence));
+    if let Some(remedy) = &finding.remedy {
+        out.note(&format!("do: {remedy}"));
+    }
+}
+
+fn summary(findings: &[Finding]) -> String {
+    let count = |severity| {
+        findings
+            .iter()
+            .filter(|finding| finding.severity == severity)
+            .count()
+    };
+    let kinds = [
+        (Severity::Error, "error", "errors"),
+        (Severity::Warning, "warning", "warnings"),
+        (Severity::Note, "note", "notes"),
+    ];
+    let parts = kinds.iter().filter_map(|(severity, one, more)| {
+        let count = count(*severity);
+        (count > 0).then(|| format!("{count} {}", if count == 1 { one } else { more }))
+    });
+    let parts: Vec<String> = parts.collect();
+    let fine = count(Severity::Ok);
+    let fine = format!(
+        "{fine} {} as {} should be",
+        if fine == 1 { "thing is" } else { "things are" },
+        if fine == 1 { "it" } else { "they" }
+    );
+    if parts.is_empty() {
+        format!("nothing is wrong: {fine}")
+    } else {
+        format!("{}; {fine}", parts.join(", "))
+    }
+}

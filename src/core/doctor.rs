@@ -1,0 +1,44 @@
+//! What may be wrong with a node, judged: each finding with how bad it is, what was seen where, and what to do.
+//!
+//! All that was seen comes in as data ([`Facts`]); what could not be seen is a finding, too. Nothing here is about one
+//! session's choice of engine or sources, which `plan` and `status` tell.
+
+mod facts;
+mod file;
+mod findings;
+mod kernel;
+mod mtu;
+mod offload;
+mod outputs;
+mod ovs;
+mod scripts;
+mod service;
+mod snippets;
+mod sources;
+
+pub use facts::{
+    Answer, Chain, ChainRecord, Clearing, Facts, Feature, File, Host, Node, OvsMore, Program,
+    Script, Service, VolumeFact, VolumeState,
+};
+pub use findings::{Finding, Id, Severity};
+pub use scripts::clearing_lines;
+
+use findings::Findings;
+
+/// Judges everything. The worst comes first.
+pub fn examine(facts: &Facts<'_>) -> Vec<Finding> {
+    let mut found = Findings::default();
+    file::judge(facts, &mut found);
+    kernel::judge(facts, &mut found);
+    ovs::judge(facts, &mut found);
+    service::judge(facts, &mut found);
+    snippets::judge(facts, &mut found);
+    if let Ok(node) = &facts.node {
+        sources::judge(facts, node, &mut found);
+        outputs::judge(facts, node, &mut found);
+        mtu::judge(node, &mut found);
+    }
+    scripts::judge(facts, &mut found);
+    offload::judge(facts, &mut found);
+    found.sorted()
+}

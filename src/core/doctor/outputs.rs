@@ -1,0 +1,229 @@
+//! Sensors: is anybody there to receive, and does anything keep copies from them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::facts::{Facts, Node};
+use super::findings::{Findings, Id, Severity, listed, shell_word};
+use crate::core::annotations::{EngineChoice, Session};
+use crate::core::guest::{Guest, Nic};
+use crate::core::model::{GuestKind, NicId, SessionName};
+use crate::core::ports::PortMap;
+use crate::core::selector::Output;
+use crate::core::state::OvsState;
+
+/// An output that is a guest's NIC, and whose.
+struct Sensor<'a> {
+    nic: NicId,
+    of: BTreeSet<&'a SessionName>,
+    /// Does a session of them leave out the nft engine?
+    ovs_only: Vec<&'a SessionName>,
+}
+
+/// Judges sensors.
+pub fn judge(facts: &Facts<'_>, node: &Node<'_>, found: &mut Findings) {
+    let map = PortMap::new(node.observed);
+    let sensors = sensors(node.running());
+    let count = sensors.len();
+    for sensor in sensors {
+        plugged(facts, node, &map, &sensor, found);
+        let Some(guest) = node.cluster.guest(sensor.nic.vmid) else {
+            continue;
+        };
+        if let Some(nic) = guest.nics.get(&sensor.nic.index) {
+            configured(node, guest, nic, &sensor, found);
+        }
+    }
+    const FAULTS: [Id; 8] = [
+        Id::SensorOff,
+        Id::SensorElsewhere,
+        Id::SensorFirewall,
+        Id::SensorAddress,
+        Id::SensorOnlyNic,
+        Id::SensorUnplugged,
+        Id::SensorRate,
+        Id::SourceElsewhere,
+    ];
+    if count > 0 && found.none_of(&FAULTS) {
+        found.ok(
+            Id::Sensors,
+            "nothing keeps copies from the sensors",
+            format!("{count} guests' NICs that are outputs: configs and ports"),
+        );
+    }
+}
+
+fn sensors<'a>(sessions: impl Iterator<Item = &'a Session>) -> Vec<Sensor<'a>> {
+    let mut found: BTreeMap<NicId, Sensor<'a>> = BTreeMap::new();
+    for session in sessions {
+        for output in &session.outputs {
+            let Output::Nic(nic) = output.value else {
+                continue;
+            };
+            let sensor = found.entry(nic).or_insert_with(|| Sensor {
+                nic,
+                of: BTreeSet::new(),
+                ovs_only: Vec::new(),
+            });
+            sensor.of.insert(&session.name);
+            if session.engine == EngineChoice::Ovs {
+                sensor.ovs_only.push(&session.name);
+            }
+        }
+    }
+    found.into_values().collect()
+}
+
+fn plugged(
+    facts: &Facts<'_>,
+    node: &Node<'_>,
+    map: &PortMap,
+    sensor: &Sensor<'_>,
+    found: &mut Findings,
+) {
+    let nic = sensor.nic;
+    let sessions = listed(&sensor.of);
+    let Some(port) = map.of_nic(nic) else {
+        // Where Open vSwitch does not answer, nobody can tell.
+        let is_known =
+            !matches!(facts.ovs, OvsState::Failed(_)) && !map.unplugged.contains_key(&nic);
+        if is_known && node.cluster.is_here(nic.vmid) == Some(true) {
+            let start = match node.cluster.guest(nic.vmid).map(|guest| guest.kind) {
+                Some(GuestKind::Lxc) => format!("pct start {}", nic.vmid),
+                _ => format!("qm start {}", nic.vmid),
+            };
+            found.add(
+                Severity::Warning,
+                Id::SensorOff,
+                format!(
+                    "the sensor {} does not run: what session {sessions} mirrors gets nowhere",
+                    node.guest(nic.vmid)
+                ),
+                format!("{nic} has no port on any bridge of this node"),
+                start,
+            );
+        }
+        return;
+    };
+    let firewall = port
+        .nic
+        .as_ref()
+        .and_then(|plugged| plugged.firewall_bridge.as_ref());
+    let Some(firewall) = firewall else { return };
+    let evidence = format!(
+        "{} is a port of {firewall}; {}: firewall=1",
+        port.nic
+            .as_ref()
+            .and_then(|plugged| plugged.device.as_ref())
+            .map_or_else(|| nic.to_string(), ToString::to_string),
+        node.config_of(nic.vmid)
+    );
+    let config = node
+        .cluster
+        .guest(nic.vmid)
+        .and_then(|guest| guest.nics.get(&nic.index));
+    let remedy = match config {
+        Some(config) => set_without(node, nic, config, &["firewall"]),
+        None => "the NIC's firewall checkbox in the web interface".to_owned(),
+    };
+    if sensor.ovs_only.is_empty() {
+        found.add(
+            Severity::Note,
+            Id::SensorFirewall,
+            format!(
+                "the sensor's {nic} is behind its firewall bridge: engine nft delivers past it, Open vSwitch could not"
+            ),
+            evidence,
+            remedy,
+        );
+    } else {
+        found.add(
+            Severity::Error,
+            Id::SensorFirewall,
+            format!(
+                "the sensor's {nic} is behind its firewall bridge, which drops copies, and session {} leaves engine nft out, \
+                 which would deliver past it",
+                listed(&sensor.ovs_only)
+            ),
+            evidence,
+            format!("{remedy}; or leave `engine = ovs` out of span.cfg"),
+        );
+    }
+}
+
+/// The command that sets a NIC without some of its properties.
+fn set_without(node: &Node<'_>, id: NicId, nic: &Nic, keys: &[&str]) -> String {
+    format!(
+        "{} --net{} {}",
+        node.set(id.vmid),
+        id.index,
+        shell_word(&nic.without(keys))
+    )
+}
+
+fn configured(
+    node: &Node<'_>,
+    guest: &Guest,
+    nic: &Nic,
+    sensor: &Sensor<'_>,
+    found: &mut Findings,
+) {
+    let id = sensor.nic;
+    let config = node.config_of(guest.vmid);
+    let set = node.set(guest.vmid);
+    if let Some(address) = guest.addresses.get(&id.index) {
+        let (key, remedy) = match guest.kind {
+            GuestKind::Qemu => (
+                format!("ipconfig{}", id.index),
+                format!("{set} --delete ipconfig{}", id.index),
+            ),
+            GuestKind::Lxc => (
+                format!("net{}", id.index),
+                set_without(node, id, nic, &["ip", "ip6", "gw", "gw6"]),
+            ),
+        };
+        found.add(
+            Severity::Warning,
+            Id::SensorAddress,
+            format!(
+                "the sensor's {id} has an IP configuration, and as an output it is cut off from the network: \
+                 the guest would use an address that answers nobody"
+            ),
+            format!("{config}: {key}: {address}"),
+            remedy,
+        );
+    }
+    if guest.nics.len() == 1 {
+        let (next, bridge) = (id.index.next(), nic.bridge.as_deref().unwrap_or("vmbr0"));
+        found.add(
+            Severity::Warning,
+            Id::SensorOnlyNic,
+            format!(
+                "the sensor {} has no other NIC than {id}, which as an output is cut off from the network: nobody can reach it",
+                node.guest(guest.vmid)
+            ),
+            format!("{config}: only net{}", id.index),
+            match guest.kind {
+                GuestKind::Qemu => format!("{set} --net{next} virtio,bridge={bridge}"),
+                GuestKind::Lxc => format!("{set} --net{next} name=eth{next},bridge={bridge}"),
+            },
+        );
+    }
+    if nic.link_down {
+        found.add(
+            Severity::Error,
+            Id::SensorUnplugged,
+            format!("the sensor's {id} is unplugged (link_down=1): the guest sees no frame"),
+            format!("{config}: net{}: link_down=1", id.index),
+            set_without(node, id, nic, &["link_down"]),
+        );
+    }
+    if let Some(rate) = &nic.rate {
+        found.add(
+            Severity::Warning,
+            Id::SensorRate,
+            format!("the sensor's {id} is limited to {rate} MB/s: copies beyond that are dropped"),
+            format!("{config}: net{}: rate={rate}", id.index),
+            set_without(node, id, nic, &["rate"]),
+        );
+    }
+}
