@@ -66,6 +66,7 @@ fn without_pve(root: &Path, host: &Host, pve: Answer, why: String) -> Vec<Findin
         storages: Err(unknown),
         chains: Vec::new(),
         programs: scripts::programs(root),
+        packaged: scripts::packaged(root),
         clearing: scripts::clearing_files(root),
         offloading: Vec::new(),
     })
@@ -87,7 +88,6 @@ fn everything(root: &Path, host: &Host) -> Vec<Finding> {
     let pve = Pve::new(root);
     let storages = pve.storages();
     let scripts = scripts::look(root, &look.cluster, storages.as_ref().ok(), &pve);
-    let answers = look.client.is_some();
     examine(&Facts {
         node: Ok(Node {
             file: file(&pve, &look.in_force, &look.cluster),
@@ -99,16 +99,13 @@ fn everything(root: &Path, host: &Host) -> Vec<Finding> {
         }),
         pve: Answer::Yes,
         ovs: &look.observed.ovs,
-        ovs_more: if answers {
-            ovs::more(root, Instant::now() + OVS)
-        } else {
-            None
-        },
+        ovs_more: ovs::more(root, Instant::now() + OVS),
         host,
         volumes: scripts.volumes,
         storages,
         chains: scripts.chains,
         programs: scripts::programs(root),
+        packaged: scripts::packaged(root),
         clearing: scripts.clearing,
         offloading: offloading(&look),
     })

@@ -3,6 +3,7 @@
 //! All that was seen comes in as data ([`Facts`]); what could not be seen is a finding, too. Nothing here is about one
 //! session's choice of engine or sources, which `plan` and `status` tell.
 
+mod chained;
 mod facts;
 mod file;
 mod findings;
@@ -33,6 +34,7 @@ pub fn examine(facts: &Facts<'_>) -> Vec<Finding> {
     ovs::judge(facts, &mut found);
     service::judge(facts, &mut found);
     snippets::judge(facts, &mut found);
+    chained::judge(facts, &mut found);
     if let Ok(node) = &facts.node {
         sources::judge(facts, node, &mut found);
         outputs::judge(facts, node, &mut found);

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
-use serde_json::Value;
 
 use crate::core::cluster::{Known, Unknown};
 use crate::core::doctor::{Chain, Feature, Host, Program, Service};
@@ -34,7 +33,7 @@ pub fn look(root: &Path) -> Host {
         kernel: kernel(),
         features: features(),
         nft: nft(),
-        chains: chains().unwrap_or_default(),
+        chains: chains(),
         service: service(root),
         enabled: enabled(root),
     }
@@ -95,40 +94,59 @@ fn nft() -> Known<Option<Program>> {
 }
 
 /// Base chains of others on devices' hooks that have their turn before ours.
-fn chains() -> Option<Vec<Chain>> {
-    let (code, said) = ask(&find("nft")?, &["-j", "list", "chains"]).ok()?;
-    let answer: Value = serde_json::from_str(&said).ok().filter(|_| code == 0)?;
-    let listed = answer.get("nftables")?.as_array()?.iter();
-    let chains = listed.filter_map(|entry| base_chains(entry.get("chain")?));
-    Some(chains.flatten().take(MOST_CHAINS).collect())
+fn chains() -> Vec<Chain> {
+    let asked = find("nft").map(|nft| ask(&nft, &["list", "chains"]));
+    match asked {
+        Some(Ok((0, said))) => base_chains(&said),
+        _ => Vec::new(),
+    }
 }
 
-/// One for each of its devices.
-fn base_chains(chain: &Value) -> Option<Vec<Chain>> {
-    let text = |key: &str| chain.get(key).and_then(Value::as_str);
-    let (family, table, name) = (text("family")?, text("table")?, text("name")?);
-    let side = match text("hook")? {
+/// Reads nft(8)'s own notation: its JSON has no devices (nftables 1.0.6, `json.c`).
+fn base_chains(said: &str) -> Vec<Chain> {
+    let (mut table, mut name) = ("", "");
+    let mut found = Vec::new();
+    for line in said.lines().map(str::trim) {
+        if let Some(words) = line.strip_prefix("table ") {
+            table = words.trim_end_matches(" {");
+        } else if let Some(word) = line.strip_prefix("chain ") {
+            name = word.trim_end_matches(" {");
+        } else if table != format!("netdev {TABLE}") {
+            found.extend(
+                base_chain(line)
+                    .into_iter()
+                    .flat_map(|(side, devices, priority)| {
+                        devices.into_iter().map(move |device| Chain {
+                            table: excerpt(table),
+                            name: excerpt(name),
+                            device: device.to_owned(),
+                            side,
+                            priority,
+                        })
+                    }),
+            );
+        }
+        if found.len() > MOST_CHAINS {
+            break;
+        }
+    }
+    found
+}
+
+/// `type filter hook ingress device "lo" priority -600; policy accept;`, or `devices = { "lo", "eno1" }`, if it has its
+/// turn before ours.
+fn base_chain(line: &str) -> Option<(Side, Vec<&str>, i64)> {
+    let (hook, rest) = line.strip_prefix("type filter hook ")?.split_once(' ')?;
+    let side = match hook {
         "ingress" => Side::Ingress,
         "egress" => Side::Egress,
         _ => return None,
     };
-    let priority = chain.get("prio")?.as_i64()?;
-    if table == TABLE && family == "netdev" || priority >= i64::from(PRIORITY) {
-        return None;
-    }
-    let devices: Vec<&str> = match chain.get("dev")? {
-        Value::String(device) => vec![device],
-        Value::Array(devices) => devices.iter().filter_map(Value::as_str).collect(),
-        _ => return None,
-    };
-    let on = |device: &&str| Chain {
-        table: excerpt(&format!("{family} {table}")),
-        name: excerpt(name),
-        device: (*device).to_owned(),
-        side,
-        priority,
-    };
-    Some(devices.iter().map(on).collect())
+    let (devices, rest) = rest.split_once(" priority ")?;
+    // A name, which is near it, is far from our turn.
+    let priority: i64 = rest.split(';').next()?.parse().ok()?;
+    let devices: Vec<&str> = devices.split('"').skip(1).step_by(2).collect();
+    (priority < i64::from(PRIORITY)).then_some((side, devices, priority))
 }
 
 fn service(root: &Path) -> Option<Service> {
@@ -153,11 +171,38 @@ fn enabled(root: &Path) -> Known<String> {
         arguments.insert(0, &tree);
     }
     let (_, said) = ask(&systemctl, &arguments)?;
-    // It says nothing of a unit that is not there, or that on stderr.
+    // Older ones say nothing of a unit that is not there, newer ones this.
     let word = said.lines().next().unwrap_or_default().trim();
-    Ok(if word.is_empty() {
-        "there is no such unit".to_owned()
-    } else {
-        excerpt(word)
-    })
+    Ok(excerpt(if word.is_empty() { "not-found" } else { word }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chains_that_come_before_ours_are_read() {
+        let said = "table netdev theirs {\n\tchain early {\n\t\ttype filter hook ingress device \"lo\" priority -600; policy accept;\n\t}\n\
+                    \tchain two {\n\t\ttype filter hook egress devices = { \"a\", \"b\" } priority -501; policy drop;\n\t}\n\
+                    \tchain late {\n\t\ttype filter hook ingress device \"lo\" priority filter; policy accept;\n\t}\n\tchain none {\n\t}\n}\n\
+                    table netdev pve-span {\n\tchain in/x {\n\t\ttype filter hook ingress device \"lo\" priority -600; policy accept;\n\t}\n}\n\
+                    table inet x {\n\tchain c {\n\t\ttype filter hook input priority -600; policy accept;\n\t}\n}\n";
+        let found: Vec<String> = base_chains(said)
+            .iter()
+            .map(|chain| {
+                format!(
+                    "{} {} {} {:?} {}",
+                    chain.table, chain.name, chain.device, chain.side, chain.priority
+                )
+            })
+            .collect();
+        assert_eq!(
+            found,
+            [
+                "netdev theirs early lo Ingress -600",
+                "netdev theirs two a Egress -501",
+                "netdev theirs two b Egress -501"
+            ]
+        );
+    }
 }

@@ -24,6 +24,12 @@ use crate::pve::Pve;
 /// The snippet that this version comes with.
 const WRAPPER: &str = include_str!("../../hookscripts/pve-span");
 
+/// What every version of it says of itself.
+const MARK: &str = "Hookscript for Proxmox VE that calls pve-span";
+
+/// Where the package keeps it, below the root directory.
+const PACKAGED: &str = "usr/share/pve-span/hookscript";
+
 /// Where the snippet looks for pve-span, below the root directory.
 const PROGRAMS: [&str; 4] = [
     "usr/bin/pve-span",
@@ -259,11 +265,14 @@ fn state_of(root: &Path, path: &Path) -> VolumeState {
             excerpt(&interpreter)
         ));
     }
-    if bytes == WRAPPER.as_bytes() {
-        fine(shown(), Script::Wrapper)
+    let is = if bytes == WRAPPER.as_bytes() {
+        Script::Wrapper
+    } else if String::from_utf8_lossy(&bytes).contains(MARK) {
+        Script::OtherWrapper
     } else {
-        fine(shown(), Script::Other)
-    }
+        Script::Other
+    };
+    fine(shown(), is)
 }
 
 fn fine(path: String, is: Script) -> VolumeState {
@@ -302,10 +311,17 @@ fn program(root: &Path, path: &Path) -> Script {
 
 /// The programs that the snippet would find.
 pub fn programs(root: &Path) -> Vec<String> {
-    let there = PROGRAMS
-        .iter()
-        .filter(|program| is_program(&root.join(program)));
-    there.map(|program| format!("/{program}")).collect()
+    let paths = PROGRAMS.iter().map(|program| root.join(program));
+    paths
+        .filter(|path| is_program(path))
+        .map(|path| path.display().to_string())
+        .collect()
+}
+
+/// The snippet that the package brings, to be put where it is missing.
+pub fn packaged(root: &Path) -> Option<String> {
+    let path = root.join(PACKAGED);
+    is_program(&path).then(|| path.display().to_string())
 }
 
 /// Commands that wipe mirrors, where they are run without anybody's asking: with the network, and by cron.

@@ -30,8 +30,10 @@ pub struct Facts<'a> {
     pub storages: Known<Storages>,
     /// The records of chained hookscripts.
     pub chains: Vec<ChainRecord>,
-    /// The folders of programs where the snippet looks for pve-span and finds it.
+    /// The programs that the snippet finds, looking for pve-span.
     pub programs: Vec<String>,
+    /// Where the package keeps the snippet, if it is installed.
+    pub packaged: Option<String>,
     /// Commands that wipe everybody's mirrors.
     pub clearing: Vec<Clearing>,
     /// Network cards that may switch frames past the host (`hw-tc-offload`).
@@ -261,6 +263,8 @@ pub enum Script {
     Program,
     /// The package's snippet.
     Wrapper,
+    /// The snippet of another version.
+    OtherWrapper,
     /// Something else.
     Other,
 }

@@ -96,13 +96,16 @@ fn kernel(facts: &Facts<'_>, needed: &Option<String>, found: &mut Findings) {
         .filter_map(|feature| feature.missing.as_deref())
         .collect();
     if missing.is_empty() {
-        let names = features.iter().map(|feature| feature.name.as_str());
+        let names: Vec<&str> = features
+            .iter()
+            .map(|feature| feature.name.as_str())
+            .collect();
         return found.ok(
             Id::Kernel,
             "the kernel has all that the nft engine needs",
             format!(
                 "tried in a network namespace of its own on Linux {release}: {}",
-                listed(names)
+                names.join(", ")
             ),
         );
     }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::facts::Node;
-use super::findings::{Findings, Id, Severity};
+use super::findings::{Findings, Id, Severity, shell_word};
 use crate::core::copies::CopyKey;
-use crate::core::model::IfName;
+use crate::core::model::{IfName, NicId};
 use crate::core::selector::Output;
 use crate::core::state::MirrorOutput;
 
@@ -21,33 +21,22 @@ pub fn judge(node: &Node<'_>, found: &mut Findings) {
         let Some(device) = node.desired.device_of(&key) else {
             continue;
         };
-        let Some((takes, why)) = takes(node, &key, device) else {
+        let Some(takes) = takes(node, &key, device) else {
             continue;
         };
-        let Some((sends, source)) = sources else {
+        let Some((sends, source)) = sources.filter(|(sends, _)| *sends > takes.mtu) else {
             continue;
         };
-        if sends <= takes {
-            continue;
-        }
         wrong += 1;
-        let remedy = match sensor(&key) {
-            Some(_) => format!(
-                "ip link set {device} mtu {sends}, and the same for its bridge (/etc/network/interfaces: mtu {sends}) and within the sensor, to last"
-            ),
-            None => format!(
-                "ip link set {device} mtu {sends} (/etc/network/interfaces: mtu {sends}, to last)"
-            ),
-        };
         found.add(
             Severity::Warning,
             Id::MtuSmaller,
             format!(
-                "session {}: frames above {takes} bytes may be lost on the way to {}, and its sources send up to {sends}",
-                key.session, key.output
+                "session {}: frames above {} bytes may be lost on the way to {}, and its sources send up to {sends}",
+                key.session, takes.mtu, key.output
             ),
-            format!("{source} has MTU {sends}, {why}"),
-            remedy,
+            format!("{source} has MTU {sends}, {}", takes.why),
+            takes.remedy(device, sends),
         );
     }
     if count > 0 && wrong == 0 {
@@ -92,28 +81,58 @@ fn mtu(node: &Node<'_>, device: &IfName) -> Option<u32> {
     node.observed.links.get(device)?.mtu
 }
 
-/// The largest packet that an output takes, and what says so.
-fn takes(node: &Node<'_>, key: &CopyKey, device: &IfName) -> Option<(u32, String)> {
-    let own = mtu(node, device).map(|mtu| (mtu, format!("{device} has MTU {mtu}")));
+/// The largest packet that an output takes, in bytes.
+struct Takes {
+    mtu: u32,
+    /// What says so.
+    why: String,
+    /// The command that sets the NIC whose config says so, up to its MTU.
+    set: Option<String>,
+}
+
+impl Takes {
+    fn remedy(&self, device: &IfName, mtu: u32) -> String {
+        match &self.set {
+            Some(set) => format!("{set},mtu={mtu}; the sensor has to take such frames, too"),
+            None => format!(
+                "ip link set {device} mtu {mtu}; to last, `mtu {mtu}` for its bridge in /etc/network/interfaces; \
+                 the sensor has to take such frames, too"
+            ),
+        }
+    }
+}
+
+fn takes(node: &Node<'_>, key: &CopyKey, device: &IfName) -> Option<Takes> {
+    let own = mtu(node, device).map(|mtu| Takes {
+        mtu,
+        why: format!("{device} has MTU {mtu}"),
+        set: None,
+    });
     let configured = sensor(key).and_then(|nic| {
         let config = node.cluster.guest(nic.vmid)?.nics.get(&nic.index)?;
         // 1 stands for the bridge's.
         let mtu = config.mtu.filter(|mtu| *mtu > 1)?;
-        Some((
+        Some(Takes {
             mtu,
-            format!(
+            why: format!(
                 "{} has net{}: mtu={mtu}",
                 node.config_of(nic.vmid),
                 nic.index
             ),
-        ))
+            set: Some(format!(
+                "{} --net{} {}",
+                node.set(nic.vmid),
+                nic.index,
+                shell_word(&config.without(&["mtu"]))
+            )),
+        })
     });
     own.into_iter()
         .chain(configured)
-        .min_by_key(|(mtu, _)| *mtu)
+        .min_by_key(|takes| takes.mtu)
 }
 
-fn sensor(key: &CopyKey) -> Option<crate::core::model::NicId> {
+fn sensor(key: &CopyKey) -> Option<NicId> {
     match key.output.parse() {
         Ok(Output::Nic(nic)) => Some(nic),
         _ => None,

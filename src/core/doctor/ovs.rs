@@ -15,7 +15,16 @@ pub fn judge(facts: &Facts<'_>, found: &mut Findings) {
     let node = facts.node.as_ref().ok();
     match facts.ovs {
         OvsState::Absent(why) => absent(node, why, found),
-        OvsState::Failed(why) => down(node, why, found),
+        OvsState::Failed(why) => {
+            // What it lacks is why it cannot be read.
+            if facts
+                .ovs_more
+                .as_ref()
+                .is_none_or(|more| is_whole(more, found))
+            {
+                down(node, why, found);
+            }
+        }
         OvsState::Present(ovs) => present(facts, ovs, found),
     }
     if let Some(node) = node {

@@ -46,30 +46,45 @@ pub fn judge(facts: &Facts<'_>, found: &mut Findings) {
                 ),
                 None => format!("there is no {STATE}"),
             };
+            let enabled = match &host.enabled {
+                Ok(word) => format!("; {ASKED}: {word}"),
+                Err(_) => String::new(),
+            };
             found.add(
                 severity,
                 Id::ServiceStopped,
                 "the service does not run: between hooks nobody follows what happens to ports, bridges and span.cfg",
-                evidence,
-                "systemctl enable --now pve-span",
+                evidence + &enabled,
+                start(facts),
             );
         }
     }
     enabled(facts, severity, found);
 }
 
+const ASKED: &str = "systemctl is-enabled pve-span.service";
+
+/// What starts it: a unit that is not there cannot be enabled.
+fn start(facts: &Facts<'_>) -> &'static str {
+    match &facts.host.enabled {
+        Ok(word) if word == "not-found" => "apt install pve-span",
+        _ => "systemctl enable --now pve-span",
+    }
+}
+
 fn enabled(facts: &Facts<'_>, severity: Severity, found: &mut Findings) {
-    const ASKED: &str = "systemctl is-enabled pve-span.service";
     match &facts.host.enabled {
         Ok(word) if matches!(word.as_str(), "enabled" | "enabled-runtime" | "static" | "alias") => {
             found.ok(Id::Service, "the service starts with the node", format!("{ASKED}: {word}"));
         }
+        // Told with it already.
+        Ok(_) if !found.none_of(&[Id::ServiceStopped]) => {}
         Ok(word) => found.add(
             severity,
             Id::ServiceDisabled,
             "the service does not start with the node: after its next boot nobody follows what happens between hooks",
             format!("{ASKED}: {word}"),
-            "systemctl enable --now pve-span",
+            start(facts),
         ),
         Err(why) => found.add(
             Severity::Warning,

@@ -4,8 +4,8 @@
 
 use std::collections::BTreeSet;
 
-use super::facts::{ChainRecord, Facts, Node, Script, VolumeFact, VolumeState};
-use super::findings::{Findings, Id, Severity, listed, plural};
+use super::facts::{Facts, Node, Script, VolumeFact, VolumeState};
+use super::findings::{Findings, Id, Severity, listed, plural, shell_word};
 use crate::core::model::Vmid;
 use crate::core::storage::{Storages, Volume};
 
@@ -24,9 +24,6 @@ pub fn judge(facts: &Facts<'_>, found: &mut Findings) {
             "pvesm status",
         ),
         Err(_) => {}
-    }
-    for record in &facts.chains {
-        chain(facts, record, found);
     }
     programs(facts, found);
 }
@@ -93,21 +90,21 @@ fn place(facts: &Facts<'_>, fact: &VolumeFact, found: &mut Findings) {
                 Some(target) => format!("{path} is a link to {target}, which is not there"),
                 None => format!("there is no {path}"),
             }),
-            missing_remedy(node, guests, path, ours),
+            missing_remedy(facts, guests, path, ours),
         ),
         VolumeState::NotAFile(path) => found.add(
             Severity::Error,
             Id::SnippetMissing,
             format!("{who}: the hookscript {volume} is not a file"),
             seen(&format!("{path} is a folder, a pipe or a device")),
-            missing_remedy(node, guests, path, ours),
+            missing_remedy(facts, guests, path, ours),
         ),
         VolumeState::NotExecutable(path) => found.add(
             Severity::Error,
             Id::SnippetNotExecutable,
             format!("{who}: the hookscript {volume} may not be executed"),
             seen(&format!("{path} has no x bit")),
-            format!("chmod 755 {path}"),
+            format!("chmod 755 {}", shell_word(path)),
         ),
         VolumeState::Broken { path, why } => found.add(
             Severity::Error,
@@ -115,7 +112,7 @@ fn place(facts: &Facts<'_>, fact: &VolumeFact, found: &mut Findings) {
             format!("{who}: the hookscript {volume} cannot run"),
             seen(&format!("{path}: {why}")),
             if ours {
-                format!("install -m 755 {PACKAGED} {path}")
+                put(facts, path)
             } else {
                 without(node, guests)
             },
@@ -133,18 +130,31 @@ fn place(facts: &Facts<'_>, fact: &VolumeFact, found: &mut Findings) {
     }
 }
 
-/// Where the package keeps the snippet.
-const PACKAGED: &str = "/usr/share/pve-span/hookscripts/pve-span";
-
-fn missing_remedy(node: Option<&Node<'_>>, guests: &[Vmid], path: &str, ours: bool) -> String {
-    if ours {
-        let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
-        format!("mkdir -p {folder} && ln -sfn /usr/bin/pve-span {path}")
-    } else {
+/// The command that puts our snippet at a place.
+fn put(facts: &Facts<'_>, path: &str) -> String {
+    let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let (folder, path) = (shell_word(folder), shell_word(path));
+    if let Some(packaged) = &facts.packaged {
         format!(
-            "put the script back; or, for each guest: {}",
-            without(node, guests)
+            "mkdir -p {folder} && install -m 755 {} {path}",
+            shell_word(packaged)
         )
+    } else if let Some(program) = facts.programs.first() {
+        format!(
+            "mkdir -p {folder} && ln -sfn {} {path}",
+            shell_word(program)
+        )
+    } else {
+        "apt install pve-span".to_owned()
+    }
+}
+
+fn missing_remedy(facts: &Facts<'_>, guests: &[Vmid], path: &str, ours: bool) -> String {
+    if ours {
+        put(facts, path)
+    } else {
+        let without = without(facts.node.as_ref().ok(), guests);
+        format!("put the script back; or, for each guest: {without}")
     }
 }
 
@@ -168,20 +178,32 @@ fn fine(
     let guests = &fact.guests;
     let refer = plural(guests.len(), "refers", "refer");
     let guests_word = plural(guests.len(), "guest", "guests");
-    if ours && *is == Script::Other {
+    if ours && matches!(is, Script::Other | Script::OtherWrapper) {
+        let (what, so) = match is {
+            Script::OtherWrapper => (
+                "another version's snippet",
+                "it may not do what this version documents",
+            ),
+            _ => (
+                "not pve-span's, but somebody's own script",
+                "it may do anything, and may keep guests from starting",
+            ),
+        };
         return found.add(
             Severity::Warning,
             Id::SnippetChanged,
+            format!("the hookscript {} is {what}: {so}", fact.volume),
             format!(
-                "the hookscript {} is neither pve-span nor the package's snippet, an older one or somebody's own: \
-                 it may do anything, or let guests fail where pve-span is gone",
-                fact.volume
+                "{path} is not what pve-span {} comes with",
+                facts.host.version
             ),
-            format!("{path} is not what pve-span {} comes with", facts.host.version),
-            format!("less {path}; then ln -sfn /usr/bin/pve-span {path}"),
+            format!(
+                "look at it, move it away if it is still wanted, then {}",
+                put(facts, path)
+            ),
         );
     }
-    if ours && *is == Script::Wrapper && facts.programs.is_empty() {
+    if *is == Script::Wrapper && facts.programs.is_empty() {
         return found.add(
             Severity::Warning,
             Id::ProgramMissing,
@@ -197,7 +219,7 @@ fn fine(
     let what = match is {
         Script::Program => "pve-span itself",
         Script::Wrapper => "the package's snippet",
-        Script::Other => "not pve-span's",
+        Script::OtherWrapper | Script::Other => "not pve-span's",
     };
     found.ok(
         Id::Snippet,
@@ -228,7 +250,7 @@ fn unused(facts: &Facts<'_>, volume: &str, state: &VolumeState, found: &mut Find
                     Id::SnippetAbsent,
                     "there is no snippet here, and no guest refers to one: only the service and pve-span apply do anything",
                     format!("there is no {path}"),
-                    missing_remedy(None, &[], path, true),
+                    put(facts, path),
                 );
             }
         }
@@ -237,14 +259,14 @@ fn unused(facts: &Facts<'_>, volume: &str, state: &VolumeState, found: &mut Find
             Id::SnippetNotExecutable,
             format!("the snippet {volume} could not be called: a guest that referred to it would not start"),
             format!("{path} is not a file that may be executed"),
-            format!("chmod 755 {path}"),
+            format!("chmod 755 {}", shell_word(path)),
         ),
         VolumeState::Broken { path, why } | VolumeState::Unclear { path, why } => found.add(
             Severity::Warning,
             Id::SnippetUnclear,
             format!("the snippet {volume} may not be callable: a guest that referred to it might not start"),
             format!("{path}: {why}"),
-            format!("ln -sfn /usr/bin/pve-span {path}"),
+            put(facts, path),
         ),
         VolumeState::NoPlace(_) | VolumeState::NotHere(_) => {}
     }
@@ -308,95 +330,6 @@ fn forbidden(id: &str, content: &str, why: &str, severity: Severity, found: &mut
         format!("/etc/pve/storage.cfg, {id}: `content` lacks `snippets`"),
         format!("pvesm set {id} --content {content}"),
     );
-}
-
-/// A record of a chained hookscript is of use only while its guest calls ours.
-fn chain(facts: &Facts<'_>, record: &ChainRecord, found: &mut Findings) {
-    let Ok(node) = &facts.node else { return };
-    let vmid = record.guest;
-    let chained = match &record.record {
-        Ok(chained) => chained,
-        Err(why) => {
-            return found.add(
-                Severity::Warning,
-                Id::ChainStale,
-                format!(
-                    "nobody can tell which hookscript guest {vmid} shall have besides pve-span's"
-                ),
-                why.to_string(),
-                format!("pve-span detach {vmid}, or rm {}", record.file),
-            );
-        }
-    };
-    let stale = |found: &mut Findings, what: String, evidence: String| {
-        found.add(
-            Severity::Warning,
-            Id::ChainStale,
-            what,
-            evidence,
-            format!("rm {}", record.file),
-        );
-    };
-    let is_filed = node
-        .cluster
-        .placements
-        .as_ref()
-        .is_ok_and(|all| all.contains_key(&vmid));
-    let Some(guest) = node.cluster.guest(vmid) else {
-        if !is_filed && node.cluster.placements.is_ok() {
-            stale(
-                found,
-                format!("a record of a chained hookscript is left of guest {vmid}, which is gone"),
-                format!("{}: {}", record.file, chained.volume()),
-            );
-        }
-        return;
-    };
-    let calls_ours = guest.hookscript.as_deref().is_some_and(|volume| {
-        volume
-            .parse::<Volume>()
-            .is_ok_and(|volume| volume.is_ours())
-    });
-    if !calls_ours {
-        return stale(
-            found,
-            format!(
-                "a record of a chained hookscript is left of guest {vmid}, which does not call pve-span"
-            ),
-            format!(
-                "{}: {}; {}: hookscript: {}",
-                record.file,
-                chained.volume(),
-                node.config_of(vmid),
-                guest.hookscript.as_deref().unwrap_or("none")
-            ),
-        );
-    }
-    let is_here = node.cluster.is_here(vmid) == Some(true);
-    match &record.state {
-        Some(VolumeState::Fine { .. }) | None => {}
-        Some(_) => found.add(
-            if is_here {
-                Severity::Error
-            } else {
-                Severity::Warning
-            },
-            Id::ChainStale,
-            format!(
-                "the hookscript {} that guest {vmid} had before pve-span's cannot be called here",
-                chained.volume()
-            ),
-            format!(
-                "{}; {} is no file that may be executed",
-                record.file,
-                chained.path()
-            ),
-            format!(
-                "put the script back; or rm {} to do without it",
-                record.file
-            ),
-        ),
-    }
 }
 
 fn programs(facts: &Facts<'_>, found: &mut Findings) {

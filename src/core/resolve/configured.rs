@@ -8,6 +8,7 @@ use super::sensors;
 use crate::core::annotations::{Annotations, Session};
 use crate::core::cluster::Cluster;
 use crate::core::model::{NicId, NodeName, SessionName};
+use crate::core::selector::Output;
 
 /// Whose NICs each session takes for certain, each seen from the node that its guest is filed under. Templates have none.
 pub fn configured(
@@ -15,6 +16,17 @@ pub fn configured(
     cluster: &Cluster,
 ) -> BTreeMap<SessionName, BTreeSet<NicId>> {
     let mut taken: BTreeMap<SessionName, BTreeSet<NicId>> = BTreeMap::new();
+    let outputs = annotations
+        .sessions
+        .values()
+        .flat_map(|session| &session.outputs);
+    // They carry copies only, so no group takes them.
+    let outputs: BTreeSet<NicId> = outputs
+        .filter_map(|output| match output.value {
+            Output::Nic(nic) => Some(nic),
+            _ => None,
+        })
+        .collect();
     let all_sensors = sensors(annotations.sessions.values());
     for (node, guests) in by_node(cluster) {
         let mut there = cluster.clone();
@@ -26,7 +38,8 @@ pub fn configured(
         for session in annotations.sessions.values() {
             let own = sensors(std::iter::once(session));
             let nics = guests.iter().filter(|(nic, bridge)| {
-                !own.contains(&nic.vmid) && takes(&matcher, session, *nic, bridge)
+                let is_output = own.contains(&nic.vmid) || outputs.contains(nic);
+                !is_output && takes(&matcher, session, *nic, bridge)
             });
             let nics = nics.map(|(nic, _)| *nic);
             taken.entry(session.name.clone()).or_default().extend(nics);
