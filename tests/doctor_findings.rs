@@ -7,7 +7,7 @@ mod doctor_lab;
 mod lab;
 mod scene;
 
-use doctor_lab::{fine, found, gone, look, qm, sh};
+use doctor_lab::{fine, found, found_by, gone, look, qm, sh};
 use lab::{Guest, Node, wait_until};
 use scene::linux::{linux_guests, sensor_on, vm_on};
 use scene::{apply, guests, sensor, their_mirror, three_guests, vm};
@@ -21,14 +21,13 @@ fn dmz() -> Node {
 }
 
 #[test]
-fn a_hookscript_that_is_missing() {
+fn a_hookscript_that_is_missing_keeps_its_guests_from_starting() {
     let node = dmz();
     node.edit(101, |guest| {
         guest.set("hookscript", "local:snippets/pve-span")
     });
     let finding = found(&node, "snippet-missing", "");
-    // Nothing to put there.
-    let _ = finding;
+    assert_eq!(finding.remedy, "apt install pve-span");
     node.put_package();
     let finding = found(&node, "snippet-missing", "");
     sh(&node, &finding.remedy);
@@ -48,7 +47,7 @@ fn a_hookscript_that_is_missing() {
 }
 
 #[test]
-fn a_hookscript_that_may_not_be_executed() {
+fn a_hookscript_that_cannot_be_called_or_is_not_the_package_s() {
     let node = dmz();
     node.put_package();
     node.edit(101, |guest| {
@@ -79,7 +78,7 @@ fn a_hookscript_that_may_not_be_executed() {
 }
 
 #[test]
-fn storages() {
+fn a_hookscript_s_storage_has_to_be_there_and_allow_snippets() {
     let node = dmz();
     node.put_package();
     found(&node, "snippet-absent", "");
@@ -111,7 +110,7 @@ fn storages() {
 }
 
 #[test]
-fn clearing_elsewhere() {
+fn what_wipes_mirrors_with_the_network_is_told() {
     let node = dmz();
     std::fs::create_dir_all(node.path("etc/network")).unwrap();
     std::fs::write(
@@ -125,7 +124,7 @@ fn clearing_elsewhere() {
 }
 
 #[test]
-fn chained() {
+fn records_of_chained_hookscripts_that_nobody_uses_are_told() {
     let node = dmz();
     node.put_package();
     std::fs::create_dir(node.path("etc/pve/span-hooks")).unwrap();
@@ -154,7 +153,7 @@ fn chained() {
 }
 
 #[test]
-fn sensors() {
+fn what_keeps_copies_from_a_sensor_is_told() {
     let node = guests(&[
         vm(101, ""),
         sensor(200),
@@ -182,20 +181,11 @@ fn sensors() {
     node.start_guest(200);
     gone(&node, "sensor-off");
     apply(&node, &DMZ.replace("200/net1", "201/net0"));
-    for (id, key) in [
-        ("sensor-firewall", ""),
-        ("sensor-address", ""),
-        ("sensor-unplugged", ""),
-        ("sensor-rate", ""),
-        ("sensor-only-nic", ""),
-    ] {
-        let finding = found(&node, id, key);
-        // What a NIC is plugged into changes with its config.
-        node.stop_guest(201);
-        qm(&node, &finding.remedy);
-        node.start_guest(201);
-        gone(&node, id);
-    }
+    set_sensor(&node, found(&node, "sensor-firewall", ""));
+    set_sensor(&node, found(&node, "sensor-address", ""));
+    set_sensor(&node, found(&node, "sensor-unplugged", ""));
+    set_sensor(&node, found(&node, "sensor-rate", ""));
+    set_sensor(&node, found(&node, "sensor-only-nic", ""));
     node.stop_guest(201);
     node.span_cfg(&format!(
         "{}engine = ovs\n",
@@ -212,21 +202,33 @@ fn sensors() {
     gone(&node, "sensor-address");
 }
 
+/// Does what the remedy says to guest 201, after which the finding has to be gone.
+#[track_caller]
+fn set_sensor(node: &Node, finding: doctor_lab::Finding) {
+    // What a NIC is plugged into changes with its config.
+    node.stop_guest(201);
+    qm(node, &finding.remedy);
+    node.start_guest(201);
+    gone(node, &finding.id);
+}
+
 #[test]
-fn sizes() {
+fn an_output_that_takes_less_than_its_sources_send_is_told() {
     let node = linux_guests(&[vm_on(101, "bridge=vmbr0"), sensor_on(200, "bridge=vmbr0")]);
     node.ip(&["link set tap101i0 mtu 9000"]);
     apply(&node, DMZ);
     let finding = found(&node, "mtu-smaller", "");
-    sh(&node, finding.remedy.split_once(',').unwrap().0);
+    sh(&node, finding.remedy.split_once(';').unwrap().0);
     gone(&node, "mtu-smaller");
     fine(&node, "mtu");
     node.edit(200, |_| sensor_on(200, "bridge=vmbr0,mtu=1500"));
-    found(&node, "mtu-smaller", "");
+    let finding = found(&node, "mtu-smaller", "");
+    qm(&node, finding.remedy.split_once(';').unwrap().0);
+    gone(&node, "mtu-smaller");
 }
 
 #[test]
-fn kernel_and_nft() {
+fn a_chain_that_comes_before_ours_is_told() {
     let node = linux_guests(&[vm_on(101, "bridge=vmbr0"), sensor_on(200, "bridge=vmbr0")]);
     apply(&node, DMZ);
     fine(&node, "kernel");
@@ -238,7 +240,7 @@ fn kernel_and_nft() {
 }
 
 #[test]
-fn ovs() {
+fn open_vswitch_that_is_full_behind_or_down_is_told() {
     let node = dmz();
     for number in 0..27 {
         their_mirror(&node, &[&format!("name=theirs{number}")]);
@@ -252,21 +254,28 @@ fn ovs() {
         "[dmz]\nsource = 101\noutput = 200/net1\n[two]\nsource = 102\noutput = 200/net1\n",
     );
     found(&node, "mirror-budget", "");
-    sh_vsctl(&node, &["clear", "bridge", "vmbr2", "mirrors"]);
+    node.ovs_vsctl(&["clear", "bridge", "vmbr2", "mirrors"]);
     gone(&node, "mirror-budget");
     found(&node, "plan-pending", "");
-    sh_vsctl(
-        &node,
-        &["set", "Open_vSwitch", ".", "other_config:hw-offload=true"],
-    );
+    node.ovs_vsctl(&["set", "Open_vSwitch", ".", "other_config:hw-offload=true"]);
     found(&node, "ovs-offload", "");
-    sh_vsctl(
-        &node,
-        &["remove", "Open_vSwitch", ".", "other_config", "hw-offload"],
-    );
+    node.ovs_vsctl(&["remove", "Open_vSwitch", ".", "other_config", "hw-offload"]);
     gone(&node, "ovs-offload");
+    node.ovs_vsctl(&[
+        "add-port",
+        "vmbr2",
+        "dpdk0",
+        "--",
+        "set",
+        "Interface",
+        "dpdk0",
+        "type=dpdk",
+    ]);
+    found(&node, "dpdk-port", "");
+    node.ovs_vsctl(&["del-port", "dpdk0"]);
+    gone(&node, "dpdk-port");
     node.kill_vswitchd();
-    sh_vsctl(&node, &["set", "Open_vSwitch", ".", "next_cfg=1000"]);
+    node.ovs_vsctl(&["set", "Open_vSwitch", ".", "next_cfg=1000"]);
     found(&node, "ovs-behind", "");
     std::fs::write(node.path("run/openvswitch/ovs-vswitchd.pid"), "999999999\n").unwrap();
     found(&node, "ovs-behind", "");
@@ -282,12 +291,8 @@ fn ovs() {
     found(&node, "bridge-missing", "");
 }
 
-fn sh_vsctl(node: &Node, args: &[&str]) {
-    node.ovs_vsctl(args);
-}
-
 #[test]
-fn file() {
+fn what_is_in_force_is_told() {
     let node = three_guests();
     found(&node, "cfg-missing", "");
     apply(&node, DMZ);
@@ -315,7 +320,7 @@ fn file() {
 }
 
 #[test]
-fn service() {
+fn a_service_that_does_not_run_or_come_back_is_told() {
     let node = dmz();
     found(&node, "service-stopped", "");
     found(&node, "source-unattached", "");
@@ -351,7 +356,7 @@ fn service() {
 }
 
 #[test]
-fn elsewhere() {
+fn guests_that_no_mirror_of_this_node_reaches_are_told() {
     let node = guests(&[
         vm(101, ""),
         vm(102, ""),
@@ -368,4 +373,90 @@ fn elsewhere() {
     node.stop_guest(200);
     node.file_under("pve2", 200);
     found(&node, "sensor-elsewhere", "");
+}
+
+/// Puts a stand-in for nft first into `PATH`, a shell script.
+fn with_nft(node: &Node, script: &str) -> std::process::Command {
+    let folder = node.path("stand-in");
+    std::fs::create_dir_all(&folder).unwrap();
+    let nft = folder.join("nft");
+    // Written by another process: what this one has open for writing while a test starts a child cannot be run.
+    sh(
+        node,
+        &format!(
+            "cat >{0} <<'END'\n#!/bin/sh\n{script}\nEND\nchmod 755 {0}",
+            nft.display()
+        ),
+    );
+    let mut command = node.pve_span_command(&["doctor", "--json"]);
+    let path = std::env::var("PATH").unwrap();
+    command.env("PATH", format!("{}:{path}", folder.display()));
+    command
+}
+
+#[test]
+fn what_the_kernel_or_nft_lacks_is_told_and_how_bad_it_is_depends_on_who_needs_it() {
+    let node = linux_guests(&[vm_on(101, "bridge=vmbr0"), sensor_on(200, "bridge=vmbr0")]);
+    fine(&node, "kernel");
+    fine(&node, "nft");
+    let no_egress = "[ \"$1\" = --version ] && exec /usr/sbin/nft --version\n\
+        input=$(cat)\n\
+        case $input in *egress*) echo 'Error: Could not process rule: Operation not supported' >&2; exit 1;; esac\n\
+        printf '%s\\n' \"$input\" | /usr/sbin/nft \"$@\"";
+    found_by(with_nft(&node, no_egress), &node, "kernel-lacks", "");
+    apply(&node, DMZ);
+    found_by(with_nft(&node, no_egress), &node, "kernel-lacks", "");
+    let old = "echo 'nftables v0.9.8 (E.D.S.)'; exit 1";
+    found_by(with_nft(&node, old), &node, "nft-old", "");
+    found_by(with_nft(&node, "echo hello"), &node, "nft-unclear", "");
+    found_by(with_nft(&node, "sleep 1000"), &node, "nft-unclear", "");
+    let not_permitted = "[ \"$1\" = --version ] && exec /usr/sbin/nft --version\n\
+        echo 'Error: Could not process rule: Operation not permitted' >&2; exit 1";
+    found_by(with_nft(&node, not_permitted), &node, "kernel-unclear", "");
+    // None at all: its places are covered.
+    let mut none = node.command("unshare");
+    let binary = lab::binary();
+    none.args(["-m", "sh", "-c"]).arg(format!(
+        "for nft in /usr/sbin/nft /sbin/nft; do [ ! -e $nft ] || mount --bind /dev/null $nft; done; \
+         exec {} doctor --json --root {}",
+        binary.display(),
+        node.root().display()
+    ));
+    found_by(none, &node, "nft-missing", "");
+}
+
+#[test]
+fn a_database_without_what_mirrors_need_is_told() {
+    let node = dmz();
+    node.kill_vswitchd();
+    node.stop_ovsdb();
+    let db = node.path("etc/openvswitch/conf.db");
+    let schema = "/usr/share/openvswitch/vswitch.ovsschema";
+    let text = std::fs::read_to_string(schema).unwrap();
+    let mut less: serde_json::Value = serde_json::from_str(&text).unwrap();
+    less["tables"]["Mirror"]["columns"]
+        .as_object_mut()
+        .unwrap()
+        .remove("snaplen");
+    let less_path = node.path("less.ovsschema");
+    std::fs::write(&less_path, less.to_string()).unwrap();
+    sh(
+        &node,
+        &format!(
+            "rm {0}; ovsdb-tool create {0} {1}",
+            db.display(),
+            less_path.display()
+        ),
+    );
+    node.start_ovsdb();
+    found(&node, "ovs-schema", "");
+    gone(&node, "ovs-down");
+}
+
+#[test]
+fn engine_ovs_without_open_vswitch_is_told() {
+    let node = linux_guests(&[vm_on(101, "bridge=vmbr0"), sensor_on(200, "bridge=vmbr0")]);
+    fine(&node, "ovs");
+    node.span_cfg(&format!("{DMZ}engine = ovs\n"));
+    found(&node, "ovs-absent", "");
 }

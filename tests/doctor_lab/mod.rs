@@ -2,9 +2,11 @@
 
 #![allow(dead_code, clippy::unwrap_used, clippy::panic)]
 
+use std::process::Command;
+
 use serde_json::Value;
 
-use super::lab::{Guest, Node, binary};
+use super::lab::{Guest, Node, binary, try_run};
 
 /// A finding, paths with the node's root.
 #[derive(Clone, Debug)]
@@ -30,7 +32,12 @@ impl Node {
 
 /// The exit code, and all findings.
 pub fn look(node: &Node) -> (i32, Vec<Finding>) {
-    let output = node.pve_span(&["doctor", "--json"]);
+    look_by(node.pve_span_command(&["doctor", "--json"]))
+}
+
+/// The same by a command of one's own.
+pub fn look_by(command: Command) -> (i32, Vec<Finding>) {
+    let output = try_run(command, "");
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let text = |finding: &Value, key: &str| finding[key].as_str().unwrap_or_default().to_owned();
     let findings = report["findings"].as_array().unwrap().iter();
@@ -58,7 +65,14 @@ pub fn look(node: &Node) -> (i32, Vec<Finding>) {
 /// The first finding of that name that is not well, which has to be told like this (without the node's root).
 #[track_caller]
 pub fn found(node: &Node, id: &str, expected: &str) -> Finding {
-    let (_, findings) = look(node);
+    let command = node.pve_span_command(&["doctor", "--json"]);
+    found_by(command, node, id, expected)
+}
+
+/// The same by a command of one's own.
+#[track_caller]
+pub fn found_by(command: Command, node: &Node, id: &str, expected: &str) -> Finding {
+    let (_, findings) = look_by(command);
     let finding = findings
         .iter()
         .find(|finding| finding.id == id && finding.severity != "ok")
@@ -67,7 +81,7 @@ pub fn found(node: &Node, id: &str, expected: &str) -> Finding {
         "{}: {}\nseen: {}\ndo: {}",
         finding.severity, finding.what, finding.evidence, finding.remedy
     );
-    let told = told.replace(&node.root().display().to_string(), "");
+    let told = steady(&told.replace(&node.root().display().to_string(), ""));
     if expected.is_empty() {
         eprintln!("@{} {id}\n{told}\n", std::panic::Location::caller().line());
     } else {
@@ -122,4 +136,21 @@ pub fn qm(node: &Node, command: &str) {
             key => guest.set(key, value),
         }
     });
+}
+
+/// A text without what is another on each machine and at each time: versions, numbers of processes.
+fn steady(text: &str) -> String {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut text = text.replace(release.trim(), "RELEASE");
+    for before in ["process ", "cur_cfg is ", "schema ", "wrote it last, "] {
+        let mut parts = text.split(before);
+        let mut steady = parts.next().unwrap().to_owned();
+        for part in parts {
+            let rest = part.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+            let number = if rest.len() < part.len() { "N" } else { "" };
+            steady += &format!("{before}{number}{rest}");
+        }
+        text = steady;
+    }
+    text
 }

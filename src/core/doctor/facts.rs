@@ -6,7 +6,7 @@ use crate::core::annotations::{Annotations, Session};
 use crate::core::chained::Chained;
 use crate::core::cluster::{Cluster, Known};
 use crate::core::diagnostic::Diagnostic;
-use crate::core::model::{GuestKind, IfName, Vmid};
+use crate::core::model::{GuestKind, IfName, NodeName, Vmid};
 use crate::core::nft::Side;
 use crate::core::plan::Plan;
 use crate::core::state::{Desired, Observed, OvsState, SessionPhase};
@@ -102,6 +102,14 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// The command that moves it to another node.
+    pub fn migrate(&self, vmid: Vmid, to: &NodeName) -> String {
+        match self.cluster.guest(vmid).map(|guest| guest.kind) {
+            Some(GuestKind::Lxc) => format!("pct migrate {vmid} {to} --restart"),
+            _ => format!("qm migrate {vmid} {to} --online"),
+        }
+    }
+
     /// The command that changes its config: `qm set 101`.
     pub fn set(&self, vmid: Vmid) -> String {
         match self.cluster.guest(vmid).map(|guest| guest.kind) {
@@ -150,6 +158,8 @@ pub struct Feature {
     pub name: String,
     /// What is missing, and what of the kernel's configuration would bring it.
     pub missing: Option<String>,
+    /// What nft(8) said then.
+    pub said: Option<String>,
 }
 
 /// A program.

@@ -1,10 +1,13 @@
 //! /etc/pve and span.cfg: what is in force, and what becomes of it here.
 
+use std::collections::BTreeSet;
+
 use super::facts::{Answer, Facts, File, Node};
 use super::findings::{Findings, Id, Severity, listed, plural};
 use crate::core::diagnostic::{self, Diagnostic};
 use crate::core::health::{Health, faults, health};
 use crate::core::model::MAX_LISTED;
+use crate::core::resolve::configured;
 use crate::core::state::{OvsState, SessionPhase};
 
 /// Judges what is in force.
@@ -108,7 +111,7 @@ fn diagnosed(diagnostics: &[Diagnostic], found: &mut Findings) {
             Severity::Error,
             Id::CfgFaults,
             ("error", "errors"),
-            "it is not taken, whole as it is",
+            "it is not taken at all",
         ),
         (
             diagnostic::Severity::Unsupported,
@@ -192,6 +195,10 @@ fn configs(node: &Node<'_>, found: &mut Findings) {
 }
 
 fn sessions(facts: &Facts<'_>, node: &Node<'_>, found: &mut Findings) {
+    let taken = node
+        .annotations
+        .map(|annotations| configured(annotations, node.cluster));
+    let taken = taken.unwrap_or_default();
     for state in &node.desired.sessions {
         let name = &state.name;
         let over = match state.phase {
@@ -203,19 +210,20 @@ fn sessions(facts: &Facts<'_>, node: &Node<'_>, found: &mut Findings) {
             found.add(
                 Severity::Note,
                 Id::SessionOver,
-                format!("session {name} {what}, and mirrors nothing"),
+                format!("session {name} {what}"),
                 format!("/etc/pve/span.cfg, [{name}], `{key}`"),
                 "pve-span edit: change that key, or delete the session",
             );
             continue;
         }
-        if state.total == 0 && state.notes.is_empty() {
+        let is_empty = taken.get(name).is_none_or(BTreeSet::is_empty);
+        if state.total == 0 && is_empty && state.notes.is_empty() {
             found.add(
                 Severity::Warning,
                 Id::SessionEmpty,
-                format!("session {name} takes nothing on this node: none of its sources is a guest, port or bridge here"),
+                format!("session {name} takes nothing: none of its sources is a guest anywhere, or a port or bridge here"),
                 format!("/etc/pve/span.cfg, [{name}], `source`"),
-                format!("pve-span ports lists what there is; if its sources are on other nodes, all is well: session {name} works there"),
+                "pve-span edit; pve-span ports lists what there is on this node",
             );
         }
         let (health, mut reasons) = health(state, node.desired, node.observed, node.plan);

@@ -10,8 +10,11 @@ use crate::core::state::OvsState;
 pub fn judge(facts: &Facts<'_>, found: &mut Findings) {
     let needed = needed(facts);
     versions(facts, found);
-    kernel(facts, &needed, found);
     nft(facts, &needed, found);
+    // Without nft(8), or with one that is too old, the kernel cannot be told from it.
+    if found.none_of(&[Id::NftMissing, Id::NftOld]) {
+        kernel(facts, &needed, found);
+    }
     if let Ok(node) = &facts.node {
         table(node, found);
         before(facts, node, found);
@@ -53,7 +56,7 @@ fn harm(needed: &Option<String>) -> (Severity, String) {
         Some(who) => (Severity::Error, format!("{who} cannot be mirrored")),
         None => (
             Severity::Note,
-            "no session needs it now; only guests and sensors on one Open vSwitch bridge could be mirrored".to_owned(),
+            "no session needs it now, but without it only guests and sensors on one Open vSwitch bridge can be mirrored".to_owned(),
         ),
     }
 }
@@ -109,12 +112,14 @@ fn kernel(facts: &Facts<'_>, needed: &Option<String>, found: &mut Findings) {
             ),
         );
     }
+    let said = features.iter().find_map(|feature| feature.said.as_deref());
+    let said = said.map_or_else(String::new, |said| format!("; nft says: {said}"));
     let (severity, so) = harm(needed);
     found.add(
         severity,
         Id::KernelLacks,
         format!("{}: {so}", missing.join("; ")),
-        format!("tried in a network namespace of its own on Linux {release}"),
+        format!("tried in a network namespace of its own on Linux {release}{said}"),
         "boot a kernel of Proxmox VE's or Debian's, 5.16 or newer (proxmox-boot-tool kernel list); or keep guests and sensor on one Open vSwitch bridge",
     );
 }

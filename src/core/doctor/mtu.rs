@@ -127,8 +127,10 @@ fn takes(node: &Node<'_>, key: &CopyKey, device: &IfName) -> Option<Takes> {
             )),
         })
     });
-    own.into_iter()
-        .chain(configured)
+    // Of two that are equal, the config is what can be changed.
+    configured
+        .into_iter()
+        .chain(own)
         .min_by_key(|takes| takes.mtu)
 }
 

@@ -17,12 +17,14 @@ pub fn judge(facts: &Facts<'_>, found: &mut Findings) {
         OvsState::Absent(why) => absent(node, why, found),
         OvsState::Failed(why) => {
             // What it lacks is why it cannot be read.
-            if facts
-                .ovs_more
-                .as_ref()
-                .is_none_or(|more| is_whole(more, found))
-            {
-                down(node, why, found);
+            let more = facts.ovs_more.as_ref();
+            let lacking =
+                more.filter(|more| more.lacks.as_ref().is_ok_and(|lacks| !lacks.is_empty()));
+            match lacking {
+                Some(more) => {
+                    is_whole(more, found);
+                }
+                None => down(node, why, found),
             }
         }
         OvsState::Present(ovs) => present(facts, ovs, found),

@@ -208,9 +208,10 @@ fn fine(
             Severity::Warning,
             Id::ProgramMissing,
             format!(
-                "the hookscript {} finds no pve-span here: {guests_word} {} start, and no hook mirrors them",
+                "the hookscript {} finds no pve-span here: {guests_word} {} {}, but no hook mirrors anything",
                 fact.volume,
-                listed(guests)
+                listed(guests),
+                plural(guests.len(), "starts", "start"),
             ),
             "there is no pve-span in /usr/bin, /usr/local/bin, /usr/sbin or /usr/local/sbin",
             "apt install pve-span",
@@ -326,7 +327,7 @@ fn forbidden(id: &str, content: &str, why: &str, severity: Severity, found: &mut
     found.add(
         severity,
         Id::StorageContent,
-        format!("the storage {id} does not allow snippets, and {why}: the web interface shows none, and a hookscript may be refused"),
+        format!("the storage {id} does not allow snippets, and {why}: Proxmox VE does not list them there, and may refuse them"),
         format!("/etc/pve/storage.cfg, {id}: `content` lacks `snippets`"),
         format!("pvesm set {id} --content {content}"),
     );

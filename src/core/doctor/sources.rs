@@ -73,12 +73,12 @@ fn attached(facts: &Facts<'_>, node: &Node<'_>, here: &BTreeSet<Vmid>, found: &m
     let (severity, so) = if service_runs {
         (
             Severity::Note,
-            "the service serves them all the same, a moment later, and their task logs do not tell",
+            "the service mirrors such guests all the same, a moment later, and their task logs do not tell",
         )
     } else {
         (
             Severity::Warning,
-            "no service runs either, so nothing mirrors them when they start",
+            "no service runs either, so after a start nothing is mirrored until pve-span apply",
         )
     };
     let words = |vmids: &[Vmid]| {
@@ -115,7 +115,7 @@ fn attached(facts: &Facts<'_>, node: &Node<'_>, here: &BTreeSet<Vmid>, found: &m
                 plural(vmids.len(), "has", "have"),
             ),
             format!("{}: hookscript: {volume}", node.config_of(*first)),
-            format!("pve-span attach --chain {} keeps calling it", words(&vmids)),
+            format!("pve-span attach {} --chain", words(&vmids)),
         );
     }
     if without.is_empty() && foreign.is_empty() && !guests.is_empty() {
@@ -177,7 +177,7 @@ fn elsewhere(
                     plural(other.len(), "is", "are"),
                 ),
                 format!("{}; the sensor is here, on {sensors}", node.config_of(first.vmid)),
-                format!("a sensor on each node; or qm migrate {} {sensors} --online", first.vmid),
+                format!("a sensor on each node; or {}", node.migrate(first.vmid, sensors)),
             );
         }
     } else if let Some(first) = here.first() {
@@ -190,7 +190,7 @@ fn elsewhere(
                 plural(here.len(), "is", "are"),
             ),
             format!("{}; {}", node.config_of(sensor.vmid), node.config_of(first.vmid)),
-            format!("a sensor on each node; or, on {sensors}: qm migrate {} {this} --online", sensor.vmid),
+            format!("a sensor on each node; or, on {sensors}: {}", node.migrate(sensor.vmid, this)),
         );
     }
 }

@@ -64,21 +64,21 @@ impl Program {
     pub fn features(&self, deadline: Instant) -> Result<Vec<Feature>, Error> {
         let mut features = Vec::new();
         for (at, (_, missing, name)) in PROBES.iter().enumerate() {
-            let missing = match self.run(&["-f", "-"], text(at).as_bytes(), deadline) {
-                Ok(()) => None,
+            let (missing, said) = match self.run(&["-f", "-"], text(at).as_bytes(), deadline) {
+                Ok(()) => (None, None),
                 Err(Error::Refused { message }) if message.contains("not permitted") => {
                     return Err(Error::Refused { message });
                 }
-                Err(Error::Refused { message }) => Some(format!(
-                    "{} (nft says: {message})",
-                    explain(&message, missing)
-                )),
+                Err(Error::Refused { message }) => {
+                    (Some(explain(&message, missing)), Some(message))
+                }
                 Err(error) => return Err(error),
             };
             let is_missing = missing.is_some();
             features.push(Feature {
                 name: (*name).to_owned(),
                 missing,
+                said,
             });
             // Without table and chains, the rest says nothing.
             if is_missing && at < BASE {
