@@ -96,6 +96,11 @@ fn everything(root: &Path, host: &Host) -> Vec<Finding> {
             observed: &look.observed,
             desired: &look.desired,
             plan: &look.plan,
+            needs_ovs: if look.needs_ovs() {
+                Answer::Yes
+            } else {
+                Answer::No
+            },
         }),
         pve: Answer::Yes,
         ovs: &look.observed.ovs,

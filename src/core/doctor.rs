@@ -44,3 +44,6 @@ pub fn examine(facts: &Facts<'_>) -> Vec<Finding> {
     offload::judge(facts, &mut found);
     found.sorted()
 }
+
+#[cfg(test)]
+mod tests;

@@ -267,10 +267,16 @@ fn state_of(root: &Path, path: &Path) -> VolumeState {
     }
     let is = if bytes == WRAPPER.as_bytes() {
         Script::Wrapper
-    } else if String::from_utf8_lossy(&bytes).contains(MARK) {
-        Script::OtherWrapper
     } else {
-        Script::Other
+        let text = String::from_utf8_lossy(&bytes);
+        let is_call = |line: &str| !line.trim_start().starts_with('#') && line.contains("pve-span");
+        if text.contains(MARK) {
+            Script::OtherWrapper
+        } else if text.lines().any(is_call) {
+            Script::Caller
+        } else {
+            Script::Other
+        }
     };
     fine(shown(), is)
 }

@@ -40,12 +40,12 @@ pub struct Facts<'a> {
     pub offloading: Vec<IfName>,
 }
 
-/// Whether /etc/pve answers.
+/// A plain answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
-    /// It does.
+    /// It is so.
     Yes,
-    /// It hangs.
+    /// It is not.
     No,
 }
 
@@ -63,6 +63,8 @@ pub struct Node<'a> {
     pub desired: &'a Desired,
     /// What has to change.
     pub plan: &'a Plan,
+    /// Does it matter what Open vSwitch says? It may be a leftover.
+    pub needs_ovs: Answer,
 }
 
 impl<'a> Node<'a> {
@@ -275,6 +277,8 @@ pub enum Script {
     Wrapper,
     /// The snippet of another version.
     OtherWrapper,
+    /// Somebody's own, that calls pve-span.
+    Caller,
     /// Something else.
     Other,
 }

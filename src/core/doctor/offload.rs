@@ -34,7 +34,7 @@ pub fn judge(facts: &Facts<'_>, found: &mut Findings) {
             Severity::Warning,
             Id::TcOffload,
             format!(
-                "{} may switch frames in hardware, past mirrors: what it switches itself no sensor gets",
+                "{} may switch frames in hardware, past mirrors: what is switched there no sensor gets",
                 listed(&facts.offloading)
             ),
             format!("ethtool -k {first}: hw-tc-offload: on"),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::facts::{Facts, Node, OvsMore};
+use super::facts::{Answer, Facts, Node, OvsMore};
 use super::findings::{Findings, Id, Severity, listed};
 use crate::core::annotations::EngineChoice;
 use crate::core::model::{IfName, Vmid};
@@ -55,10 +55,10 @@ fn absent(node: Option<&Node<'_>>, why: &str, found: &mut Findings) {
 }
 
 fn down(node: Option<&Node<'_>>, why: &str, found: &mut Findings) {
-    // Its bridges are unknown then; whoever has a session may need it.
-    let has_sessions = node.is_none_or(|node| node.running().next().is_some());
+    let is_needed =
+        node.is_none_or(|node| node.needs_ovs == Answer::Yes && node.running().next().is_some());
     found.add(
-        if has_sessions {
+        if is_needed {
             Severity::Error
         } else {
             Severity::Warning

@@ -62,7 +62,7 @@ fn wipes(line: &str) -> bool {
     // Quotes and what separates commands are nothing to a word's meaning here.
     let words: Vec<&str> = line
         .split(|c: char| {
-            c.is_whitespace() || matches!(c, '"' | '\'' | ';' | '&' | '|' | '(' | ')' | '`')
+            c.is_whitespace() || matches!(c, '"' | '\'' | ',' | ';' | '&' | '|' | '(' | ')' | '`')
         })
         .filter(|word| !word.is_empty())
         .collect();

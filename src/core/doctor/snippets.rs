@@ -28,15 +28,17 @@ pub fn judge(facts: &Facts<'_>, found: &mut Findings) {
     programs(facts, found);
 }
 
+/// Is the guest filed under this node, as far as anybody knows?
+fn may_be_here(vmid: Vmid, node: Option<&Node<'_>>) -> bool {
+    node.is_none_or(|node| node.cluster.is_here(vmid) != Some(false))
+}
+
 /// What follows from a hookscript that cannot be called.
 fn who(guests: &[Vmid], node: Option<&Node<'_>>) -> String {
-    let here = guests
-        .iter()
-        .filter(|vmid| node.is_none_or(|node| node.cluster.is_here(**vmid) != Some(false)));
-    let here = here.count();
+    let is_any_here = guests.iter().any(|vmid| may_be_here(*vmid, node));
     let guests_word = plural(guests.len(), "guest", "guests");
     let start = plural(guests.len(), "does", "do");
-    if here == 0 && !guests.is_empty() {
+    if !is_any_here {
         format!(
             "{guests_word} {} could not start here, nor be migrated here",
             listed(guests)
@@ -59,6 +61,12 @@ fn place(facts: &Facts<'_>, fact: &VolumeFact, found: &mut Findings) {
         return unused(facts, volume, state, found);
     }
     let who = who(guests, node);
+    // Somebody else's script, of guests that are elsewhere, is that node's affair until they migrate.
+    let severity = if ours || guests.iter().any(|vmid| may_be_here(*vmid, node)) {
+        Severity::Error
+    } else {
+        Severity::Warning
+    };
     let seen = |what: &str| {
         let config = node
             .zip(guests.first())
@@ -69,21 +77,21 @@ fn place(facts: &Facts<'_>, fact: &VolumeFact, found: &mut Findings) {
     };
     match state {
         VolumeState::NoPlace(why) => found.add(
-            Severity::Error,
+            severity,
             Id::StorageUnknown,
             format!("{who}: there is no place for the hookscript {volume}"),
             seen(why),
             without(node, guests),
         ),
         VolumeState::NotHere(why) => found.add(
-            Severity::Error,
+            severity,
             Id::StorageUnknown,
             format!("{who}: this node does not have the storage of the hookscript {volume}"),
             seen(why),
             "pvesm set STORAGE --nodes … with this node among them; or keep the snippet on local",
         ),
         VolumeState::Missing { path, link } => found.add(
-            Severity::Error,
+            severity,
             Id::SnippetMissing,
             format!("{who}: the hookscript {volume} is missing"),
             seen(&match link {
@@ -93,21 +101,21 @@ fn place(facts: &Facts<'_>, fact: &VolumeFact, found: &mut Findings) {
             missing_remedy(facts, guests, path, ours),
         ),
         VolumeState::NotAFile(path) => found.add(
-            Severity::Error,
+            severity,
             Id::SnippetMissing,
             format!("{who}: the hookscript {volume} is not a file"),
             seen(&format!("{path} is a folder, a pipe or a device")),
             missing_remedy(facts, guests, path, ours),
         ),
         VolumeState::NotExecutable(path) => found.add(
-            Severity::Error,
+            severity,
             Id::SnippetNotExecutable,
             format!("{who}: the hookscript {volume} may not be executed"),
             seen(&format!("{path} has no x bit")),
             format!("chmod 755 {}", shell_word(path)),
         ),
         VolumeState::Broken { path, why } => found.add(
-            Severity::Error,
+            severity,
             Id::SnippetBroken,
             format!("{who}: the hookscript {volume} cannot run"),
             seen(&format!("{path}: {why}")),
@@ -220,6 +228,7 @@ fn fine(
     let what = match is {
         Script::Program => "pve-span itself",
         Script::Wrapper => "the package's snippet",
+        Script::Caller => "a script that calls pve-span",
         Script::OtherWrapper | Script::Other => "not pve-span's",
     };
     found.ok(

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::facts::{Facts, Node};
+use super::facts::{Facts, Node, Script, VolumeState};
 use super::findings::{Findings, Id, Severity, listed, plural};
 use crate::core::guest::Guest;
 use crate::core::model::{NicId, Vmid};
@@ -43,11 +43,19 @@ pub fn judge(facts: &Facts<'_>, node: &Node<'_>, found: &mut Findings) {
     }
 }
 
-/// Whether a guest's hookscript is ours.
-fn is_ours(volume: &str) -> bool {
-    volume
-        .parse::<Volume>()
-        .is_ok_and(|volume| volume.is_ours())
+/// Does a guest's hookscript call pve-span: ours, or somebody's own that does?
+fn calls_us(facts: &Facts<'_>, volume: &str) -> bool {
+    let is_caller = facts.volumes.iter().any(|fact| {
+        let is = match &fact.state {
+            VolumeState::Fine { is, .. } => is,
+            _ => return false,
+        };
+        fact.volume == volume && matches!(is, Script::Caller | Script::Wrapper | Script::Program)
+    });
+    is_caller
+        || volume
+            .parse::<Volume>()
+            .is_ok_and(|volume| volume.is_ours())
 }
 
 fn attached(facts: &Facts<'_>, node: &Node<'_>, here: &BTreeSet<Vmid>, found: &mut Findings) {
@@ -63,7 +71,7 @@ fn attached(facts: &Facts<'_>, node: &Node<'_>, here: &BTreeSet<Vmid>, found: &m
     let foreign: Vec<(Vmid, &str)> = guests
         .iter()
         .filter_map(|guest| Some((guest.vmid, guest.hookscript.as_deref()?)))
-        .filter(|(_, volume)| !is_ours(volume))
+        .filter(|(_, volume)| !calls_us(facts, volume))
         .collect();
     let service_runs = facts
         .host

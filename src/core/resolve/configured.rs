@@ -28,8 +28,8 @@ pub fn configured(
         })
         .collect();
     let all_sensors = sensors(annotations.sessions.values());
+    let mut there = cluster.clone();
     for (node, guests) in by_node(cluster) {
-        let mut there = cluster.clone();
         there.this = Ok(node);
         let matcher = Matcher {
             cluster: &there,
