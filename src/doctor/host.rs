@@ -28,12 +28,18 @@ const MOST_CHAINS: usize = 1000;
 
 /// Looks.
 pub fn look(root: &Path) -> Host {
+    let nft = nft();
+    // One that hangs would only be waited for again and again.
+    let (features, chains) = match &nft {
+        Ok(_) => (features(), chains()),
+        Err(why) => (Err(why.clone()), Vec::new()),
+    };
     Host {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         kernel: kernel(),
-        features: features(),
-        nft: nft(),
-        chains: chains(),
+        features,
+        nft,
+        chains,
         service: service(root),
         enabled: enabled(root),
     }

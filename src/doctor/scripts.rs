@@ -107,7 +107,7 @@ pub fn look(root: &Path, cluster: &Cluster, storages: Option<&Storages>, pve: &P
         });
     }
     for on_storage in places.into_values().take(MOST_STORAGES) {
-        scripts.take(root, on_storage);
+        scripts.take(root, &on_storage);
     }
     scripts.chained(root, pve);
     scripts.clearing.extend(clearing_files(root));
@@ -149,7 +149,7 @@ fn unclear(path: &Path, why: &str) -> VolumeState {
 
 impl Scripts {
     /// Looks at the scripts of one storage, in a child.
-    fn take(&mut self, root: &Path, places: BTreeMap<String, PathBuf>) {
+    fn take(&mut self, root: &Path, places: &BTreeMap<String, PathBuf>) {
         let seen = apart(PATIENCE, || {
             let places = places.iter().take(MOST_SCRIPTS);
             let seen = places.map(|(volume, path)| (volume.clone(), see(root, path)));

@@ -11,8 +11,8 @@ pub fn judge(facts: &Facts<'_>, found: &mut Findings) {
     let needed = needed(facts);
     versions(facts, found);
     nft(facts, &needed, found);
-    // Without nft(8), or with one that is too old, the kernel cannot be told from it.
-    if found.none_of(&[Id::NftMissing, Id::NftOld]) {
+    // Without nft(8), or with one that is too old or hangs, nothing can be tried.
+    if facts.host.nft.is_ok() && found.none_of(&[Id::NftMissing, Id::NftOld]) {
         kernel(facts, &needed, found);
     }
     if let Ok(node) = &facts.node {

@@ -16,7 +16,8 @@ pub fn judge(facts: &Facts<'_>, found: &mut Findings) {
     }
     match &facts.storages {
         Ok(storages) => contents(facts, storages, found),
-        Err(why) if facts.node.is_ok() => found.add(
+        // Without /etc/pve at all, that has been told.
+        Err(why) if facts.node.is_ok() && found.none_of(&[Id::PveUnmounted]) => found.add(
             Severity::Warning,
             Id::StorageUnclear,
             "cannot tell where hookscripts are: the storages are not known",

@@ -1,0 +1,209 @@
+//! `pve-span doctor`, finding by finding: sensors, and sources that do not get there.
+//! Each condition is made on a node, told with its evidence and its remedy, and gone when the remedy was applied.
+
+#![allow(clippy::unwrap_used)]
+
+mod doctor_lab;
+mod lab;
+mod scene;
+
+use doctor_lab::{fine, found, gone, qm, sh};
+use lab::{Guest, Node};
+use scene::linux::{linux_guests, sensor_on, vm_on};
+use scene::{apply, guests, sensor, vm};
+
+const DMZ: &str = "[dmz]\nsource = 101\noutput = 200/net1\n";
+
+#[test]
+fn what_keeps_copies_from_a_sensor_is_told() {
+    let node = guests(&[
+        vm(101, ""),
+        sensor(200),
+        Guest::vm(201)
+            .net(
+                0,
+                "virtio=BC:24:11:2A:00:C9,bridge=vmbr2,firewall=1,rate=5,link_down=1",
+            )
+            .set("ipconfig0", "ip=10.0.0.7/24"),
+        Guest::ct(202)
+            .net(
+                0,
+                "name=eth0,bridge=vmbr2,hwaddr=BC:24:11:2A:00:CA,ip=dhcp,type=veth",
+            )
+            .net(
+                1,
+                "name=eth1,bridge=vmbr2,hwaddr=BC:24:11:2A:00:CB,ip=dhcp,gw=10.0.0.1,type=veth",
+            ),
+    ]);
+    apply(&node, DMZ);
+    fine(&node, "sensors");
+    node.stop_guest(200);
+    found(
+        &node,
+        "sensor-off",
+        "warning: the sensor 200 (sensor) does not run: what session dmz mirrors gets nowhere\n\
+         seen: 200/net1 has no port on any bridge of this node\n\
+         do: qm start 200",
+    );
+    found(
+        &node,
+        "session-degraded",
+        "warning: session dmz is degraded: something that it should mirror is not mirrored\n\
+         seen: not in force yet: see pve-span plan, then pve-span apply; nothing is mirrored to 200/net1: guest 200 is not running on this node\n\
+         do: pve-span status",
+    );
+    node.start_guest(200);
+    gone(&node, "sensor-off");
+    apply(&node, &DMZ.replace("200/net1", "201/net0"));
+    set_sensor(
+        &node,
+        &found(
+            &node,
+            "sensor-firewall",
+            "note: the sensor's 201/net0 is behind its firewall bridge: engine nft delivers past it, Open vSwitch could not\n\
+         seen: tap201i0 is a port of fwbr201i0; /etc/pve/nodes/pve1/qemu-server/201.conf: firewall=1\n\
+         do: qm set 201 --net0 virtio=BC:24:11:2A:00:C9,bridge=vmbr2,rate=5,link_down=1",
+        ),
+    );
+    set_sensor(
+        &node,
+        &found(
+            &node,
+            "sensor-address",
+            "warning: the sensor's 201/net0 has an IP configuration, and as an output it is cut off from the network: the guest would use an address that answers nobody\n\
+         seen: /etc/pve/nodes/pve1/qemu-server/201.conf: ipconfig0: ip=10.0.0.7/24\n\
+         do: qm set 201 --delete ipconfig0",
+        ),
+    );
+    set_sensor(
+        &node,
+        &found(
+            &node,
+            "sensor-unplugged",
+            "error: the sensor's 201/net0 is unplugged (link_down=1): the guest sees no frame\n\
+         seen: /etc/pve/nodes/pve1/qemu-server/201.conf: net0: link_down=1\n\
+         do: qm set 201 --net0 virtio=BC:24:11:2A:00:C9,bridge=vmbr2,rate=5",
+        ),
+    );
+    set_sensor(
+        &node,
+        &found(
+            &node,
+            "sensor-rate",
+            "warning: the sensor's 201/net0 is limited to 5 MB/s: copies beyond that are dropped\n\
+         seen: /etc/pve/nodes/pve1/qemu-server/201.conf: net0: rate=5\n\
+         do: qm set 201 --net0 virtio=BC:24:11:2A:00:C9,bridge=vmbr2",
+        ),
+    );
+    set_sensor(
+        &node,
+        &found(
+            &node,
+            "sensor-only-nic",
+            "warning: the sensor 201 has no other NIC than 201/net0, which as an output is cut off from the network: nobody can reach it\n\
+         seen: /etc/pve/nodes/pve1/qemu-server/201.conf: only net0\n\
+         do: qm set 201 --net1 virtio,bridge=vmbr2",
+        ),
+    );
+    node.stop_guest(201);
+    node.span_cfg(&format!(
+        "{}engine = ovs\n",
+        DMZ.replace("200/net1", "201/net0")
+    ));
+    node.edit(201, |guest| {
+        guest.net(0, "virtio=BC:24:11:2A:00:C9,bridge=vmbr2,firewall=1")
+    });
+    node.start_guest(201);
+    found(
+        &node,
+        "sensor-firewall",
+        "error: the sensor's 201/net0 is behind its firewall bridge, which drops copies, and session dmz leaves engine nft out, which would deliver past it\n\
+         seen: tap201i0 is a port of fwbr201i0; /etc/pve/nodes/pve1/qemu-server/201.conf: firewall=1\n\
+         do: qm set 201 --net0 virtio=BC:24:11:2A:00:C9,bridge=vmbr2; or leave `engine = ovs` out of span.cfg",
+    );
+    apply(&node, &DMZ.replace("200/net1", "202/net1"));
+    let finding = found(
+        &node,
+        "sensor-address",
+        "warning: the sensor's 202/net1 has an IP configuration, and as an output it is cut off from the network: the guest would use an address that answers nobody\n\
+         seen: /etc/pve/nodes/pve1/lxc/202.conf: net1: ip=dhcp\n\
+         do: pct set 202 --net1 name=eth1,bridge=vmbr2,hwaddr=BC:24:11:2A:00:CB,type=veth",
+    );
+    qm(&node, &finding.remedy);
+    gone(&node, "sensor-address");
+}
+
+/// Does what the remedy says to guest 201, after which the finding has to be gone.
+#[track_caller]
+fn set_sensor(node: &Node, finding: &doctor_lab::Finding) {
+    // What a NIC is plugged into changes with its config.
+    node.stop_guest(201);
+    qm(node, &finding.remedy);
+    node.start_guest(201);
+    gone(node, &finding.id);
+}
+
+#[test]
+fn an_output_that_takes_less_than_its_sources_send_is_told() {
+    let node = linux_guests(&[vm_on(101, "bridge=vmbr0"), sensor_on(200, "bridge=vmbr0")]);
+    node.ip(&["link set tap101i0 mtu 9000"]);
+    apply(&node, DMZ);
+    let finding = found(
+        &node,
+        "mtu-smaller",
+        "warning: session dmz: frames above 1500 bytes may be lost on the way to 200/net1, and its sources send up to 9000\n\
+         seen: tap101i0 has MTU 9000, tap200i1 has MTU 1500\n\
+         do: ip link set tap200i1 mtu 9000; to last, `mtu 9000` for its bridge in /etc/network/interfaces; the sensor has to take such frames, too",
+    );
+    sh(&node, finding.remedy.split_once(';').unwrap().0);
+    gone(&node, "mtu-smaller");
+    fine(&node, "mtu");
+    node.edit(200, |_| sensor_on(200, "bridge=vmbr0,mtu=1500"));
+    let finding = found(
+        &node,
+        "mtu-smaller",
+        "warning: session dmz: frames above 1500 bytes may be lost on the way to 200/net1, and its sources send up to 9000\n\
+         seen: tap101i0 has MTU 9000, /etc/pve/nodes/pve1/qemu-server/200.conf has net1: mtu=1500\n\
+         do: qm set 200 --net1 virtio=BC:24:11:2A:01:C8,bridge=vmbr0,mtu=9000; the sensor has to take such frames, too",
+    );
+    qm(&node, finding.remedy.split_once(';').unwrap().0);
+    gone(&node, "mtu-smaller");
+}
+
+#[test]
+fn guests_that_no_mirror_of_this_node_reaches_are_told() {
+    let node = guests(&[
+        vm(101, ""),
+        vm(102, ""),
+        vm(103, "").set("hostpci0", "0000:01:00"),
+        sensor(200),
+    ]);
+    apply(&node, "[dmz]\nsource = 101-103\noutput = 200/net1\n");
+    found(
+        &node,
+        "passthrough",
+        "note: guest 103 has devices of the node for itself: if one of them is a network card, no mirror on this node sees its frames\n\
+         seen: /etc/pve/nodes/pve1/qemu-server/103.conf: hostpci0\n\
+         do: give it a NIC on a bridge instead, or mirror on the physical switch",
+    );
+    node.stop_guest(102);
+    node.file_under("pve2", 102);
+    found(
+        &node,
+        "source-elsewhere",
+        "warning: session dmz: 102/net0 is on another node than the sensor, and not mirrored to 200/net1 (tunnels are not there yet)\n\
+         seen: /etc/pve/nodes/pve2/qemu-server/102.conf; the sensor is here, on pve1\n\
+         do: a sensor on each node; or qm migrate 102 pve1 --online",
+    );
+    node.file_under("pve1", 102);
+    gone(&node, "source-elsewhere");
+    node.stop_guest(200);
+    node.file_under("pve2", 200);
+    found(
+        &node,
+        "sensor-elsewhere",
+        "warning: session dmz: the sensor 200/net1 is on node pve2, and 101/net0, 102/net0 and 103/net0 of this node are not mirrored to it (tunnels are not there yet)\n\
+         seen: /etc/pve/nodes/pve2/qemu-server/200.conf; /etc/pve/nodes/pve1/qemu-server/101.conf\n\
+         do: a sensor on each node; or, on pve2: qm migrate 200 pve1 --online",
+    );
+}
