@@ -23,12 +23,14 @@
 //!
 //! Names of hosts, networks and services are not looked up: a rule must not depend on who answers.
 //!
-//! Lowering the tree to an engine's rules is not done here, and nothing is read but the text.
+//! Lowering the tree to an engine's rules is not done here, and nothing is read but the text, and a frame that is
+//! handed in.
 
 use core::fmt;
 
 mod display;
 mod lexer;
+mod matches;
 mod operand;
 mod parser;
 #[cfg(test)]
@@ -65,6 +67,11 @@ impl Filter {
     /// The syntax tree.
     pub fn expr(&self) -> &Expr {
         &self.expr
+    }
+
+    /// Does it take the frame (from the destination MAC address on, tags in place), with tcpdump's meaning?
+    pub fn takes(&self, frame: &[u8]) -> bool {
+        matches::takes(&self.expr, frame)
     }
 }
 
