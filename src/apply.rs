@@ -34,6 +34,20 @@ pub enum Error {
     /// What happened lately cannot be read.
     #[error(transparent)]
     Events(#[from] crate::files::Error),
+    /// Frames cannot be watched.
+    #[error(transparent)]
+    Capture(linux::capture::Error),
+    /// They cannot be waited for.
+    #[error("waiting for frames")]
+    Watch(#[source] std::io::Error),
+    /// There is no such session.
+    #[error("there is no session `{name}`{}", .hint.as_ref().map(|hint| format!(", {hint}")).unwrap_or_default())]
+    NoSession {
+        /// As it was asked for.
+        name: String,
+        /// What may have been meant.
+        hint: Option<String>,
+    },
     /// Nobody can tell what is wanted.
     #[error("{0}")]
     NotInForce(String),

@@ -6,6 +6,7 @@ mod call;
 mod doctor;
 mod edit;
 mod explain;
+mod verify;
 
 use std::path::PathBuf;
 
@@ -17,6 +18,7 @@ pub use call::{is_command, plain_hook, with_hook};
 pub use doctor::DoctorArgs;
 pub use edit::{EditArgs, ImportArgs, InitArgs};
 pub use explain::ExplainArgs;
+pub use verify::VerifyArgs;
 
 /// Port mirroring (SPAN, RSPAN) for Proxmox VE that follows its guests.
 ///
@@ -71,6 +73,8 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Keep this node's mirrors right between hooks: the service, pve-span.service.
     Watch(WatchArgs),
+    /// Prove that sessions mirror, frame by frame: 0 proven, 1 not, 2 cannot tell.
+    Verify(VerifyArgs),
 }
 
 #[cfg(test)]

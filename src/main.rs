@@ -93,6 +93,7 @@ fn run(cli: &Cli, caller: &Caller) -> ExitCode {
             let result = commands::explain(root, &args.subjects, args.json.into());
             (result, args.json, 2)
         }
+        Command::Verify(args) => (commands::verify(root, args), args.json, 2),
         Command::Ports(args) => (commands::ports(root, args.json.into()), args.json, 2),
         Command::Init(args) => return ExitCode::from(commands::init(root, args)),
         Command::Edit(args) => return ExitCode::from(commands::edit(root, args)),

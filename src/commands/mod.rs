@@ -15,6 +15,7 @@ mod ports;
 mod propose;
 mod rate;
 mod status;
+mod verify;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -32,6 +33,7 @@ pub use init::run as init;
 pub use plan::run as plan;
 pub use ports::run as ports;
 pub use status::run as status;
+pub use verify::run as verify;
 
 use crate::core::health::faults;
 use crate::core::state::SessionState;

@@ -69,6 +69,18 @@ impl Nic {
     }
 }
 
+impl Nic {
+    /// Its MAC address as a number in network byte order: `BC:24:11:2A:00:01` is 0xbc24112a0001.
+    pub fn mac_number(&self) -> Option<u64> {
+        let mac = self.mac.as_deref()?;
+        let mut bytes = mac.split(':').map(|byte| u8::from_str_radix(byte, 16));
+        let number = bytes.by_ref().take(6).try_fold(0_u64, |number, byte| {
+            byte.ok().map(|byte| number << 8 | u64::from(byte))
+        });
+        number.filter(|_| mac.split(':').count() == 6)
+    }
+}
+
 /// A line that was kept opaque, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Warning {

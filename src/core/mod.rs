@@ -29,3 +29,4 @@ pub mod resolve;
 pub mod selector;
 pub mod state;
 pub mod storage;
+pub mod verify;

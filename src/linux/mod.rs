@@ -1,6 +1,7 @@
 //! The kernel's side: network devices and the node's own addresses, nftables, and work under a deadline.
 
 mod apart;
+pub mod capture;
 pub mod child;
 mod counters;
 pub mod desk;

@@ -212,11 +212,9 @@ impl<'a> Copying<'a> {
         let Some(guest) = self.outputs.cluster.guest(nic.vmid) else {
             return Mac::Unknown;
         };
-        let mac = guest
-            .nics
-            .get(&nic.index)
-            .and_then(|nic| nic.mac.as_deref());
-        mac.and_then(number).map_or(Mac::None, Mac::Known)
+        let nic = guest.nics.get(&nic.index);
+        nic.and_then(|nic| nic.mac_number())
+            .map_or(Mac::None, Mac::Known)
     }
 
     /// While Open vSwitch cannot be asked, a guest's device in no Linux bridge may be one of its ports.
@@ -245,13 +243,4 @@ impl<'a> Copying<'a> {
             .cloned()
             .collect()
     }
-}
-
-/// `BC:24:11:2A:00:01` as a number.
-fn number(mac: &str) -> Option<u64> {
-    let mut bytes = mac.split(':').map(|byte| u8::from_str_radix(byte, 16));
-    let number = bytes.by_ref().take(6).try_fold(0_u64, |number, byte| {
-        byte.ok().map(|byte| number << 8 | u64::from(byte))
-    });
-    number.filter(|_| mac.split(':').count() == 6)
 }

@@ -1,0 +1,256 @@
+//! `pve-span verify`: proof that sessions mirror, by the frames themselves.
+//!
+//! Look, watch, look again: what was seen counts only for what was there all the time. Nothing on the node is changed; with
+//! `--inject`, frames are sent.
+
+mod capturing;
+mod inject;
+mod report;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, RandomState};
+use std::path::Path;
+use std::time::Duration;
+
+use super::{Format, context, notice};
+use crate::apply::Error;
+use crate::cli::VerifyArgs;
+use crate::core::copies::CopyKey;
+use crate::core::diagnostic::did_you_mean;
+use crate::core::health::{Health, faults, health};
+use crate::core::model::{NicId, SessionName, printable};
+use crate::core::state::{Desired, OvsState, SessionPhase, SessionState};
+use crate::core::verify::verdict::{Found, Inject, Watched, reasons};
+use crate::core::verify::watching::Watching;
+use crate::inforce::InForce;
+use crate::look::{Detail, Look, look};
+use capturing::Outcome;
+use inject::Injector;
+use report::{OutputReport, SessionReport};
+
+/// Exit codes: 0 each session is proven, 1 one is not, 2 cannot tell.
+///
+/// # Errors
+/// Nothing can be told, or there is no such session.
+pub fn run(root: &Path, args: &VerifyArgs) -> Result<u8, Error> {
+    let before = look(&context(root, "verify"), Detail::All, &BTreeSet::new())?;
+    if let InForce::Unknown { why } = &before.in_force {
+        return Err(Error::NotInForce(why.clone()));
+    }
+    if let (OvsState::Failed(why), true) = (&before.observed.ovs, before.needs_ovs()) {
+        return Err(Error::Ovs(why.clone()));
+    }
+    notice(&before);
+    let asked = asked(&before, &args.sessions)?;
+    let chosen: Vec<&SessionState> = asked
+        .iter()
+        .copied()
+        .filter(|state| state.phase == SessionPhase::Running)
+        .collect();
+    let mac = |nic: NicId| {
+        let guest = before.cluster.guest(nic.vmid)?;
+        guest.nics.get(&nic.index)?.mac_number()
+    };
+    let watching = Watching::of(&before.desired, &before.observed, &mac, &chosen);
+    // Keyed by the operating system's random numbers.
+    let secret = RandomState::new().hash_one("pve-span verify");
+    let mut injector = if args.inject {
+        Injector::of(&watching.groups, secret.rotate_left(32))
+    } else {
+        Injector::default()
+    };
+    let time = Duration::from_secs(args.time.into());
+    let outcome = if watching.groups.is_empty() {
+        Outcome::nothing()
+    } else {
+        log::info!("watching for {} s", args.time);
+        capturing::watch(&watching.groups, time, &mut injector, secret)?
+    };
+    let after = look(&context(root, "verify"), Detail::All, &BTreeSet::new())?;
+    let verify = Verify {
+        before: &before,
+        after: &after,
+        watching: &watching,
+        outcome: &outcome,
+        injector: &injector,
+        inject: if args.inject { Inject::Yes } else { Inject::No },
+        by_name: !args.sessions.is_empty(),
+    };
+    let sessions: Vec<SessionReport> = asked.iter().map(|state| verify.session(state)).collect();
+    let json = Format::from(args.json);
+    report::tell(&sessions, &outcome, &before.in_force, json);
+    let counted = sessions.iter().filter(|session| !session.skipped);
+    let proven: Vec<bool> = counted.map(|session| session.proven).collect();
+    Ok(u8::from(proven.is_empty() || proven.contains(&false)))
+}
+
+/// The sessions that are asked for, all of them by default.
+fn asked<'a>(look: &'a Look, names: &[String]) -> Result<Vec<&'a SessionState>, Error> {
+    let states = &look.desired.sessions;
+    for name in names {
+        if !states.iter().any(|state| state.name.as_str() == name) {
+            let known = states.iter().map(|state| state.name.as_str());
+            return Err(Error::NoSession {
+                name: printable(name),
+                hint: did_you_mean(name, known),
+            });
+        }
+    }
+    let is_asked = |state: &&SessionState| {
+        names.is_empty() || names.iter().any(|name| state.name.as_str() == name)
+    };
+    Ok(states.iter().filter(is_asked).collect())
+}
+
+struct Verify<'a> {
+    before: &'a Look,
+    after: &'a Look,
+    watching: &'a Watching,
+    outcome: &'a Outcome,
+    injector: &'a Injector,
+    inject: Inject,
+    by_name: bool,
+}
+
+impl Verify<'_> {
+    fn session(&self, state: &SessionState) -> SessionReport {
+        let (outputs, unproven): (Vec<OutputReport>, Vec<Vec<String>>) =
+            self.outputs(&state.name).into_iter().unzip();
+        let mut session = SessionReport {
+            name: state.name.clone(),
+            proven: false,
+            skipped: false,
+            reasons: Vec::new(),
+            outputs,
+        };
+        let over = match state.phase {
+            SessionPhase::Disabled => Some("it is disabled (enabled = no)"),
+            SessionPhase::Expired => Some("it has expired"),
+            SessionPhase::Running => None,
+        };
+        let idle = state.present.is_empty() && state.unplugged.is_empty();
+        if let Some(why) = over.or_else(|| idle.then_some("none of its sources is here now")) {
+            session.reasons.push(why.to_owned());
+            session.skipped = !self.by_name;
+            return session;
+        }
+        session.reasons.extend(self.not_in_force(state));
+        let blind = self.watching.blind.get(&state.name);
+        session.reasons.extend(blind.into_iter().flatten().cloned());
+        session.reasons.extend(unproven.into_iter().flatten());
+        if session.outputs.is_empty() && session.reasons.is_empty() {
+            session
+                .reasons
+                .push("nothing of it can be watched here".to_owned());
+        }
+        if !session.outputs.is_empty() {
+            session.reasons.extend(self.outcome.faults.iter().cloned());
+        }
+        session.proven = session.reasons.is_empty();
+        session
+    }
+
+    /// What is wrong already without a look at frames.
+    fn not_in_force(&self, state: &SessionState) -> Vec<String> {
+        let told = |look: &Look| {
+            let found = look
+                .desired
+                .sessions
+                .iter()
+                .find(|now| now.name == state.name)?;
+            let (health, mut why) = health(found, &look.desired, &look.observed, &look.plan);
+            if health == Health::Degraded {
+                let faults = faults(found).into_iter();
+                why.extend(faults.filter(|fault| {
+                    !fault.starts_with("note: ") || fault.starts_with("note: cannot tell")
+                }));
+            }
+            Some(why)
+        };
+        let mut why = told(self.before).unwrap_or_default();
+        for later in told(self.after).unwrap_or_default() {
+            if !why.contains(&later) {
+                why.push(later);
+            }
+        }
+        let same = of_session(&self.before.desired, &state.name)
+            == of_session(&self.after.desired, &state.name)
+            && self.devices(self.before) == self.devices(self.after);
+        if !same {
+            why.push(
+                "its sources, its output or its lines in span.cfg changed while it was watched: verify it again"
+                    .to_owned(),
+            );
+        }
+        why
+    }
+
+    /// The interface indexes of all that was watched.
+    fn devices(&self, look: &Look) -> BTreeMap<String, Option<u32>> {
+        let spots = self.watching.groups.iter().flat_map(|group| {
+            let points = group.points.iter().map(|point| &point.spot);
+            points.chain([&group.sensor.spot])
+        });
+        spots
+            .map(|spot| {
+                let link = look.observed.links.get(&spot.device);
+                (spot.device.to_string(), link.map(|link| link.index))
+            })
+            .collect()
+    }
+
+    /// What was found of each of its outputs, and why that proves nothing.
+    fn outputs(&self, session: &SessionName) -> Vec<(OutputReport, Vec<String>)> {
+        let mut outputs = Vec::new();
+        let groups = self.watching.groups.iter().zip(&self.outcome.groups);
+        for (number, (group, (heard, tally))) in groups.enumerate() {
+            for (place, part) in group.parts.iter().enumerate() {
+                if part.key.session != *session {
+                    continue;
+                }
+                let found = Found {
+                    tally: tally.parts.get(place).cloned().unwrap_or_default(),
+                    elsewhere: heard.elsewhere.get(place).cloned().unwrap_or_default(),
+                    foreign: tally.foreign,
+                    oversize: heard.oversize,
+                    bad_checksum: heard.bad_checksum,
+                };
+                let watched = Watched {
+                    seconds: self.outcome.judged.as_secs_f64(),
+                    inject: self.inject,
+                    device: group.sensor.spot.device.to_string(),
+                    mtu: heard.mtu,
+                };
+                let mut unproven = reasons(part, &found, &watched);
+                let mut report = OutputReport::of(group, part, &found);
+                for (at, source) in report.sources.iter_mut().enumerate() {
+                    let key = (number, place, at);
+                    source.injected = self.injector.sent.get(&key).copied().unwrap_or(0);
+                    source.not_injected = self.injector.refused.get(&key).cloned();
+                    if let (Some(why), 0, true) = (
+                        &source.not_injected,
+                        source.watched,
+                        part.subjects[at].can_be_sent_to(),
+                    ) {
+                        unproven.push(format!("nothing was injected to {}: {why}", source.source));
+                    }
+                }
+                outputs.push((report, unproven));
+            }
+        }
+        outputs
+    }
+}
+
+/// What a session comes to, for comparing.
+fn of_session(desired: &Desired, name: &SessionName) -> String {
+    let mirrors = desired
+        .mirrors
+        .iter()
+        .filter(|(key, _)| key.session == *name);
+    let copies = desired.copies.iter();
+    let copies = copies.filter(|(key, _): &(&CopyKey, _)| key.session == *name);
+    let states = desired.sessions.iter().filter(|state| state.name == *name);
+    let (mirrors, copies): (Vec<_>, Vec<_>) = (mirrors.collect(), copies.collect());
+    format!("{mirrors:?}{copies:?}{:?}", states.collect::<Vec<_>>())
+}

@@ -1,0 +1,168 @@
+//! Is a session proven? If not, what is the matter, and what to do.
+
+use super::tally::PartTally;
+use super::watching::{Part, Subject, Way};
+use crate::core::copies::Passing;
+
+/// All that was found of one session's output.
+#[derive(Debug, Clone, Default)]
+pub struct Found {
+    /// The frames.
+    pub tally: PartTally,
+    /// By subject: frames that are copied where another source sends them.
+    pub elsewhere: Vec<u64>,
+    /// Frames at the sensor that no session's source has sent or got.
+    pub foreign: u64,
+    /// Frames at the sensor that are longer than its MTU allows.
+    pub oversize: u64,
+    /// Frames at the sensor with a bad checksum.
+    pub bad_checksum: u64,
+}
+
+/// Under which circumstances.
+#[derive(Debug, Clone)]
+pub struct Watched {
+    /// For how long.
+    pub seconds: f64,
+    /// Were marked frames sent?
+    pub inject: Inject,
+    /// The sensor's device.
+    pub device: String,
+    /// Its MTU, where it is known.
+    pub mtu: Option<usize>,
+}
+
+/// Were marked frames sent?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inject {
+    /// They were.
+    Yes,
+    /// Nobody asked for it.
+    No,
+}
+
+/// Why a session's output is not proven; nothing if it is.
+pub fn reasons(part: &Part, found: &Found, watched: &Watched) -> Vec<String> {
+    let mut reasons = part.blind.clone();
+    let (all, output) = (found.tally.all, &part.key.output);
+    for (number, subject) in part.subjects.iter().enumerate() {
+        let seen = found.tally.subjects.get(number);
+        if seen.is_none_or(|counts| counts.watched == 0) {
+            let elsewhere = found.elsewhere.get(number).copied().unwrap_or(0);
+            reasons.push(unseen(subject, elsewhere, watched));
+        }
+    }
+    if part.sample > 1 {
+        reasons.extend(implausible(part.sample, all.watched, all.arrived));
+    } else if all.arrived < all.watched {
+        reasons.push(format!(
+            "{} missing at {output} ({}): pve-span status and pve-span plan tell whether the mirror is whole; \
+             what the source's rate= or another nftables table drops before it is mirrored is missing too",
+            are(all.watched - all.arrived),
+            watched.device
+        ));
+    }
+    if found.tally.doubled > 0 {
+        reasons.push(format!(
+            "{} more than once at {output}: is there a mirror made by hand (ovs-vsctl list Mirror, nft list ruleset, \
+             tc filter), does a source send from a MAC address that is not in its config, or do both engines serve \
+             the output (pve-span plan)?",
+            did(found.tally.doubled, "arrived")
+        ));
+    }
+    if found.foreign > 0 {
+        reasons.push(format!(
+            "{} at {output} that no source has sent or got: something else sends to {}, or a source's frames were \
+             dropped behind the mirror (rate= on its NIC)",
+            did(found.foreign, "arrived"),
+            watched.device
+        ));
+    }
+    if let (1.., Some(mtu)) = (found.oversize, watched.mtu) {
+        reasons.push(format!(
+            "{} longer than the MTU of {}, {mtu}: the offloads of {} are on again (pve-span apply switches them \
+             off), or a source's MTU is larger",
+            are(found.oversize),
+            watched.device,
+            watched.device
+        ));
+    }
+    if found.bad_checksum > 0 {
+        reasons.push(format!(
+            "{} a bad checksum at {output}: the offloads of {} are on again (pve-span apply switches them off), or \
+             a guest sends such frames",
+            has(found.bad_checksum),
+            watched.device
+        ));
+    }
+    reasons
+}
+
+/// Nothing could be told of a source.
+fn unseen(subject: &Subject, elsewhere: u64, watched: &Watched) -> String {
+    let (name, seconds) = (&subject.name, watched.seconds);
+    let in_time = format!("in {} s", (seconds * 10.0).round() / 10.0);
+    if subject.whole {
+        return format!("no frame was seen on {name} {in_time}: wait longer (--time)");
+    }
+    if subject.passing == Passing::From {
+        return format!(
+            "no frame was seen from {name} {in_time}: wait longer (--time), or make it send; what it sends cannot be injected"
+        );
+    }
+    let what = match elsewhere {
+        0 => format!("no frame was seen to {name} {in_time}"),
+        _ => format!(
+            "all that was seen to {name} {in_time} came from other sources, and is mirrored where they send it"
+        ),
+    };
+    match (watched.inject, &subject.way) {
+        (Inject::No, Way::Device { .. } | Way::Bridge { .. }) => {
+            format!("{what}: send some with --inject, or wait longer (--time)")
+        }
+        (Inject::Yes, Way::Device { .. } | Way::Bridge { .. }) => {
+            format!("{what}, marked frames neither: wait longer (--time)")
+        }
+        (_, Way::None(why)) => {
+            format!("{what}: wait longer (--time); {why}, so nothing is injected")
+        }
+    }
+}
+
+/// One frame in so many: which ones cannot be told, only whether it may be.
+fn implausible(sample: u32, watched: u64, arrived: u64) -> Option<String> {
+    let wanted = watched / u64::from(sample);
+    let tolerance = wanted / 2 + 2;
+    let told = format!(
+        "of {} one in {sample} is mirrored, and {arrived} arrived",
+        frames(watched)
+    );
+    if watched > 0 && (arrived == 0 || wanted == 0) {
+        Some(format!("{told}: too few to tell, wait longer (--time)"))
+    } else if arrived.abs_diff(wanted) > tolerance {
+        Some(format!("{told}, not about {wanted}"))
+    } else {
+        None
+    }
+}
+
+fn frames(count: u64) -> String {
+    match count {
+        1 => "1 frame".to_owned(),
+        _ => format!("{count} frames"),
+    }
+}
+
+fn are(count: u64) -> String {
+    let verb = if count == 1 { "is" } else { "are" };
+    format!("{} {verb}", frames(count))
+}
+
+fn has(count: u64) -> String {
+    let verb = if count == 1 { "has" } else { "have" };
+    format!("{} {verb}", frames(count))
+}
+
+fn did(count: u64, verb: &str) -> String {
+    format!("{} {verb}", frames(count))
+}
