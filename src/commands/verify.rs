@@ -235,6 +235,9 @@ impl Verify<'_> {
                         unproven.push(format!("nothing was injected to {}: {why}", source.source));
                     }
                 }
+                report
+                    .sources
+                    .sort_by_key(|source| (source.source.len(), source.source.clone()));
                 outputs.push((report, unproven));
             }
         }

@@ -158,9 +158,9 @@ pub fn tell(sessions: &[SessionReport], outcome: &Outcome, in_force: &InForce, f
     }
 }
 
-const HEADINGS: [&str; 10] = [
-    "SESSION", "PROVEN", "OUTPUT", "SOURCE", "WATCHED", "ARRIVED", "DOUBLED", "OVERSIZE",
-    "BAD SUM", "LATENCY",
+const HEADINGS: [&str; 11] = [
+    "SESSION", "PROVEN", "OUTPUT", "SOURCE", "WATCHED", "ARRIVED", "MISSING", "DOUBLED",
+    "OVERSIZE", "BAD SUM", "LATENCY",
 ];
 
 fn rows(session: &SessionReport) -> Vec<Row> {
@@ -183,13 +183,9 @@ fn rows(session: &SessionReport) -> Vec<Row> {
             false => vec![String::new(); 2],
         };
         cells.extend([output.output.clone(), "all".to_owned()]);
-        let numbers = [
-            output.watched,
-            output.arrived,
-            output.doubled,
-            output.oversize,
-            output.bad_checksum,
-        ];
+        cells.extend([output.watched, output.arrived].map(|number| number.to_string()));
+        cells.push(missing(output.missing));
+        let numbers = [output.doubled, output.oversize, output.bad_checksum];
         cells.extend(numbers.map(|number| number.to_string()));
         cells.push(output.latency.map_or_else(dash, |latency| {
             format!(
@@ -205,7 +201,9 @@ fn rows(session: &SessionReport) -> Vec<Row> {
                 "all" => source.source.clone(),
                 direction => format!("{direction} {}", source.source),
             };
-            cells.extend([what, source.watched.to_string(), source.arrived.to_string()]);
+            let lacks = output.missing.map(|_| source.watched - source.arrived);
+            let (watched, arrived) = (source.watched.to_string(), source.arrived.to_string());
+            cells.extend([what, watched, arrived, missing(lacks)]);
             cells.resize(HEADINGS.len(), String::new());
             rows.push(row(cells, report::Look::Plain));
         }
@@ -240,6 +238,11 @@ fn notes(session: &SessionReport) -> Vec<String> {
         }
     }
     notes
+}
+
+/// Where only some are mirrored, nobody can tell.
+fn missing(count: Option<u64>) -> String {
+    count.map_or_else(|| "-".to_owned(), |count| count.to_string())
 }
 
 fn short(micros: f64) -> String {

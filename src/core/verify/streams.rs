@@ -3,7 +3,7 @@
 //! Who cuts a large piece may choose other boundaries than its header asks for (Open vSwitch's userspace datapath forgets the
 //! TCP options). Then no segment has its like at the other end, but each byte of a stream still has.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::identity::Stream;
 
@@ -18,33 +18,32 @@ pub struct Left {
     pub label: u64,
 }
 
-/// The labels of what was sent and is covered by what arrived, and of what arrived and was sent.
-pub fn covered(sent: &[Left], arrived: &[Left]) -> (Vec<u64>, Vec<u64>) {
+/// What remains: how often something of it has no like at the other end, by label.
+pub type Remains = HashMap<u64, u64>;
+
+/// What remains of what was sent, and of what arrived. What is not told of is matched.
+pub fn unmatched(sent: &[Left], arrived: &[Left]) -> (Remains, Remains) {
     let mut flows: BTreeMap<u64, (Vec<Left>, Vec<Left>)> = BTreeMap::new();
     for left in sent {
         flows.entry(left.stream.flow).or_default().0.push(*left);
     }
     for left in arrived {
-        // Without anything that was sent there is nothing to cover.
-        if let Some(flow) = flows.get_mut(&left.stream.flow) {
-            flow.1.push(*left);
-        }
+        flows.entry(left.stream.flow).or_default().1.push(*left);
     }
-    let (mut found_sent, mut found_arrived) = (Vec::new(), Vec::new());
+    let (mut of_sent, mut of_arrived) = (Remains::new(), Remains::new());
     for (sent, arrived) in flows.values() {
-        let base = sent.first().map_or(0, |left| left.stream.from);
-        let known = Coverage::of(sent, base);
-        let there = Coverage::of(arrived, base);
-        let labels = |lefts: &[Left], mine: &Coverage, theirs: &Coverage| {
-            let whole = lefts
-                .iter()
-                .filter(|left| mine.is_within(theirs, left, base));
-            whole.map(|left| left.label).collect::<Vec<_>>()
+        let base = sent.first().or(arrived.first());
+        let base = base.map_or(0, |left| left.stream.from);
+        let (known, there) = (Coverage::of(sent, base), Coverage::of(arrived, base));
+        let remains = |lefts: &[Left], mine: &Coverage, theirs: &Coverage| {
+            let times = |left: &Left| left.times.min(mine.beyond(theirs, left, base));
+            let remains = lefts.iter().map(|left| (left.label, times(left)));
+            remains.collect::<Vec<_>>()
         };
-        found_sent.extend(labels(sent, &known, &there));
-        found_arrived.extend(labels(arrived, &there, &known));
+        of_sent.extend(remains(sent, &known, &there));
+        of_arrived.extend(remains(arrived, &there, &known));
     }
-    (found_sent, found_arrived)
+    (of_sent, of_arrived)
 }
 
 /// How often each byte is there: from each place on, so many times.
@@ -72,16 +71,14 @@ impl Coverage {
         before.map_or(0, |(_, times)| *times)
     }
 
-    /// Is every byte of it there as often in the other one?
-    fn is_within(&self, other: &Self, left: &Left, base: u32) -> bool {
+    /// How often a byte of it is there more often than in the other one, at most.
+    fn beyond(&self, other: &Self, left: &Left, base: u32) -> u64 {
         let (from, to) = range(left, base);
         let own = self.0.range(from..to).map(|(place, _)| *place);
         let theirs = other.0.range(from..to).map(|(place, _)| *place);
-        [from]
-            .into_iter()
-            .chain(own)
-            .chain(theirs)
-            .all(|place| other.at(place) >= self.at(place))
+        let places = [from].into_iter().chain(own).chain(theirs);
+        let beyond = places.map(|place| self.at(place) - other.at(place)).max();
+        u64::try_from(beyond.unwrap_or(0)).unwrap_or(0)
     }
 }
 
@@ -117,11 +114,27 @@ mod tests {
             left(1, begin, 1460, 20),
             left(1, begin.wrapping_add(1460), 1436, 21),
         ];
-        assert_eq!(covered(&sent, &arrived), (vec![10, 11], vec![20, 21]));
-        // A part that is missing, and a part that is there twice.
-        assert_eq!(covered(&sent, &arrived[..1]), (vec![10], vec![20]));
+        let told = |sent: &[Left], arrived: &[Left]| {
+            let (sent, arrived) = unmatched(sent, arrived);
+            let sorted = |remains: Remains| {
+                let remains: BTreeMap<u64, u64> = remains.into_iter().collect();
+                remains
+                    .into_iter()
+                    .filter(|(_, times)| *times > 0)
+                    .collect::<Vec<_>>()
+            };
+            (sorted(sent), sorted(arrived))
+        };
+        assert_eq!(told(&sent, &arrived), (vec![(12, 1)], vec![]));
+        // A part that is missing, one that is there twice, and one that was sent twice and is there once.
+        assert_eq!(told(&sent, &arrived[..1]), (vec![(11, 1), (12, 1)], vec![]));
         let twice = [arrived[0], arrived[1], arrived[1]];
-        assert_eq!(covered(&sent, &twice), (vec![10, 11], vec![]));
-        assert_eq!(covered(&[], &arrived), (vec![], vec![]));
+        assert_eq!(told(&sent[..2], &twice), (vec![], vec![(21, 1)]));
+        let again = Left {
+            times: 2,
+            ..sent[0]
+        };
+        assert_eq!(told(&[again, sent[1]], &arrived), (vec![(10, 1)], vec![]));
+        assert_eq!(told(&[], &arrived), (vec![], vec![(20, 1), (21, 1)]));
     }
 }

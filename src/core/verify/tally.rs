@@ -3,10 +3,8 @@
 //! A frame may pass several sources on its way and still shall arrive once; the same bytes may be sent again and again. So
 //! of each identity it is counted how often it should have arrived, and how often it did.
 
-use std::collections::HashSet;
-
 use super::identity::Stream;
-use super::streams::{Left, covered};
+use super::streams::{Left, Remains, unmatched};
 use super::watching::{Group, Takes};
 use crate::core::annotations::Switch;
 use crate::core::copies::Passing;
@@ -97,10 +95,8 @@ pub fn tally(
         each(&events, &arrivals, |same| {
             counting.leave(&same, &mut sent, &mut arrived);
         });
-        covered(&sent, &arrived)
+        unmatched(&sent, &arrived)
     };
-    let sent: HashSet<u64> = sent.into_iter().collect();
-    let arrived: HashSet<u64> = arrived.into_iter().collect();
     let part = |part: &super::watching::Part| PartTally {
         subjects: vec![Counts::default(); part.subjects.len()],
         ..PartTally::default()
@@ -110,9 +106,7 @@ pub fn tally(
         foreign: 0,
     };
     each(&events, &arrivals, |same| {
-        let is_covered = sent.contains(&same.identity);
-        let is_sent = arrived.contains(&same.identity);
-        counting.count(&same, is_covered, is_sent, &mut tally);
+        counting.count(&same, (&sent, &arrived), &mut tally);
     });
     for part in &mut tally.parts {
         part.latencies.sort_unstable();
@@ -261,12 +255,13 @@ impl Counting<'_> {
     }
 
     /// Takes one identity into account.
-    fn count(&self, same: &Same<'_>, is_covered: bool, is_sent: bool, tally: &mut Tally) {
+    fn count(&self, same: &Same<'_>, left: (&Remains, &Remains), tally: &mut Tally) {
+        let (sent, arrived) = (left.0.get(&same.identity), left.1.get(&same.identity));
         let there = same.arrivals.len() as u64;
         let in_window = same.arrivals.iter().filter(|one| self.window.has(one.time));
         let (_, most) = self.bounds(same, false);
         let surplus = (in_window.count() as u64).saturating_sub(most);
-        let surplus = if is_sent { 0 } else { surplus };
+        let surplus = arrived.map_or(surplus, |times| surplus.min(*times));
         if most == 0 {
             tally.foreign += surplus;
             return;
@@ -278,11 +273,8 @@ impl Counting<'_> {
             }
             part.doubled += surplus;
             let watched = self.expected(same, number, true);
-            let missing = if is_covered {
-                0
-            } else {
-                watched.saturating_sub(there)
-            };
+            let missing = watched.saturating_sub(there);
+            let missing = sent.map_or(missing, |times| missing.min(*times));
             part.all.watched += watched;
             part.all.arrived += watched - missing;
             if ever == there {
