@@ -280,14 +280,14 @@ impl<'a> Watch<'a> {
     }
 
     /// Is anything missing yet?
-    fn lacks(&self) -> bool {
-        let lacks = |(group, heard): (&Group, &Heard)| {
-            let (events, arrivals) = (heard.events.clone(), heard.arrivals.clone());
-            let tally = tally(group, events, arrivals, self.window);
+    fn lacks(&mut self) -> bool {
+        let window = self.window;
+        let lacks = |(group, heard): (&Group, &mut Heard)| {
+            let tally = tally(group, &mut heard.events, &mut heard.arrivals, window);
             let mut parts = tally.parts.iter().zip(&group.parts);
             parts.any(|(tally, part)| part.sample == 1 && tally.all.arrived < tally.all.watched)
         };
-        self.groups.iter().zip(&self.heard).any(lacks)
+        self.groups.iter().zip(&mut self.heard).any(lacks)
     }
 
     /// What the sockets had no room for.
@@ -311,9 +311,9 @@ impl<'a> Watch<'a> {
             .into_iter()
             .zip(groups)
             .map(|(mut heard, group)| {
-                let events = std::mem::take(&mut heard.events);
-                let arrivals = std::mem::take(&mut heard.arrivals);
-                let tally = tally(group, events, arrivals, window);
+                let mut events = std::mem::take(&mut heard.events);
+                let mut arrivals = std::mem::take(&mut heard.arrivals);
+                let tally = tally(group, &mut events, &mut arrivals, window);
                 (heard, tally)
             });
         Outcome {

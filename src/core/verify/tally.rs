@@ -80,11 +80,11 @@ pub struct Tally {
     pub foreign: u64,
 }
 
-/// Counts all that was captured for a group. The order of events and arrivals does not matter.
+/// Counts all that was captured for a group. The order of events and arrivals does not matter; they are sorted in place.
 pub fn tally(
     group: &Group,
-    mut events: Vec<Event>,
-    mut arrivals: Vec<Arrival>,
+    events: &mut [Event],
+    arrivals: &mut [Arrival],
     window: Window,
 ) -> Tally {
     events.sort_unstable_by_key(|event| (event.identity, event.time));
@@ -92,7 +92,7 @@ pub fn tally(
     let counting = Counting { group, window };
     let (sent, arrived) = {
         let (mut sent, mut arrived) = (Vec::new(), Vec::new());
-        each(&events, &arrivals, |same| {
+        each(events, arrivals, |same| {
             counting.leave(&same, &mut sent, &mut arrived);
         });
         unmatched(&sent, &arrived)
@@ -105,7 +105,7 @@ pub fn tally(
         parts: group.parts.iter().map(part).collect(),
         foreign: 0,
     };
-    each(&events, &arrivals, |same| {
+    each(events, arrivals, |same| {
         counting.count(&same, (&sent, &arrived), &mut tally);
     });
     for part in &mut tally.parts {

@@ -96,9 +96,9 @@ fn at_times(group: &Group, events: &[(u32, u64)], arrivals: &[u64]) -> (u64, u64
         time: *time,
         stream: None,
     };
-    let events = events.iter().map(event).collect();
-    let arrivals = arrivals.iter().map(arrival).collect();
-    let tally = tally(group, events, arrivals, WINDOW);
+    let mut events: Vec<Event> = events.iter().map(event).collect();
+    let mut arrivals: Vec<Arrival> = arrivals.iter().map(arrival).collect();
+    let tally = tally(group, &mut events, &mut arrivals, WINDOW);
     let part = &tally.parts[0];
     (
         part.all.watched,
@@ -158,8 +158,8 @@ fn what_is_missing_is_missing_where_it_was_seen() {
         time: 190,
         stream: None,
     };
-    let events = vec![event(1, 0), event(1, 3), event(2, 1)];
-    let tally = tally(&ovs, events, vec![arrival], WINDOW);
+    let mut events = vec![event(1, 0), event(1, 3), event(2, 1)];
+    let tally = tally(&ovs, &mut events, &mut [arrival], WINDOW);
     let counts: Vec<(u64, u64)> = tally.parts[0]
         .subjects
         .iter()
