@@ -4,6 +4,7 @@
 //! `--inject`, frames are sent.
 
 mod capturing;
+mod heard;
 mod inject;
 mod report;
 

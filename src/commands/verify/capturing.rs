@@ -3,7 +3,7 @@
 //! Sensors' sockets are open before sources', so that no copy is missed of a frame that was seen. Only what is seen a moment
 //! later, until the time is over, is judged; what comes before and after helps to judge it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -12,16 +12,15 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use super::heard::Heard;
 use super::inject::Injector;
 use crate::apply::Error;
-use crate::core::annotations::Switch;
 use crate::core::model::IfName;
 use crate::core::nft::Side;
 use crate::core::verify::identity::Identities;
-use crate::core::verify::tally::{Arrival, Event, Tally, Window, tally};
-use crate::core::verify::watching::{Expect, Group, Spot};
-use crate::core::verify::{checksum, frame_length, outer_vlan};
-use crate::linux::capture::{Capture, Frame, Next, Room, mtu};
+use crate::core::verify::tally::{Tally, Window, tally};
+use crate::core::verify::watching::{Group, Spot};
+use crate::linux::capture::{Capture, Next, Room};
 
 /// How long frames are seen before the first is judged.
 const LEAD: Duration = Duration::from_millis(250);
@@ -45,21 +44,6 @@ enum Role {
     Sensor(usize),
     /// One of a group's points.
     Point(usize, usize),
-}
-
-/// What was seen of a group.
-#[derive(Default)]
-pub struct Heard {
-    events: Vec<Event>,
-    arrivals: Vec<Arrival>,
-    /// By part and subject: frames that are copied where another source sends them.
-    pub elsewhere: Vec<Vec<u64>>,
-    /// Frames at the sensor that are too long.
-    pub oversize: u64,
-    /// Frames at the sensor with a bad checksum.
-    pub bad_checksum: u64,
-    /// The MTU of the sensor's device.
-    pub mtu: Option<usize>,
 }
 
 /// What came out.
@@ -116,7 +100,7 @@ pub fn watch(
         }
     }
     if signals_arrived(&signals) {
-        watch.faults.push("it was interrupted".to_owned());
+        watch.faults.insert("it was interrupted".to_owned());
     }
     watch.window.until = now().max(watch.window.from);
     let judged = Instant::now().saturating_duration_since(begin);
@@ -152,7 +136,7 @@ struct Watch<'a> {
     window: Window,
     remembered: usize,
     room: Room,
-    faults: Vec<String>,
+    faults: BTreeSet<String>,
 }
 
 impl<'a> Watch<'a> {
@@ -182,15 +166,6 @@ impl<'a> Watch<'a> {
             let socket = Capture::open(device, buffer).map_err(Error::Capture)?;
             sockets.push((socket, roles.remove(device).unwrap_or_default()));
         }
-        let heard = |group: &Group| Heard {
-            elsewhere: group
-                .parts
-                .iter()
-                .map(|part| vec![0; part.subjects.len()])
-                .collect(),
-            mtu: mtu(&group.sensor.spot.device),
-            ..Heard::default()
-        };
         let identities = |group: &Group| Identities {
             secret,
             snaplen: group.sensor.snaplen.map(usize::from),
@@ -199,11 +174,11 @@ impl<'a> Watch<'a> {
             groups,
             sockets,
             identities: groups.iter().map(identities).collect(),
-            heard: groups.iter().map(heard).collect(),
+            heard: groups.iter().map(Heard::of).collect(),
             window: Window { from: 0, until: 0 },
             remembered: 0,
             room: Room::new(),
-            faults: Vec::new(),
+            faults: BTreeSet::new(),
         })
     }
 
@@ -233,46 +208,31 @@ impl<'a> Watch<'a> {
                 Next::Frame(frame) => frame,
                 Next::Empty => return Ok(()),
                 Next::Odd => {
-                    let fault = format!(
+                    self.faults.insert(format!(
                         "{} hands out frames of a kind that cannot be looked at",
                         socket.device()
-                    );
-                    if !self.faults.contains(&fault) {
-                        self.faults.push(fault);
-                    }
+                    ));
                     continue;
                 }
                 Next::Down => {
-                    let fault = format!("{} went down or away meanwhile", socket.device());
-                    if !self.faults.contains(&fault) {
-                        self.faults.push(fault);
-                    }
+                    let device = socket.device();
+                    self.faults
+                        .insert(format!("{device} went down or away meanwhile"));
                     return Ok(());
                 }
             };
-            for (side, role) in roles.iter().filter(|(side, _)| *side == frame.side) {
-                debug_assert_eq!(*side, frame.side);
+            for (_, role) in roles.iter().filter(|(side, _)| *side == frame.side) {
+                let (Role::Sensor(group) | Role::Point(group, _)) = role;
+                let (Some(shape), Some(heard), Some(identities)) = (
+                    self.groups.get(*group),
+                    self.heard.get_mut(*group),
+                    self.identities.get(*group),
+                ) else {
+                    continue;
+                };
                 self.remembered += match role {
-                    Role::Sensor(group) => {
-                        let (Some(shape), Some(heard), Some(identities)) = (
-                            self.groups.get(*group),
-                            self.heard.get_mut(*group),
-                            self.identities.get(*group),
-                        ) else {
-                            continue;
-                        };
-                        heard.arrival(shape, &frame, *identities, self.window)
-                    }
-                    Role::Point(group, point) => {
-                        let (Some(shape), Some(heard), Some(identities)) = (
-                            self.groups.get(*group),
-                            self.heard.get_mut(*group),
-                            self.identities.get(*group),
-                        ) else {
-                            continue;
-                        };
-                        heard.event(shape, *point, &frame, *identities, self.window)
-                    }
+                    Role::Sensor(_) => heard.arrival(shape, &frame, *identities, self.window),
+                    Role::Point(_, at) => heard.event(shape, *at, &frame, *identities, self.window),
                 };
             }
         }
@@ -298,7 +258,7 @@ impl<'a> Watch<'a> {
             .map(|(socket, _)| u64::from(socket.lost()))
             .sum();
         if lost > 0 {
-            self.faults.push(format!(
+            self.faults.insert(format!(
                 "the capture lost {lost} frames: there is too much traffic to look at all of it; name one session, or watch at a quieter time"
             ));
         }
@@ -319,80 +279,8 @@ impl<'a> Watch<'a> {
         Outcome {
             groups: tallied.collect(),
             judged,
-            faults: self.faults,
+            faults: self.faults.into_iter().collect(),
         }
-    }
-}
-
-impl Heard {
-    /// A frame that leaves for the sensor; how much there is to remember.
-    fn arrival(
-        &mut self,
-        group: &Group,
-        frame: &Frame<'_>,
-        identities: Identities,
-        window: Window,
-    ) -> usize {
-        let before = self.arrivals.len();
-        if group
-            .sensor
-            .vlan
-            .is_some_and(|vlan| outer_vlan(frame.bytes) != vlan)
-        {
-            return 0;
-        }
-        if group.sensor.wire == Switch::Yes && window.has(frame.time) {
-            let length = frame_length(frame.bytes);
-            self.oversize += u64::from(self.mtu.is_some_and(|mtu| length > mtu));
-            let is_cut = group.sensor.snaplen.is_some();
-            self.bad_checksum += u64::from(!is_cut && checksum::is_bad(frame.bytes));
-        }
-        let time = frame.time;
-        identities.units(frame.bytes, frame.segments, |unit| {
-            self.arrivals.push(Arrival {
-                identity: unit.identity,
-                time,
-                stream: unit.stream,
-            });
-        });
-        self.arrivals.len() - before
-    }
-
-    /// A frame at a source.
-    fn event(
-        &mut self,
-        group: &Group,
-        at: usize,
-        frame: &Frame<'_>,
-        identities: Identities,
-        window: Window,
-    ) -> usize {
-        let before = self.events.len();
-        let Some(point) = group.points.get(at) else {
-            return 0;
-        };
-        match point.takes.expects(frame.bytes) {
-            Expect::Nothing => {}
-            Expect::Elsewhere => {
-                let part = self.elsewhere.get_mut(point.part);
-                let count = part.and_then(|part| part.get_mut(point.subject));
-                if let Some(count) = count.filter(|_| window.has(frame.time)) {
-                    *count += 1;
-                }
-            }
-            Expect::Copy => {
-                let (time, point) = (frame.time, u32::try_from(at).unwrap_or(u32::MAX));
-                identities.units(frame.bytes, frame.segments, |unit| {
-                    self.events.push(Event {
-                        identity: unit.identity,
-                        time,
-                        point,
-                        stream: unit.stream,
-                    });
-                });
-            }
-        }
-        self.events.len() - before
     }
 }
 

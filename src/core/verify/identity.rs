@@ -114,35 +114,12 @@ impl Identities {
             .to_vec();
         let transport = packet.transport - packet.network;
         let length = payload - packet.network + (to - from);
-        let number = u16::try_from(place.number).unwrap_or(u16::MAX);
-        if packet.version == 4 {
-            set(&mut headers, 2, length);
-            set(&mut headers, 10, 0);
-            if packet.protocol == TCP {
-                // Counted on where the piece is cut, by whoever does it.
-                set(&mut headers, 4, 0);
-            } else {
-                let id = u16_at(&headers, 4).unwrap_or(0).wrapping_add(number);
-                set(&mut headers, 4, id.into());
-            }
-        } else {
-            set(&mut headers, 4, length.saturating_sub(40));
-        }
+        network(&mut headers, packet, length, place);
         let mut stream = None;
         match packet.protocol {
             _ if packet.fragment => {}
             TCP => {
-                let skipped = u32::try_from(from - payload).unwrap_or(0);
-                let first = u32_at(&headers, transport + 4).unwrap_or(0);
-                let sequence = first.wrapping_add(skipped);
-                if let Some(field) = headers.get_mut(transport + 4..transport + 8) {
-                    field.copy_from_slice(&sequence.to_be_bytes());
-                }
-                if let Some(flags) = headers.get_mut(transport + 13) {
-                    let gone = if place.is_last { 0 } else { FIN };
-                    *flags &= !(PSH | CWR | gone);
-                }
-                set(&mut headers, transport + 16, 0);
+                let sequence = tcp(&mut headers, transport, from - payload, place);
                 if to > from {
                     let ports = frame.get(packet.transport..packet.transport + 4);
                     stream = Some(Stream {
@@ -194,6 +171,37 @@ impl Place {
         number: 0,
         is_last: true,
     };
+}
+
+/// The IP header of a segment, without checksum.
+fn network(headers: &mut [u8], packet: &Packet, length: usize, place: Place) {
+    if packet.version == 6 {
+        return set(headers, 4, length.saturating_sub(40));
+    }
+    set(headers, 2, length);
+    set(headers, 10, 0);
+    let number = u16::try_from(place.number).unwrap_or(u16::MAX);
+    let id = match packet.protocol {
+        // Counted on where the piece is cut, by whoever does it.
+        TCP => 0,
+        _ => u16_at(headers, 4).unwrap_or(0).wrapping_add(number),
+    };
+    set(headers, 4, id.into());
+}
+
+/// The TCP header of a segment so many bytes into the piece, without checksum; its sequence number comes back.
+fn tcp(headers: &mut [u8], at: usize, skipped: usize, place: Place) -> u32 {
+    let first = u32_at(headers, at + 4).unwrap_or(0);
+    let sequence = first.wrapping_add(u32::try_from(skipped).unwrap_or(0));
+    if let Some(field) = headers.get_mut(at + 4..at + 8) {
+        field.copy_from_slice(&sequence.to_be_bytes());
+    }
+    if let Some(flags) = headers.get_mut(at + 13) {
+        let gone = if place.is_last { 0 } else { FIN };
+        *flags &= !(PSH | CWR | gone);
+    }
+    set(headers, at + 16, 0);
+    sequence
 }
 
 fn set(bytes: &mut [u8], at: usize, value: usize) {

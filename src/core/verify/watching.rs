@@ -9,7 +9,7 @@ mod taken;
 use std::collections::BTreeMap;
 
 use crate::core::annotations::Switch;
-use crate::core::copies::{Copies, CopyKey, Facing, Frames, Mac, Passing};
+use crate::core::copies::{Copies, CopyKey, CopySource, Facing, Frames, Mac, Passing};
 use crate::core::model::{IfName, NicId, SessionName};
 use crate::core::nft::Side;
 use crate::core::ports::{Port, PortMap};
@@ -169,7 +169,7 @@ impl Watching {
     }
 
     /// The group of a sensor, made if there is none.
-    fn group(&mut self, sensor: Sensor) -> &mut Group {
+    fn group(&mut self, sensor: &Sensor) -> &mut Group {
         let found = self
             .groups
             .iter()
@@ -234,39 +234,19 @@ impl Node<'_> {
     /// What nftables copies.
     fn copies(&self, key: &CopyKey, copies: &Copies, watching: &mut Watching) {
         let known = taken::known(key, copies, self.desired);
-        let group = watching.group(self.sensor(&copies.device, Side::Egress));
+        let group = watching.group(&self.sensor(&copies.device, Side::Egress));
         let part = group.part(key, Some(&copies.frames));
         for (device, source) in &copies.sources {
             let whole = self.whole_bridge(device, key);
-            let port = self.port_at(device);
             for (side, passing) in source.hooks() {
                 let name = match (&whole, source.nic) {
                     (Some(bridge), _) => format!("bridge:{bridge}"),
                     (None, Some(nic)) => nic.to_string(),
                     (None, None) => device.to_string(),
                 };
-                let mac = match source.mac {
-                    Mac::Known(mac) => Some(mac),
-                    Mac::None | Mac::Unknown => source.nic.and_then(self.mac),
-                };
-                let vlan = taken::vlan_for(source.vlans, &copies.frames.vlans);
-                let way = match (passing, mac) {
-                    _ if whole.is_some() || source.nic.is_none() => not_a_guest(&name),
-                    (Passing::From, _) => only_it_can(&name),
-                    (Passing::To, None) => no_mac(&name),
-                    (Passing::To, Some(mac)) => match (source.facing, port) {
-                        (Facing::Source, _) => Way::Device {
-                            device: device.clone(),
-                            mac,
-                            vlan,
-                        },
-                        (Facing::Node, Some(port)) => Way::Bridge {
-                            device: port.bridge.clone(),
-                            mac,
-                            vlan: port.tag.or(vlan),
-                        },
-                        (Facing::Node, None) => Way::None(format!("{name} is in no bridge")),
-                    },
+                let way = match whole {
+                    Some(_) => not_a_guest(&name),
+                    None => self.way_to(&name, device, source, passing, &copies.frames),
                 };
                 let subject = Subject {
                     name,
@@ -281,6 +261,44 @@ impl Node<'_> {
                 };
                 group.add(part, subject, spot, takes, passing);
             }
+        }
+    }
+
+    /// How marked frames get to a device where nftables copies: out of it, or into it by way of Open vSwitch.
+    fn way_to(
+        &self,
+        name: &str,
+        device: &IfName,
+        source: &CopySource,
+        passing: Passing,
+        frames: &Frames,
+    ) -> Way {
+        let Some(nic) = source.nic else {
+            return not_a_guest(name);
+        };
+        if passing == Passing::From {
+            return only_it_can(name);
+        }
+        let mac = match source.mac {
+            Mac::Known(mac) => Some(mac),
+            Mac::None | Mac::Unknown => (self.mac)(nic),
+        };
+        let Some(mac) = mac else {
+            return no_mac(name);
+        };
+        let vlan = taken::vlan_for(source.vlans, &frames.vlans);
+        match (source.facing, self.port_at(device)) {
+            (Facing::Source, _) => Way::Device {
+                device: device.clone(),
+                mac,
+                vlan,
+            },
+            (Facing::Node, Some(port)) => Way::Bridge {
+                device: port.bridge.clone(),
+                mac,
+                vlan: port.tag.or(vlan),
+            },
+            (Facing::Node, None) => Way::None(format!("{name} is in no bridge")),
         }
     }
 

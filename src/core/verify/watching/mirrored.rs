@@ -42,7 +42,7 @@ impl Node<'_> {
         let is_rspan = sensor.vlan.is_some();
         let output = sensor.spot.device.clone();
         let whole = self.takes_whole(key, bridge);
-        let group = watching.group(sensor);
+        let group = watching.group(&sensor);
         let part = group.part(key, None);
         for (name, port) in &row.ports {
             let taken = if config.all {
@@ -61,16 +61,7 @@ impl Node<'_> {
                 (false, None) => name.to_string(),
             };
             if !self.observed.links.contains_key(name) {
-                let why = match port.kind.as_str() {
-                    "patch" => "a patch port has no device",
-                    _ if port.interfaces > 1 => "a bond of Open vSwitch has no device",
-                    _ => "the kernel shows no such device",
-                };
-                let what = match called == name.as_str() {
-                    true => called,
-                    false => format!("{called} ({name})"),
-                };
-                let blind = format!("{what} cannot be watched: {why}");
+                let blind = no_device(&called, name, port);
                 group.parts[part].blind.push(blind);
                 continue;
             }
@@ -179,6 +170,20 @@ impl Node<'_> {
 
 fn nic_of(map: &PortMap, port: &IfName) -> Option<NicId> {
     Some(map.ports.get(port)?.nic.as_ref()?.id)
+}
+
+/// Why a port cannot be watched.
+fn no_device(called: &str, name: &IfName, port: &OvsPort) -> String {
+    let why = match port.kind.as_str() {
+        "patch" => "a patch port has no device",
+        _ if port.interfaces > 1 => "a bond of Open vSwitch has no device",
+        _ => "the kernel shows no such device",
+    };
+    if called == name.as_str() {
+        format!("{called} cannot be watched: {why}")
+    } else {
+        format!("{called} ({name}) cannot be watched: {why}")
+    }
 }
 
 fn config_vlan(output: &MirrorOutput) -> Option<u16> {
