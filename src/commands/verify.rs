@@ -147,6 +147,8 @@ impl Verify<'_> {
         if !session.outputs.is_empty() {
             session.reasons.extend(self.outcome.faults.iter().cloned());
         }
+        let mut told = BTreeSet::new();
+        session.reasons.retain(|reason| told.insert(reason.clone()));
         session.proven = session.reasons.is_empty();
         session
     }

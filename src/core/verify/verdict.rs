@@ -166,3 +166,107 @@ fn has(count: u64) -> String {
 fn did(count: u64, verb: &str) -> String {
     format!("{} {verb}", frames(count))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tally::Counts;
+    use super::*;
+    use crate::core::annotations::Switch;
+    use crate::core::copies::CopyKey;
+    use crate::core::model::SessionName;
+
+    fn part(sample: u32, way: Way) -> Part {
+        let subject = Subject {
+            name: "101/net0".into(),
+            passing: Passing::To,
+            whole: false,
+            way,
+        };
+        Part {
+            key: CopyKey {
+                session: SessionName::from_mark("dmz"),
+                output: "200/net1".into(),
+            },
+            sample,
+            dedup: Switch::Yes,
+            subjects: vec![subject],
+            blind: Vec::new(),
+        }
+    }
+
+    fn told(part: &Part, (watched, arrived): (u64, u64), inject: Inject) -> Vec<String> {
+        let counts = Counts { watched, arrived };
+        let tally = PartTally {
+            all: counts,
+            subjects: vec![counts],
+            ..PartTally::default()
+        };
+        let found = Found {
+            tally,
+            ..Found::default()
+        };
+        let watched = Watched {
+            seconds: 10.004,
+            inject,
+            device: "tap200i1".into(),
+            mtu: Some(1500),
+        };
+        reasons(part, &found, &watched)
+    }
+
+    fn sendable() -> Way {
+        Way::Device {
+            device: "tap101i0".parse().unwrap(),
+            mac: 1,
+            vlan: None,
+        }
+    }
+
+    #[test]
+    fn a_silent_source_is_not_proven_and_what_helps_is_said() {
+        let part_of = |way| part(1, way);
+        assert_eq!(
+            told(&part_of(sendable()), (0, 0), Inject::No),
+            [
+                "no frame was seen to 101/net0 in 10 s: send some with --inject, or wait longer (--time)"
+            ]
+        );
+        assert_eq!(
+            told(&part_of(sendable()), (0, 0), Inject::Yes),
+            ["no frame was seen to 101/net0 in 10 s, marked frames neither: wait longer (--time)"]
+        );
+        assert_eq!(
+            told(
+                &part_of(super::super::watching::no_mac("101/net0")),
+                (0, 0),
+                Inject::Yes
+            ),
+            [
+                "no frame was seen to 101/net0 in 10 s: wait longer (--time); the MAC address of 101/net0 is not known, so \
+                 nothing is injected"
+            ]
+        );
+        assert_eq!(told(&part_of(sendable()), (1, 1), Inject::No), [""; 0]);
+    }
+
+    #[test]
+    fn of_a_sample_the_share_has_to_be_about_right() {
+        let tenth = part(10, sendable());
+        assert_eq!(told(&tenth, (1000, 100), Inject::No), [""; 0]);
+        assert_eq!(told(&tenth, (1000, 60), Inject::No), [""; 0]);
+        assert_eq!(
+            told(&tenth, (1000, 10), Inject::No),
+            ["of 1000 frames one in 10 is mirrored, and 10 arrived, not about 100"]
+        );
+        assert_eq!(
+            told(&tenth, (1000, 1000), Inject::No),
+            ["of 1000 frames one in 10 is mirrored, and 1000 arrived, not about 100"]
+        );
+        assert_eq!(
+            told(&tenth, (9, 1), Inject::No),
+            [
+                "of 9 frames one in 10 is mirrored, and 1 arrived: too few to tell, wait longer (--time)"
+            ]
+        );
+    }
+}

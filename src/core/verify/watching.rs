@@ -358,6 +358,6 @@ fn only_it_can(name: &str) -> Way {
     Way::None(format!("only the guest itself can send from {name}"))
 }
 
-fn no_mac(name: &str) -> Way {
+pub(super) fn no_mac(name: &str) -> Way {
     Way::None(format!("the MAC address of {name} is not known"))
 }
