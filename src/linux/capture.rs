@@ -92,6 +92,14 @@ pub struct Capture {
     device: IfName,
 }
 
+/// What came with a frame.
+struct Received {
+    length: usize,
+    side: Side,
+    time: u64,
+    tag: Option<[u8; 4]>,
+}
+
 /// Room for a frame.
 pub struct Room {
     bytes: Vec<u8>,
@@ -141,48 +149,21 @@ impl Capture {
     /// # Errors
     /// The kernel does not hand it out.
     pub fn next<'a>(&self, room: &'a mut Room) -> Result<Next<'a>, Error> {
-        let received = {
-            let mut parts = [io::IoSliceMut::new(&mut room.bytes)];
-            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
-            let control = Some(room.control.as_mut_slice());
-            let fd = self.socket.as_raw_fd();
-            recvmsg::<LinkAddr>(fd, &mut parts, control, flags).map(|message| {
-                let outgoing = message
-                    .address
-                    .is_some_and(|address| address.pkttype() == libc::PACKET_OUTGOING);
-                let side = if outgoing {
-                    Side::Egress
-                } else {
-                    Side::Ingress
-                };
-                let (mut time, mut tag) = (0, None);
-                for part in message.cmsgs().into_iter().flatten() {
-                    match part {
-                        ControlMessageOwned::ScmTimestampns(at) => {
-                            let (seconds, nanos) = (at.tv_sec(), at.tv_nsec());
-                            time = seconds as u64 * 1_000_000_000 + nanos as u64;
-                        }
-                        ControlMessageOwned::Unknown(part) => tag = tag_of(&part.data_bytes),
-                        _ => {}
-                    }
-                }
-                (message.bytes, side, time, tag)
-            })
-        };
-        let (length, side, time, tag) = match received {
+        let received = match self.receive(room) {
             Ok(received) => received,
             Err(Errno::EAGAIN | Errno::EINTR) => return Ok(Next::Empty),
             Err(Errno::ENETDOWN | Errno::ENXIO) => return Ok(Next::Down),
             Err(Errno::EINVAL) => return Ok(Next::Odd),
             Err(errno) => return Err(failed("cannot watch", &self.device)(errno)),
         };
-        let (Some(header), Some(mut bytes)) =
-            (room.bytes.get(..HEADER), room.bytes.get(HEADER..length))
-        else {
+        let (Some(header), Some(mut bytes)) = (
+            room.bytes.get(..HEADER),
+            room.bytes.get(HEADER..received.length),
+        ) else {
             return Ok(Next::Odd);
         };
         let segments = segments(header);
-        if let (Some(tag), Some((macs, rest))) = (tag, bytes.split_at_checked(12)) {
+        if let (Some(tag), Some((macs, rest))) = (received.tag, bytes.split_at_checked(12)) {
             room.tagged.clear();
             room.tagged.extend(macs);
             room.tagged.extend(tag);
@@ -191,10 +172,40 @@ impl Capture {
         }
         Ok(Next::Frame(Frame {
             bytes,
-            side,
-            time,
+            side: received.side,
+            time: received.time,
             segments,
         }))
+    }
+
+    /// Takes a frame into the room.
+    fn receive(&self, room: &mut Room) -> nix::Result<Received> {
+        let mut parts = [io::IoSliceMut::new(&mut room.bytes)];
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
+        let control = Some(room.control.as_mut_slice());
+        let fd = self.socket.as_raw_fd();
+        let message = recvmsg::<LinkAddr>(fd, &mut parts, control, flags)?;
+        let kind = message.address.map(|address| address.pkttype());
+        let mut received = Received {
+            length: message.bytes,
+            side: match kind {
+                Some(libc::PACKET_OUTGOING) => Side::Egress,
+                _ => Side::Ingress,
+            },
+            time: 0,
+            tag: None,
+        };
+        for part in message.cmsgs()? {
+            match part {
+                ControlMessageOwned::ScmTimestampns(at) => {
+                    let number = |number| u64::try_from(number).unwrap_or(0);
+                    received.time = number(at.tv_sec()) * 1_000_000_000 + number(at.tv_nsec());
+                }
+                ControlMessageOwned::Unknown(part) => received.tag = tag_of(&part.data_bytes),
+                _ => {}
+            }
+        }
+        Ok(received)
     }
 
     /// How many frames there was no room for since the last call.
