@@ -95,7 +95,7 @@ pub fn watch(
             injector.next();
         }
         if watch.remembered > MOST {
-            watch.faults.extend(stopped_early(begin));
+            watch.faults.extend(stopped_early(begin, watch.remembered));
             ended = true;
         }
     }
@@ -105,11 +105,7 @@ pub fn watch(
     watch.window.until = now().max(watch.window.from);
     let judged = Instant::now().saturating_duration_since(begin);
     for grace in GRACE {
-        let until = Instant::now() + grace;
-        while Instant::now() < until && watch.remembered < 2 * MOST {
-            let left = until.saturating_duration_since(Instant::now());
-            watch.turn(left, None)?;
-        }
+        watch.wait_for_copies(grace)?;
         if !watch.lacks() {
             break;
         }
@@ -118,14 +114,15 @@ pub fn watch(
     Ok(watch.outcome(judged))
 }
 
-/// Enough is enough, and the time that was watched counts.
-fn stopped_early(begin: Instant) -> Option<String> {
-    let seconds = begin.elapsed().as_secs_f64();
-    (seconds < 1.0).then(|| {
-        format!(
-            "there is too much traffic: {MOST} frames, as many as are remembered, came within {seconds:.1} s; name one session"
-        )
-    })
+/// Enough is enough, and the time that was watched counts, if it is a second.
+fn stopped_early(begin: Instant, remembered: usize) -> Option<String> {
+    (begin.elapsed() < Duration::from_secs(1)).then(|| too_much(remembered))
+}
+
+fn too_much(remembered: usize) -> String {
+    format!(
+        "there is too much traffic: {remembered} frames came in no time, and no more are remembered; name one session, or watch at a quieter time"
+    )
 }
 
 struct Watch<'a> {
@@ -135,6 +132,8 @@ struct Watch<'a> {
     heard: Vec<Heard>,
     window: Window,
     remembered: usize,
+    /// From when the oldest frame is that waits in a socket, as far as can be told.
+    behind: Option<u64>,
     room: Room,
     faults: BTreeSet<String>,
 }
@@ -177,6 +176,7 @@ impl<'a> Watch<'a> {
             heard: groups.iter().map(Heard::of).collect(),
             window: Window { from: 0, until: 0 },
             remembered: 0,
+            behind: None,
             room: Room::new(),
             faults: BTreeSet::new(),
         })
@@ -203,6 +203,7 @@ impl<'a> Watch<'a> {
         let Some((socket, roles)) = self.sockets.get(at) else {
             return Ok(());
         };
+        let mut last = 0;
         for _ in 0..TURN {
             let frame = match socket.next(&mut self.room).map_err(Error::Capture)? {
                 Next::Frame(frame) => frame,
@@ -221,6 +222,7 @@ impl<'a> Watch<'a> {
                     return Ok(());
                 }
             };
+            last = frame.time;
             for (_, role) in roles.iter().filter(|(side, _)| *side == frame.side) {
                 let (Role::Sensor(group) | Role::Point(group, _)) = role;
                 let (Some(shape), Some(heard), Some(identities)) = (
@@ -236,7 +238,28 @@ impl<'a> Watch<'a> {
                 };
             }
         }
+        // There is more.
+        self.behind = Some(self.behind.map_or(last, |time| time.min(last)));
         Ok(())
+    }
+
+    /// Takes what arrives within a time after the window, and what has waited in the sockets for longer.
+    fn wait_for_copies(&mut self, grace: Duration) -> Result<(), Error> {
+        let end = Instant::now() + grace;
+        let last = self.window.until + nanos(grace);
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            self.behind = None;
+            self.turn(left, None)?;
+            let is_behind = self.behind.is_some_and(|time| time < last);
+            if Instant::now() >= end && !is_behind {
+                return Ok(());
+            }
+            if self.remembered > 2 * MOST {
+                self.faults.insert(too_much(self.remembered));
+                return Ok(());
+            }
+        }
     }
 
     /// Is anything missing yet?

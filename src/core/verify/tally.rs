@@ -147,6 +147,17 @@ fn each<'a>(events: &'a [Event], arrivals: &'a [Arrival], mut take: impl FnMut(S
     }
 }
 
+/// When a frame was seen at a source.
+#[derive(Clone, Copy)]
+enum Span {
+    /// In the window.
+    Window,
+    /// In it or before.
+    UntilItsEnd,
+    /// At any time.
+    Ever,
+}
+
 struct Counting<'a> {
     group: &'a Group,
     window: Window,
@@ -181,8 +192,8 @@ impl Sums {
 }
 
 impl Counting<'_> {
-    /// How often the frame should arrive for a part, by what was seen in the window or at any time.
-    fn expected(&self, same: &Same<'_>, part: usize, in_window: bool) -> u64 {
+    /// How often the frame should arrive for a part, by what was seen in a span of time.
+    fn expected(&self, same: &Same<'_>, part: usize, span: Span) -> u64 {
         let mut sums = Sums::default();
         // Deliveries to several sources are one frame, if Open vSwitch copies it.
         let mut deliveries: Vec<(u32, u64)> = Vec::new();
@@ -190,7 +201,12 @@ impl Counting<'_> {
             let Some(point) = self.point(event).filter(|point| point.part == part) else {
                 continue;
             };
-            if in_window && !self.window.has(event.time) {
+            let counts = match span {
+                Span::Window => self.window.has(event.time),
+                Span::UntilItsEnd => event.time <= self.window.until,
+                Span::Ever => true,
+            };
+            if !counts {
                 continue;
             }
             match (&point.takes, point.passing) {
@@ -219,10 +235,10 @@ impl Counting<'_> {
     }
 
     /// The least and the most copies that there should be: sessions that share an output may share a copy.
-    fn bounds(&self, same: &Same<'_>, in_window: bool) -> (u64, u64) {
+    fn bounds(&self, same: &Same<'_>) -> (u64, u64) {
         let mut bounds = (0, 0);
         for (part, shape) in self.group.parts.iter().enumerate() {
-            let expected = self.expected(same, part, in_window);
+            let expected = self.expected(same, part, Span::Ever);
             if shape.sample == 1 {
                 bounds.0 = expected.max(bounds.0);
             }
@@ -234,7 +250,7 @@ impl Counting<'_> {
     /// What of TCP has no like at the other end.
     fn leave(&self, same: &Same<'_>, sent: &mut Vec<Left>, arrived: &mut Vec<Left>) {
         let there = same.arrivals.len() as u64;
-        let (least, most) = self.bounds(same, false);
+        let (least, most) = self.bounds(same);
         let left = |stream, times| Left {
             stream,
             times,
@@ -259,21 +275,33 @@ impl Counting<'_> {
         let (sent, arrived) = (left.0.get(&same.identity), left.1.get(&same.identity));
         let there = same.arrivals.len() as u64;
         let in_window = same.arrivals.iter().filter(|one| self.window.has(one.time));
-        let (_, most) = self.bounds(same, false);
-        let surplus = (in_window.count() as u64).saturating_sub(most);
+        let in_window = in_window.count() as u64;
+        let (_, most) = self.bounds(same);
+        let surplus = in_window.saturating_sub(most);
         let surplus = arrived.map_or(surplus, |times| surplus.min(*times));
         if most == 0 {
             tally.foreign += surplus;
             return;
         }
         for (number, part) in tally.parts.iter_mut().enumerate() {
-            let ever = self.expected(same, number, false);
+            let ever = self.expected(same, number, Span::Ever);
             if ever == 0 {
                 continue;
             }
             part.doubled += surplus;
-            let watched = self.expected(same, number, true);
-            let missing = watched.saturating_sub(there);
+            let watched = self.expected(same, number, Span::Window);
+            let is_sample = self
+                .group
+                .parts
+                .get(number)
+                .is_some_and(|part| part.sample > 1);
+            let missing = if is_sample {
+                watched.saturating_sub(in_window)
+            } else {
+                // Of the same bytes, sent again and again, copies from before the window must not stand for those in it.
+                let due = self.expected(same, number, Span::UntilItsEnd);
+                due.saturating_sub(there).min(watched)
+            };
             let missing = sent.map_or(missing, |times| missing.min(*times));
             part.all.watched += watched;
             part.all.arrived += watched - missing;

@@ -142,6 +142,12 @@ fn before_and_after_the_window_nothing_is_judged() {
     // But they help to judge: a copy may be late, or early by the clock.
     assert_eq!(at_times(&nft, &[(0, 199)], &[260]), (1, 1, 0, 0));
     assert_eq!(at_times(&nft, &[(0, 100)], &[99]), (1, 1, 0, 0));
+    // The same bytes again and again: what arrived before does not stand for what is missing.
+    let again = [(0, 50), (0, 60), (0, 150), (0, 160)];
+    assert_eq!(at_times(&nft, &again, &[51, 61, 151]), (2, 1, 0, 0));
+    let mut sampled = nft;
+    sampled.parts[0].sample = 3;
+    assert_eq!(at_times(&sampled, &again, &[51, 61, 151]), (2, 1, 0, 0));
 }
 
 #[test]
