@@ -1,6 +1,7 @@
 //! The one reconcile that every trigger runs: look, plan, act, look again.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use crate::core::model::{SessionName, Vmid};
@@ -11,8 +12,9 @@ use crate::core::state::{Desired, Observed, OvsState, SessionPhase};
 use crate::inforce::{self, InForce};
 use crate::linux::nft;
 use crate::lock::{Lock, Moment, Reach};
-use crate::look::{Context, Detail, Look, look, observe_outputs};
+use crate::look::{Context, Detail, Look, look, look_by, observe_outputs};
 use crate::ovs::{self, Applied, Client, Goal};
+use crate::pve::{Pve, SPAN_CFG};
 use crate::{events, linux, lock, outputs, report};
 
 /// How often a plan is made anew because Open vSwitch's configuration changed meanwhile.
@@ -47,6 +49,12 @@ pub enum Error {
         name: String,
         /// What may have been meant.
         hint: Option<String>,
+    },
+    /// The cluster filesystem hangs.
+    #[error("{path} does not answer: does pmxcfs hang? (systemctl status pve-cluster)")]
+    PveHangs {
+        /// Where it is mounted.
+        path: PathBuf,
     },
     /// Nobody can tell what is wanted.
     #[error("{0}")]
@@ -195,6 +203,11 @@ pub fn clear(context: &Context, sessions: Option<&BTreeSet<SessionName>>) -> Res
     Ok(done)
 }
 
+fn nothing_asked(context: &Context) -> InForce {
+    let path = Pve::new(&context.root).path(SPAN_CFG);
+    InForce::NotConfigured { path }
+}
+
 /// What shall be there when mirrors of ours are cleared, whatever the annotations say. Sessions that stay go on as the
 /// annotations say, since what they deliver may have depended on the others; or as they are, where nobody can tell.
 fn cleared(look: &mut Look, sessions: Option<&BTreeSet<SessionName>>) {
@@ -265,7 +278,12 @@ fn act(
 ) -> Result<Done, Error> {
     let mut done = Round::default();
     for _ in 0..TRIES {
-        let mut look = look(context, detail, gone).map_err(|error| done.after(error))?;
+        let seen = match clear {
+            // What goes whatever the file says goes also while /etc/pve hangs.
+            Some(None) => look_by(nothing_asked(context), context, detail, gone),
+            _ => look(context, detail, gone),
+        };
+        let mut look = seen.map_err(|error| done.after(error))?;
         if let Some(sessions) = clear {
             cleared(&mut look, sessions);
             look.plan = plan(&look.desired, &look.observed);

@@ -118,8 +118,11 @@ pub fn look_by(
         Detail::Mirrors | Detail::Anywhere if questions.tags => Whose::Of(here()),
         Detail::Mirrors | Detail::Anywhere => Whose::Of(BTreeSet::new()),
     };
-    let mut cluster =
-        Pve::new(&context.root).cluster(questions, &whose, context.migrated_from.as_ref());
+    let mut cluster = if in_force.annotations().is_none() && detail != Detail::All {
+        Cluster::unknown("not read")
+    } else {
+        Pve::new(&context.root).cluster(questions, &whose, context.migrated_from.as_ref())
+    };
     let assume = Assumptions {
         gone: gone.clone(),
         now: now(),

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use pve_span::apply::Error;
 use pve_span::cli::{Cli, Command, WatchArgs};
 use pve_span::hook::Caller;
 use pve_span::log::Journal;
@@ -55,6 +56,11 @@ fn run(cli: &Cli, caller: &Caller) -> ExitCode {
     };
     log::start(&cli.root, cli.verbose, journal);
     let root = &cli.root;
+    if let Some((json, failed)) = reads_pve(&cli.command) {
+        if let Err(error) = commands::expect_pve(root) {
+            return ExitCode::from(fail(&error, json, failed));
+        }
+    }
     let (result, json, failed) = match &cli.command {
         Command::Hook(args) => {
             hook::run(root, &args.vmid, &args.phase, args.deadline, caller);
@@ -99,14 +105,35 @@ fn run(cli: &Cli, caller: &Caller) -> ExitCode {
         Command::Edit(args) => return ExitCode::from(commands::edit(root, args)),
         Command::Import(args) => return ExitCode::from(commands::import(root, args)),
     };
-    ExitCode::from(result.unwrap_or_else(|error| {
-        let text = ovs::chain(&error);
-        if json {
-            Out::new().json(&serde_json::json!({"error": text}));
-        }
-        ::log::error!("{text}");
-        failed
-    }))
+    ExitCode::from(result.unwrap_or_else(|error| fail(&error, json, failed)))
+}
+
+/// Prints the one reason why a command did not do its work.
+fn fail(error: &Error, json: bool, failed: u8) -> u8 {
+    let text = ovs::chain(error);
+    if json {
+        Out::new().json(&serde_json::json!({"error": text}));
+    }
+    ::log::error!("{text}");
+    failed
+}
+
+/// What reads in /etc/pve and has no way of its own to bear one that hangs: whether it prints JSON, and how it then ends.
+fn reads_pve(command: &Command) -> Option<(bool, u8)> {
+    match command {
+        Command::Hook(_) | Command::Watch(_) | Command::Doctor(_) => None,
+        Command::Clear(args) => (!args.all).then_some((args.json, 1)),
+        Command::Check(args) => args.file.is_none().then_some((args.json, 2)),
+        Command::Status(args) => (!args.events).then_some((args.json, 2)),
+        Command::Plan(args) | Command::Apply(args) => Some((args.json, 1)),
+        Command::Attach(args) => Some((args.common.json, 1)),
+        Command::Detach(args) => Some((args.common.json, 1)),
+        Command::Explain(args) => Some((args.json, 2)),
+        Command::Verify(args) => Some((args.json, 2)),
+        Command::Ports(args) => Some((args.json, 2)),
+        Command::Import(args) => Some((args.json, 2)),
+        Command::Init(_) | Command::Edit(_) => Some((false, 1)),
+    }
 }
 
 fn watch(root: &Path, args: &WatchArgs) -> ExitCode {

@@ -5,12 +5,13 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{Format, context, notice};
+use super::{Format, context, expect_pve};
 use crate::apply::{self, Error, NOT_YET};
 use crate::core::diagnostic::did_you_mean;
 use crate::core::model::{SessionName, printable};
 use crate::core::plan::{Action, PortChange};
 use crate::core::state::OvsState;
+use crate::inforce::{self, InForce};
 use crate::look::{Context, Detail, look};
 use crate::ovs::Applied;
 use crate::report::{self, Out};
@@ -36,8 +37,12 @@ pub fn run(root: &Path, sessions: &[String], format: Format) -> Result<u8, Error
     if wanted.is_some() && !all_known(&context, &chosen)? {
         return Ok(2);
     }
+    // To clear all, /etc/pve need not answer.
+    let in_force = expect_pve(root).map(|()| inforce::load(root));
+    if let Some(notice) = in_force.as_ref().ok().and_then(InForce::notice) {
+        log::warn!("{notice}");
+    }
     let done = apply::clear(&context, wanted)?;
-    notice(&done.look);
     let mut out = Out::new();
     if format == Format::Json {
         out.json(&Report {
@@ -50,11 +55,8 @@ pub fn run(root: &Path, sessions: &[String], format: Format) -> Result<u8, Error
     } else {
         report::done(&done).iter().for_each(|line| out.line(line));
     }
-    let listed = done
-        .look
-        .in_force
-        .annotations()
-        .map(|annotations| &annotations.sessions);
+    let annotations = in_force.as_ref().ok().and_then(InForce::annotations);
+    let listed = annotations.map(|annotations| &annotations.sessions);
     let cleared: BTreeSet<&SessionName> = done
         .actions
         .iter()
@@ -69,6 +71,9 @@ pub fn run(root: &Path, sessions: &[String], format: Format) -> Result<u8, Error
             "span.cfg still lists {}: the next reconcile brings the mirrors back; write `enabled = no` to keep a session off",
             returning.join(", ")
         );
+    }
+    if let Err(error) = &in_force {
+        log::warn!("{error}; nobody can tell whether span.cfg brings them back");
     }
     done.tell_faults();
     if done.applied == Applied::NotYet {

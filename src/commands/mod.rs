@@ -35,9 +35,12 @@ pub use ports::run as ports;
 pub use status::run as status;
 pub use verify::run as verify;
 
+use crate::apply::Error;
 use crate::core::health::faults;
 use crate::core::state::SessionState;
+use crate::linux::{ApartError, apart};
 use crate::look::{Context, Look};
+use crate::pve::Pve;
 use crate::report::Out;
 
 /// How a command prints what it has to say.
@@ -58,6 +61,22 @@ impl From<bool> for Format {
 /// How long a command waits for whatever hangs, and of that for ovs-vswitchd.
 const DEADLINE: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long /etc/pve may take to answer at all; it takes microseconds.
+const PVE_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Makes sure that /etc/pve answers: what reads from a pmxcfs that hangs cannot be interrupted, so a child asks first.
+///
+/// # Errors
+/// It does not.
+pub fn expect_pve(root: &Path) -> Result<(), Error> {
+    let pve = Pve::new(root);
+    match apart(PVE_PATIENCE, || pve.is_mounted()) {
+        Err(ApartError::TooLate { .. }) => Err(Error::PveHangs { path: pve.path("") }),
+        // Whatever else is wrong shows when it is read.
+        _ => Ok(()),
+    }
+}
 
 fn context(root: &Path, by: &str) -> Context {
     Context {

@@ -24,11 +24,17 @@ pub fn is_in_place(chroot: &Chroot, more: &str) {
     );
 }
 
-/// Proxmox VE's call before a guest starts; the program is there, and has nothing to say.
+/// Proxmox VE's call before a guest starts; the program is there, and has nothing to say. Where that call comes from,
+/// /etc/pve is mounted.
 #[track_caller]
 pub fn starts_guest(chroot: &Chroot) {
     assert!(WRAPPER.contains(MARK));
-    assert_eq!(chroot.run(&format!("{SNIPPET} 101 pre-start")), "");
+    let said = chroot.run(&format!(
+        "made=; [ -e /etc/pve/.version ] || {{ made=1; mkdir -p /etc/pve; : >/etc/pve/.version; }}
+        {SNIPPET} 101 pre-start
+        [ -z $made ] || {{ rm /etc/pve/.version; rmdir --ignore-fail-on-non-empty /etc/pve; }}"
+    ));
+    assert_eq!(said, "");
 }
 
 /// The same where the program is gone.
