@@ -61,7 +61,7 @@ lint:
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
-	shellcheck tests/prepare.sh tests/lab/reaper.sh hookscripts/pve-span benches/*.sh .ci/run \
+	shellcheck tests/prepare.sh tests/lab/reaper.sh hookscripts/pve-span benches/*.sh .ci/run tests/proxmox/stand-in.sh tests/docs/*.sh \
 		debian/put-snippet debian/pve-span.p* debian/make-deb debian/apt-repo debian/licences/collect
 
 clean:

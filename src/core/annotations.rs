@@ -18,6 +18,7 @@ use super::filter::Filter;
 use super::model::{Direction, SessionName, VlanSet};
 use super::selector::{Output, Selector};
 pub(crate) use checks::NO_TUNNELS;
+pub use reader::KEYS;
 use reader::Reader;
 
 /// Where a guest's frames are taken.

@@ -1,4 +1,4 @@
-//! Proxmox VE's programs for a laboratory node: `stand-in.sh` under the names of qm, pct and pvesh.
+//! Proxmox VE's programs for a laboratory node: `stand-in.sh` under the names of qm, pct, pvesh and pvesm.
 
 #![allow(dead_code, clippy::unwrap_used, clippy::panic)]
 
@@ -9,16 +9,19 @@ use std::process::Output;
 
 use super::lab::{self, Guest, Node};
 
-const STAND_IN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/proxmox/stand-in.sh");
+pub const STAND_IN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/proxmox/stand-in.sh");
 /// The hookscript that is installed.
 pub const WRAPPER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/hookscripts/pve-span");
 /// Ours.
 pub const OURS: &str = "local:snippets/pve-span";
-const STORAGE_CFG: &str = "dir: local\n\tpath /var/lib/vz\n\tcontent iso,vztmpl,snippets\n\n\
+pub const STORAGE_CFG: &str = "dir: local\n\tpath /var/lib/vz\n\tcontent iso,vztmpl,snippets\n\n\
                            dir: share\n\tpath /srv\n\tcontent snippets\n\tshared 1\n\n\
                            dir: some\n\tpath /some\n\tcontent snippets\n\tnodes pve1\n\n\
                            dir: off\n\tpath /off\n\tcontent snippets\n\tdisable\n\n\
                            lvmthin: local-lvm\n\tthinpool data\n\tvgname pve\n\tcontent images\n";
+
+/// The programs that it stands in for.
+pub const PROGRAMS: [&str; 4] = ["qm", "pct", "pvesh", "pvesm"];
 
 /// What is done to a call of a stand-in.
 #[derive(Clone, Copy)]
@@ -42,7 +45,7 @@ pub fn node() -> Node {
         fs::create_dir_all(node.path("stand-in").join(folder)).unwrap();
     }
     fs::write(node.path("stand-in/calls"), "").unwrap();
-    for program in ["qm", "pct", "pvesh"] {
+    for program in PROGRAMS {
         symlink(STAND_IN, node.path("stand-in/bin").join(program)).unwrap();
     }
     fs::write(node.path("etc/pve/storage.cfg"), STORAGE_CFG).unwrap();

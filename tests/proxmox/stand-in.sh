@@ -1,6 +1,6 @@
 #!/bin/sh
-# Stands in for Proxmox VE's qm, pct and pvesh, by the name that it is called by. It takes what pve-span calls them with,
-# as documented in qm(1), pct(1) and pvesh(1), and refuses everything else; it changes guests' configs below $LAB_ROOT as
+# Stands in for Proxmox VE's qm, pct, pvesh and pvesm, by the name that it is called by. It takes what pve-span calls them
+# with and what its documentation tells people to type, as in qm(1), pct(1), pvesh(1) and pvesm(1), and refuses everything else; it changes guests' configs below $LAB_ROOT as
 # Proxmox VE does, and writes down each call.
 #
 # $LAB_ROOT/stand-in/fail/<program>-<guest or node>: it fails, with this text; .../hang/…: it hangs; …/lie/…: it says that
@@ -76,11 +76,15 @@ change() {
     shift 3
     case $vmid in '' | *[!0-9]*) usage '400 Parameter verification failed.' ;; esac
     [ $# = 2 ] || usage '400 too few or too many arguments'
-    line=
+    line='' key=hookscript
     case $1 in
         --hookscript)
             check_hookscript "$node" "$2"
             line="hookscript: $2"
+            ;;
+        --tags | --net[0-9])
+            key=${1#--}
+            line="$key: $2"
             ;;
         --delete) [ "$2" = hookscript ] || usage "unknown setting '$2'" ;;
         *) usage "Unknown option: ${1#--}" ;;
@@ -89,12 +93,24 @@ change() {
     [ -f "$conf" ] || die 2 "Configuration file 'nodes/$node/$folder/$vmid.conf' does not exist"
     obey "$vmid"
     awk '/^\[.+\]$/ { exit } /^#/' "$conf" >"$conf.tmp.$$"
-    { awk '/^\[.+\]$/ { exit } !/^#/ && !/^hookscript:/ && NF' "$conf"; printf '%s\n' "$line"; } |
+    { awk '/^\[.+\]$/ { exit } !/^#/ && $1 != key && NF' key="$key:" "$conf"; printf '%s\n' "$line"; } |
         awk NF | LC_ALL=C sort -t: -k1,1 >>"$conf.tmp.$$"
     awk '/^\[.+\]$/ { if (!found) print ""; found = 1 } found' "$conf" >>"$conf.tmp.$$"
     mv "$conf.tmp.$$" "$conf"
     [ ! -e "$control/late/$program-$vmid" ] || exec sleep 1000
     echo "update VM $vmid: ${1#-} $2"
+}
+
+# pvesm set <storage> --content <list>
+change_storage() {
+    [ -n "$(storage_key "$1" path)" ] || die 2 "storage '$1' does not exist"
+    if [ $# != 3 ] || [ "$2" != --content ]; then usage "Unknown option: $2"; fi
+    awk -v id="$1" -v list="$3" '
+        /^[a-z]+: / { in_it = ($2 == id) }
+        in_it && $1 == "content" { print "\tcontent " list; next }
+        { print }
+    ' "$pve/storage.cfg" >"$pve/storage.cfg.tmp.$$"
+    mv "$pve/storage.cfg.tmp.$$" "$pve/storage.cfg"
 }
 
 expect_online() {
@@ -122,6 +138,7 @@ shift 2
 case $program-$command-$place in
     qm-set-*) change "$(this)" qemu-server "$place" "$@" ;;
     pct-set-*) change "$(this)" lxc "$place" "$@" ;;
+    pvesm-set-*) change_storage "$place" "$@" ;;
     pvesh-set-/nodes/*/config | pvesh-get-/nodes/*/content)
         node=${place#/nodes/}
         node=${node%%/*}

@@ -10,7 +10,7 @@ use crate::core::filter::{self, Filter};
 use crate::core::model::{Invalid, SessionName, excerpt};
 
 /// The keys of a session; all but the last two may stand in `[defaults]`.
-const KEYS: [&str; 15] = [
+pub const KEYS: [&str; 15] = [
     "direction",
     "exclude",
     "point",
