@@ -448,6 +448,31 @@ fn a_hung_cluster_filesystem_does_not_hold_the_hook() {
 }
 
 #[test]
+fn nor_does_it_hold_the_hook_where_pve_span_cannot_be_asked() {
+    let node = quiet();
+    let path = script(&node, "old", "#!/bin/sh\nexit 3\n");
+    chain(&node, 101, &path);
+    for installed in [Installed::WrapperAlone, Installed::WrapperBroken] {
+        let program = hookscript(&node, installed);
+        let hang = || {
+            unshare(CloneFlags::CLONE_NEWNS).unwrap();
+            let hung = fuse::mount_hung(&node.path("etc/pve"));
+            let command = inside(&node, installed, &program, &["101", "pre-start"]);
+            let output = lab::try_run(command, "");
+            (output, hung.requests())
+        };
+        let (output, requests) = std::thread::scope(|scope| scope.spawn(hang).join().unwrap());
+        assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+        let records = node.path("etc/pve/span-hooks").display().to_string();
+        let unknown = format!(
+            "pve-span: guest 101: {records} does not answer, so nobody can tell whether another hookscript is to be called; none is\n"
+        );
+        assert!(told(&output).ends_with(&unknown), "{}", told(&output));
+        assert!(requests > 0, "the hook has asked it something");
+    }
+}
+
+#[test]
 fn whatever_else_hangs_the_script_is_called() {
     let node = three_guests();
     node.span_cfg("[dmz]\nsource = 101\noutput = 200/net1\n");
