@@ -107,7 +107,8 @@ fn a_program_that_only_says_that_it_is_done_is_found_out() {
     );
 }
 
-const INSTALL: &str = "install the package pve-span there, or copy hookscripts/pve-span to /var/lib/vz/snippets/pve-span and chmod 755 it";
+const INSTALL: &str = "install the package pve-span there (where it is installed, /usr/share/pve-span/put-snippet puts it there again), \
+    or copy hookscripts/pve-span to /var/lib/vz/snippets/pve-span and chmod 755 it";
 
 #[test]
 fn a_snippet_that_is_missing_anywhere_is_refused_before_anything_is_changed() {
@@ -202,6 +203,13 @@ fn storages_are_looked_at_before_anything_is_changed() {
         "the storage `local-lvm` (lvmthin) keeps no snippets",
     );
     assert_eq!(calls(&node), [] as [&str; 0]);
+
+    // The package has nothing to do with it.
+    refused(
+        "some",
+        "/some/snippets/pve-span is missing on this node, pve1: \
+         install -D -m 755 /usr/share/pve-span/hookscript /some/snippets/pve-span",
+    );
 
     // Only some nodes have it.
     install(&node, "some/snippets/pve-span");

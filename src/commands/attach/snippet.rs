@@ -12,6 +12,9 @@ use crate::core::storage::{Storage, Storages, Volume};
 use crate::ovs::chain;
 use crate::proxmox;
 
+/// Where the package puts it.
+const OURS: &str = "/var/lib/vz/snippets/pve-span";
+
 /// What has to be known to tell.
 pub struct Question<'a> {
     /// The prefix of every path.
@@ -136,9 +139,16 @@ impl Question<'_> {
     }
 }
 
+/// What to do where it is missing. Only `local` has it from the package.
 fn install(path: &str) -> String {
-    let path = printable(path);
+    if path == OURS {
+        return format!(
+            "install the package pve-span there (where it is installed, /usr/share/pve-span/put-snippet puts it there again), \
+             or copy hookscripts/pve-span to {path} and chmod 755 it"
+        );
+    }
     format!(
-        "install the package pve-span there, or copy hookscripts/pve-span to {path} and chmod 755 it"
+        "install -D -m 755 /usr/share/pve-span/hookscript {}",
+        printable(path)
     )
 }
