@@ -375,3 +375,22 @@ fn what_somebody_else_changes_meanwhile_is_not_overwritten() {
     );
     says(&node, &["attach", "103"], "103 web103: attached\n");
 }
+
+#[test]
+fn a_record_that_is_taken_for_a_stale_one_meanwhile_is_written_again() {
+    let node = node();
+    add(&node, "pve1", &with("local:snippets/old.pl", vm(101)));
+    script(&node, "old.pl", "#!/bin/sh\n");
+    // What `pve-span detach --all` does as long as guest 101 has old.pl.
+    trouble(&node, "qm-101", Trouble::Meddle("rm -r span-hooks\n"));
+    says(
+        &node,
+        &["attach", "101", "--chain"],
+        "101 web101: attached, and local:snippets/old.pl is called after it\n",
+    );
+    says(
+        &node,
+        &["detach", "101"],
+        "101 web101: detached, and local:snippets/old.pl is its hookscript again\n",
+    );
+}

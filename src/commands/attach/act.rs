@@ -76,9 +76,7 @@ impl Run {
             return Err(self.after_failure(vmid, step, &change, &error));
         }
         self.expect_set(vmid, &call, &change)?;
-        if let Step::Restore(_) = step {
-            chain::remove(&self.pve, vmid).map_err(|error| text(&error))?;
-        }
+        self.after(vmid, step)?;
         Ok(match step {
             Step::Chain(chained) => Outcome::Attached(Some(chained.clone())),
             Step::Attach => Outcome::Attached(None),
@@ -149,6 +147,20 @@ impl Run {
         match step {
             Step::Chain(chained) => chain::write(&self.pve, vmid, chained),
             Step::Attach => chain::remove(&self.pve, vmid),
+            _ => Ok(()),
+        }
+        .map_err(|error| text(&error))
+    }
+
+    /// The record, which must not be there any longer, or still has to be: a `detach` at the same time may have taken it for
+    /// a stale one, as long as the config did not have ours.
+    fn after(&self, vmid: Vmid, step: &Step) -> Result<(), String> {
+        match step {
+            Step::Restore(_) => chain::remove(&self.pve, vmid),
+            Step::Chain(chained) => match self.pve.chained(vmid) {
+                Ok(Some(found)) if found == *chained => Ok(()),
+                _ => chain::write(&self.pve, vmid, chained),
+            },
             _ => Ok(()),
         }
         .map_err(|error| text(&error))
