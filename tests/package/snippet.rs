@@ -24,17 +24,17 @@ pub fn is_in_place(chroot: &Chroot, more: &str) {
     );
 }
 
-/// Proxmox VE's call before a guest starts; the program is there, and has nothing to say. Where that call comes from,
-/// /etc/pve is mounted.
+/// Proxmox VE's call before a guest starts; the program is there, and has nothing to say but that /etc/pve is missing.
 #[track_caller]
 pub fn starts_guest(chroot: &Chroot) {
     assert!(WRAPPER.contains(MARK));
-    let said = chroot.run(&format!(
-        "made=; [ -e /etc/pve/.version ] || {{ made=1; mkdir -p /etc/pve; : >/etc/pve/.version; }}
-        {SNIPPET} 101 pre-start
-        [ -z $made ] || {{ rm /etc/pve/.version; rmdir --ignore-fail-on-non-empty /etc/pve; }}"
-    ));
-    assert_eq!(said, "");
+    let expected = if chroot.has("/etc/pve/.version") {
+        ""
+    } else {
+        "pve-span: error: guest 101: cannot tell whether another hookscript is to be called after pve-span, so none is: \
+         /etc/pve is not mounted\n"
+    };
+    assert_eq!(chroot.run(&format!("{SNIPPET} 101 pre-start")), expected);
 }
 
 /// The same where the program is gone.
@@ -68,6 +68,19 @@ in_both_releases! {
         starts_guest_without_program(chroot);
         assert_eq!(chroot.read(&format!("{SNIPPET}-too")), WRAPPER);
         assert!(chroot.path("/var/lib/vz/snippets/theirs").is_symlink());
+    }
+
+    fn links_to_the_hookscript_itself_become_copies_as_it_may_go(chroot) {
+        built::install(chroot);
+        chroot.run(&format!("ln -s pve-span {SNIPPET}-too"));
+        // A guest has it under its other name only.
+        chroot.write("/etc/pve/.version", "{}\n");
+        chroot.write("/etc/pve/nodes/pve1/qemu-server/101.conf", "hookscript: local:snippets/pve-span-too\n");
+        chroot.run("dpkg -r pve-span");
+        assert!(!chroot.has(SNIPPET));
+        assert_eq!(chroot.read(&format!("{SNIPPET}-too")), WRAPPER);
+        let said = chroot.run(&format!("{SNIPPET}-too 101 pre-start"));
+        assert!(said.starts_with("pve-span: not installed on "), "{said}");
     }
 
     fn somebody_else_s_file_of_that_name_is_never_touched(chroot) {
