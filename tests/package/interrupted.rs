@@ -83,6 +83,22 @@ in_both_releases! {
         assert!(!chroot.has("/var/lib/pve-span/pve-span.removed"));
     }
 
+    fn what_cannot_be_told_to_anybody_stops_neither_installation_nor_removal(chroot) {
+        chroot.write(SNIPPET, "#!/bin/sh\npve-span\n");
+        chroot.write("/etc/systemd/system/pve-span.service", "[Service]\nExecStart=/bin/true\n");
+        let deb = built::deb();
+        chroot.bring(&deb, "/pve-span.deb");
+        let status = "dpkg-query -W -f '${db:Status-Status}' pve-span";
+        for deaf in ["2>/dev/full", "2>&-"] {
+            chroot.run(&format!("dpkg -i /pve-span.deb {deaf}"));
+            assert_eq!(chroot.run(status), "installed", "{deaf}");
+            chroot.run(&format!("dpkg -r pve-span {deaf}"));
+            assert_eq!(chroot.run(status), "config-files", "{deaf}");
+            chroot.run(&format!("dpkg -P pve-span {deaf}"));
+        }
+        assert!(chroot.has(SNIPPET));
+    }
+
     fn a_package_that_takes_its_place_leaves_the_hookscript(chroot) {
         built::install(chroot);
         chroot.write("/other/DEBIAN/control", "Package: other-span\nVersion: 1\nArchitecture: all\nMaintainer: a <a@example.org>\n\

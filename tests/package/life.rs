@@ -90,7 +90,7 @@ in_both_releases! {
         assert_eq!(chroot.run("find / -xdev -name '*pve-span*' -not -path '/proc/*' -not -path '/*.deb'"), "");
         assert!(chroot.has("/etc/pve/span.cfg"), "it is every node's");
         assert!(
-            said.contains("pve-span: /etc/pve/span.cfg is left alone, if there is one: it is every node's\n"),
+            said.contains("pve-span: /etc/pve/span.cfg and /etc/pve/span-hooks are left alone, if they are there: they are every node's\n"),
             "{said}"
         );
     }

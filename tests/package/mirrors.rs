@@ -122,7 +122,8 @@ fn removal_takes_down_what_is_ours_and_says_so() {
                 "pve-span: lan: no longer mirrors to 201/net1 (nft): cleared",
                 "pve-span: tap200i1: as before it was an output",
                 "pve-span: tap201i1: as before it was an output",
-                "pve-span: left: /etc/pve/span.cfg, which is every node's, and /var/lib/pve-span, which goes with: apt purge pve-span",
+                "pve-span: left: /etc/pve/span.cfg and /etc/pve/span-hooks, which are every node's, and /var/lib/pve-span, which goes with: \
+                 apt purge pve-span",
             ],
             "{said}"
         );
@@ -155,6 +156,17 @@ fn a_guest_that_starts_while_the_package_is_removed_leaves_no_mirror_behind() {
         installed.assert_cleared();
         starts_guest_without_program(chroot);
         assert!(!chroot.has("/var/lib/pve-span/pve-span.removed"));
+    });
+}
+
+#[test]
+fn without_room_for_files_mirrors_are_taken_down_all_the_same() {
+    in_both(|installed| {
+        let Installed { chroot, .. } = &installed;
+        chroot.run("mount -t tmpfs -o ro none /tmp");
+        chroot.run("dpkg -r pve-span");
+        installed.assert_cleared();
+        assert!(!chroot.has(SNIPPET), "no guest has it");
     });
 }
 

@@ -22,9 +22,10 @@ fn long(count: u32, guests: &str) -> String {
     format!(
         "pve-span: {SNIPPET} stays. Proxmox VE does not start a guest whose hookscript is missing, and this is that of {count}:\n\
          {guests}\
-         pve-span: without the program it does nothing and lets them start. To take it off a guest, on its node: \
-         qm set VMID --delete hookscript, or pct set VMID --delete hookscript (a snapshot that has it goes with \
-         qm delsnapshot). When no guest has it any more: rm {SNIPPET}\n"
+         pve-span: without the program it lets them start, and calls what is called after it. To take it off a guest, on its \
+         node: qm set VMID --delete hookscript, or pct set VMID --delete hookscript (with another one called after it: \
+         qm set VMID --hookscript and its name; a snapshot that has it goes with qm delsnapshot). \
+         When no guest has it any more: rm {SNIPPET}\n"
     )
 }
 
@@ -36,8 +37,12 @@ in_both_releases! {
             ("pve2/qemu-server/102.conf", &format!("name: b\n[before upgrade]\n{CFG}[PENDING]\n{CFG}")),
             ("pve2/qemu-server/103.conf", "#hookscript: local:snippets/pve-span\nhookscript: local:snippets/pve-span-not\n"),
         ]);
+        for (vmid, other) in [("101", "nas:snippets/old one\u{7}.pl"), ("102", "local:snippets/not-in-force"), ("999", "x")] {
+            let record = format!("# a comment\nvolume = {other}\npath = /srv/old\n");
+            chroot.write(&format!("/etc/pve/span-hooks/{vmid}"), &record);
+        }
         let said = chroot.run("dpkg -r pve-span");
-        let guests = "  CT 300 on pve2\n  VM 101 on pve1\n  VM 102 on pve2, as a change that waits\n  \
+        let guests = "  CT 300 on pve2\n  VM 101 on pve1, with nas:snippets/old one.pl called after it\n  VM 102 on pve2, as a change that waits\n  \
             VM 102 on pve2, in snapshot before upgrade\n";
         assert!(said.contains(&long(3, guests)), "{said}");
         assert!(!chroot.has("/usr/bin/pve-span"));
