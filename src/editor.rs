@@ -157,6 +157,20 @@ impl Draft {
         files::read_bytes(&self.path)
     }
 
+    /// Is there nothing in it but this text, and nothing beside it? What cannot be read is something, and an editor that is
+    /// killed leaves what was typed in a file of its own (`.span.cfg.swp`, `span.cfg.save`, `#span.cfg#`).
+    pub fn holds_only(&self, text: &[u8]) -> bool {
+        let is_same = match self.content() {
+            Ok(now) => now == text,
+            Err(error) => error.is_missing(),
+        };
+        let own = self.path.file_name();
+        let is_alone = fs::read_dir(&self.folder).is_ok_and(|mut all| {
+            all.all(|entry| entry.is_ok_and(|it| Some(&*it.file_name()) == own))
+        });
+        is_same && is_alone
+    }
+
     /// Takes it away, with what the editor has put beside it.
     pub fn remove(self) {
         let _ = fs::remove_dir_all(&self.folder);
@@ -248,6 +262,23 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(one.path()), mode(&one.folder)), (0o600, 0o700));
+    }
+
+    #[test]
+    fn what_a_killed_editor_leaves_beside_a_draft_is_seen() {
+        let root = tempfile::tempdir().unwrap();
+        files::make_private_folder(&root.path().join(FOLDER)).unwrap();
+        let draft = Draft::new(root.path(), b"one").unwrap();
+        assert!(draft.holds_only(b"one"));
+        assert!(!draft.holds_only(b"two"));
+        let swap = draft.folder.join(".span.cfg.swp");
+        fs::write(&swap, "typed").unwrap();
+        assert!(!draft.holds_only(b"one"));
+        fs::remove_file(swap).unwrap();
+        fs::write(draft.path(), vec![b'#'; 2 << 20]).unwrap();
+        assert!(!draft.holds_only(b"one"), "it cannot be read");
+        fs::remove_file(draft.path()).unwrap();
+        assert!(draft.holds_only(b"one"), "there is nothing to keep");
     }
 
     #[test]

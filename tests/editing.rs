@@ -182,6 +182,27 @@ fn an_editor_that_fails_or_is_killed_leaves_the_file() {
         )
     );
     assert_eq!(file(&node), SPAN_CFG);
+    // What was typed may be beside the copy only, or be too much to be read.
+    for (body, file) in [
+        (
+            "echo typed >\"${1%/*}/.span.cfg.swp\"\nkill -9 $$",
+            ".span.cfg.swp",
+        ),
+        ("head -c 1100000 /dev/zero >\"$1\"", "span.cfg"),
+    ] {
+        let before = kept(&node);
+        let (_, _, err) = edit(&node, body);
+        assert!(
+            err.ends_with("kept: /run/pve-span/edit-N/span.cfg\n"),
+            "{err}"
+        );
+        let new: Vec<PathBuf> = kept(&node)
+            .into_iter()
+            .filter(|folder| !before.contains(folder))
+            .collect();
+        assert_eq!(new.len(), 1, "{body}");
+        assert!(new[0].join(file).metadata().unwrap().len() > 0, "{body}");
+    }
     let mut command = node.pve_span_command(&["edit", "--yes"]);
     command
         .env("EDITOR", "/no/such/editor -w")

@@ -237,7 +237,7 @@ fn conclude(
     out: &mut Out,
 ) -> u8 {
     let (name, kept) = (file.name(), draft.path().display().to_string());
-    let is_changed = draft.content().is_ok_and(|text| text != start.text);
+    let is_changed = !draft.holds_only(&start.text);
     match ended {
         Ok(End::Written) => {
             draft.remove();
