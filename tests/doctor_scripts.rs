@@ -136,14 +136,26 @@ fn a_hookscript_that_cannot_be_called_or_is_not_the_package_s() {
     );
     sh(&node, &finding.remedy);
     gone(&node, "snippet-broken");
-    std::fs::write(&snippet, "echo no\n").unwrap();
-    found(
-        &node,
-        "snippet-broken",
-        "error: guest 101 does not start here: the hookscript local:snippets/pve-span cannot run\n\
-         seen: /etc/pve/nodes/pve1/qemu-server/101.conf: hookscript: local:snippets/pve-span; /var/lib/vz/snippets/pve-span: it is neither a program nor a script that begins with #! and an interpreter\n\
-         do: mkdir -p /var/lib/vz/snippets && install -m 755 /usr/share/pve-span/hookscript /var/lib/vz/snippets/pve-span",
+    let broken = |text: &[u8], why: &str| {
+        std::fs::write(&snippet, text).unwrap();
+        found(
+            &node,
+            "snippet-broken",
+            &format!(
+                "error: guest 101 does not start here: the hookscript local:snippets/pve-span cannot run\n\
+             seen: /etc/pve/nodes/pve1/qemu-server/101.conf: hookscript: local:snippets/pve-span; /var/lib/vz/snippets/pve-span: {why}\n\
+             do: mkdir -p /var/lib/vz/snippets && install -m 755 /usr/share/pve-span/hookscript /var/lib/vz/snippets/pve-span",
+            ),
+        );
+    };
+    broken(b"\0\x01\0", "it is neither a program nor a script");
+    broken(
+        b"#!/bin/sh\r\nexit 0\r\n",
+        "its first line asks for /bin/sh\\r, which is not there (its lines end as on Windows: sed -i 's/\\r$//' mends that)",
     );
+    // Perl's exec leaves a script without a first line of that kind to /bin/sh.
+    std::fs::write(&snippet, "exit 0\n").unwrap();
+    gone(&node, "snippet-broken");
     std::fs::write(&snippet, "#!/bin/sh\nexit 0\n").unwrap();
     found(
         &node,

@@ -254,16 +254,23 @@ fn state_of(root: &Path, path: &Path) -> VolumeState {
     if bytes.starts_with(b"\x7fELF") {
         return fine(shown(), program(root, path));
     }
-    let Some(interpreter) = interpreter(&bytes) else {
-        return broken(
-            "it is neither a program nor a script that begins with #! and an interpreter".into(),
-        );
-    };
-    if !is_program(Path::new(&interpreter)) {
-        return broken(format!(
-            "its first line asks for {}, which is not there",
-            excerpt(&interpreter)
-        ));
+    match interpreter(&bytes) {
+        Some(interpreter) if !is_program(Path::new(&interpreter)) => {
+            return broken(format!(
+                "its first line asks for {}, which is not there{}",
+                excerpt(&interpreter),
+                if interpreter.ends_with('\r') {
+                    " (its lines end as on Windows: sed -i 's/\\r$//' mends that)"
+                } else {
+                    ""
+                }
+            ));
+        }
+        // Proxmox VE calls it with exec of Perl, which is execvp(3): a script without such a line is /bin/sh's.
+        None if bytes.contains(&0) => {
+            return broken("it is neither a program nor a script".into());
+        }
+        _ => {}
     }
     let is = if bytes == WRAPPER.as_bytes() {
         Script::Wrapper
@@ -285,15 +292,15 @@ fn fine(path: String, is: Script) -> VolumeState {
     VolumeState::Fine { path, is }
 }
 
-/// The `/bin/sh` of `#!/bin/sh -e`.
+/// The `/bin/sh` of `#!/bin/sh -e`. To the kernel a carriage return is a part of it.
 fn interpreter(bytes: &[u8]) -> Option<String> {
     let line = bytes
         .strip_prefix(b"#!")?
         .split(|byte| *byte == b'\n')
         .next()?;
     let line = String::from_utf8_lossy(line);
-    let word = line.split_whitespace().next()?;
-    word.starts_with('/').then(|| word.to_owned())
+    let mut words = line.split([' ', '\t']).filter(|word| !word.is_empty());
+    words.next().map(str::to_owned)
 }
 
 /// Is a program pve-span, this one or the one that is installed?

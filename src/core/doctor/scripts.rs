@@ -46,9 +46,11 @@ pub fn clearing_lines(text: &str) -> Vec<(usize, String)> {
             continue;
         }
         let mut whole = line.to_owned();
-        while let Some(rest) = whole.strip_suffix('\\') {
+        while whole.ends_with('\\') {
+            whole.pop();
             let Some((_, next)) = lines.next() else { break };
-            whole = format!("{rest} {next}");
+            whole.push(' ');
+            whole.push_str(next);
         }
         if found.len() < MOST && wipes(&whole) {
             found.push((number + 1, excerpt(line.trim())));
@@ -132,5 +134,7 @@ mod tests {
             MOST
         );
         assert_eq!(clearing_lines("clear \\"), []);
+        // A file of nothing else is gone through once.
+        assert_eq!(clearing_lines(&"\\\n".repeat(1 << 19)), []);
     }
 }
