@@ -4,7 +4,6 @@
 //! is said in the session's state; it never takes another session or output down with it.
 
 mod choice;
-mod configured;
 mod copying;
 mod engine;
 mod index;
@@ -25,7 +24,6 @@ use super::ports::PortMap;
 use super::selector::{Output, Selector};
 use super::state::{Assumptions, Desired, Observed, SessionPhase, SessionState, UnpluggedSource};
 use choice::{Choice, Decision, OnWhole, choose, decide, drop_loops};
-pub use configured::configured;
 use index::Index;
 use layout::place;
 use matching::{Matcher, Subject, Truth, Verdict, whole_bridges};

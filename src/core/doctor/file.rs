@@ -1,13 +1,12 @@
 //! /etc/pve and span.cfg: what is in force, and what becomes of it here.
 
-use std::collections::BTreeSet;
-
 use super::facts::{Answer, Facts, File, Node};
 use super::findings::{Findings, Id, Severity, listed, plural};
+use crate::core::annotations::Session;
 use crate::core::diagnostic::{self, Diagnostic};
 use crate::core::health::{Health, faults, health};
 use crate::core::model::MAX_LISTED;
-use crate::core::resolve::configured;
+use crate::core::resolve::sources::configured;
 use crate::core::state::{OvsState, SessionPhase};
 
 /// Judges what is in force.
@@ -195,10 +194,10 @@ fn configs(node: &Node<'_>, found: &mut Findings) {
 }
 
 fn sessions(facts: &Facts<'_>, node: &Node<'_>, found: &mut Findings) {
+    let running: Vec<&Session> = node.running().collect();
     let taken = node
         .annotations
-        .map(|annotations| configured(annotations, node.cluster));
-    let taken = taken.unwrap_or_default();
+        .and_then(|annotations| configured(annotations, &running, node.cluster).ok());
     for state in &node.desired.sessions {
         let name = &state.name;
         let over = match state.phase {
@@ -216,7 +215,11 @@ fn sessions(facts: &Facts<'_>, node: &Node<'_>, found: &mut Findings) {
             );
             continue;
         }
-        let is_empty = taken.get(name).is_none_or(BTreeSet::is_empty);
+        // Where nobody can tell, nobody says so.
+        let is_empty = taken.as_ref().is_some_and(|all| {
+            let of = all.get(name);
+            of.is_none_or(|taken| taken.nics.is_empty() && taken.unknown.is_empty())
+        });
         if state.total == 0 && is_empty && state.notes.is_empty() {
             found.add(
                 Severity::Warning,

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use super::facts::{Facts, Node, Script, VolumeState};
 use super::findings::{Findings, Id, Severity, listed, plural};
+use crate::core::annotations::Session;
 use crate::core::guest::Guest;
 use crate::core::model::{NicId, Vmid};
-use crate::core::resolve::configured;
+use crate::core::resolve::sources::configured;
 use crate::core::selector::Output;
 use crate::core::storage::Volume;
 
@@ -15,29 +16,30 @@ pub fn judge(facts: &Facts<'_>, node: &Node<'_>, found: &mut Findings) {
     let Some(annotations) = node.annotations else {
         return;
     };
-    let taken = configured(annotations, node.cluster);
     let running = || node.running();
+    let sessions: Vec<&Session> = running().collect();
+    let taken = configured(annotations, &sessions, node.cluster).unwrap_or_default();
     let nics = running()
         .filter_map(|session| taken.get(&session.name))
-        .flatten();
+        .flat_map(|configured| &configured.nics);
     let mut here: BTreeSet<Vmid> = nics
         .map(|nic| nic.vmid)
         .filter(|vmid| node.cluster.is_here(*vmid) == Some(true))
         .collect();
+    passthrough(node, &here, found);
     let sensors = running().flat_map(|session| &session.outputs);
     here.extend(sensors.filter_map(|output| match output.value {
         Output::Nic(nic) if node.cluster.is_here(nic.vmid) == Some(true) => Some(nic.vmid),
         _ => None,
     }));
     attached(facts, node, &here, found);
-    passthrough(node, &here, found);
     for session in running() {
-        let Some(nics) = taken.get(&session.name) else {
+        let Some(configured) = taken.get(&session.name) else {
             continue;
         };
         for output in &session.outputs {
             if let Output::Nic(sensor) = output.value {
-                elsewhere(node, session.name.as_str(), sensor, nics, found);
+                elsewhere(node, session.name.as_str(), sensor, &configured.nics, found);
             }
         }
     }

@@ -1,4 +1,5 @@
-//! Which guests the sessions take as sources, in the whole cluster and by their configs: whose hookscripts matter.
+//! Which guests' NICs the sessions take as sources, in the whole cluster and by the guests' configs: whose hookscripts
+//! matter, and what another node would have to mirror.
 //!
 //! What a node mirrors is decided by the ports that are there (`resolve`); this is about guests wherever they are, whether
 //! they run or not.
@@ -10,9 +11,63 @@ use super::{phase, sensors};
 use crate::core::annotations::{Annotations, Session};
 use crate::core::cluster::{Cluster, Known, Placement, Unknown};
 use crate::core::guest::Guest;
-use crate::core::model::{NicId, NicIndex, Vmid};
+use crate::core::model::{NicId, NicIndex, SessionName, Vmid};
 use crate::core::selector::{Output, Selector};
 use crate::core::state::{Assumptions, SessionPhase};
+
+/// What a session takes, by guests' configs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Configured {
+    /// The NICs that it takes for certain.
+    pub nics: BTreeSet<NicId>,
+    /// The guests of whom nobody can tell.
+    pub unknown: BTreeSet<Vmid>,
+}
+
+/// What each of the sessions that run takes. Templates have no NICs.
+///
+/// # Errors
+/// Nobody can tell which guests there are.
+pub fn configured(
+    annotations: &Annotations,
+    running: &[&Session],
+    cluster: &Cluster,
+) -> Known<BTreeMap<SessionName, Configured>> {
+    let placements = cluster.placements.as_ref().map_err(Clone::clone)?;
+    // They carry copies only, so no group takes them.
+    let outputs: BTreeSet<NicId> = running
+        .iter()
+        .flat_map(|session| &session.outputs)
+        .filter_map(|output| match output.value {
+            Output::Nic(nic) => Some(nic),
+            _ => None,
+        })
+        .collect();
+    let every_sensor = sensors(annotations.sessions.values());
+    let own = |session: &&Session| sensors(std::iter::once(*session));
+    let mut found: Vec<(&Session, BTreeSet<Vmid>, Configured)> = running
+        .iter()
+        .map(|session| (*session, own(session), Configured::default()))
+        .collect();
+    let mut there = cluster.clone();
+    for (vmid, Placement { node, .. }) in placements {
+        // `node:` asks where the guest is, which is where its port would be.
+        there.this = Ok(node.clone());
+        let matcher = Matcher {
+            cluster: &there,
+            sensors: &every_sensor,
+        };
+        for (session, own, configured) in &mut found {
+            if !own.contains(vmid) {
+                take(&matcher, session, *vmid, &outputs, configured);
+            }
+        }
+    }
+    let found = found.into_iter();
+    Ok(found
+        .map(|(session, _, configured)| (session.name.clone(), configured))
+        .collect())
+}
 
 /// Guests as sessions see them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -30,7 +85,6 @@ pub struct Sources {
 /// # Errors
 /// Nobody can tell which guests there are.
 pub fn sources(annotations: &Annotations, cluster: &Cluster, now: i64) -> Known<Sources> {
-    let placements = cluster.placements.as_ref().map_err(Clone::clone)?;
     let assume = Assumptions {
         gone: BTreeSet::new(),
         now,
@@ -40,78 +94,61 @@ pub fn sources(annotations: &Annotations, cluster: &Cluster, now: i64) -> Known<
         .values()
         .filter(|session| phase(session, &assume) == SessionPhase::Running)
         .collect();
-    let outputs: BTreeSet<NicId> = running
-        .iter()
-        .flat_map(|session| &session.outputs)
-        .filter_map(|output| match output.value {
-            Output::Nic(nic) => Some(nic),
-            _ => None,
-        })
-        .collect();
-    let every_sensor = sensors(annotations.sessions.values());
     let mut found = Sources {
         sensors: sensors(running.iter().copied()),
         ..Sources::default()
     };
-    let mut there = cluster.clone();
-    for (vmid, Placement { node, .. }) in placements {
-        // `node:` asks where the guest is, which is where its port would be.
-        there.this = Ok(node.clone());
-        let matcher = Matcher {
-            cluster: &there,
-            sensors: &every_sensor,
+    let all = configured(annotations, &running, cluster)?;
+    let nics = all.values().flat_map(|configured| &configured.nics);
+    found.taken = nics.map(|nic| nic.vmid).collect();
+    let unknown = all.values().flat_map(|configured| &configured.unknown);
+    for vmid in unknown.filter(|vmid| !found.taken.contains(vmid)) {
+        let why = match (cluster.guests.get(vmid), &cluster.pools) {
+            (Some(Err(Unknown(why))), _) | (_, Err(Unknown(why))) => why.clone(),
+            _ => "its config was not read".into(),
         };
-        let truth = |session: &&Session| {
-            let is_own = sensors(std::iter::once(*session)).contains(vmid);
-            if is_own {
-                Truth::No
-            } else {
-                takes(&matcher, session, *vmid, &outputs)
-            }
-        };
-        match running.iter().map(truth).max() {
-            Some(Truth::Yes) => {
-                found.taken.insert(*vmid);
-            }
-            Some(Truth::Unknown) => {
-                let why = match (cluster.guests.get(vmid), &cluster.pools) {
-                    (Some(Err(Unknown(why))), _) | (_, Err(Unknown(why))) => why.clone(),
-                    _ => "its config was not read".into(),
-                };
-                found.unknown.insert(*vmid, why);
-            }
-            Some(Truth::No) | None => {}
-        }
+        found.unknown.insert(*vmid, why);
     }
     Ok(found)
 }
 
-/// Does the session take a NIC of the guest? A template never runs.
-fn takes(matcher: &Matcher<'_>, session: &Session, vmid: Vmid, outputs: &BTreeSet<NicId>) -> Truth {
-    match matcher.cluster.guest(vmid) {
-        Some(guest) if guest.template => Truth::No,
-        Some(guest) => nics(guest)
-            .filter(|(nic, _)| !outputs.contains(nic))
-            .map(|(nic, bridge)| matcher.takes(session, subject(nic, bridge)))
-            .max()
-            .unwrap_or(Truth::No),
-        // Whatever NICs it has.
-        None => {
-            let indices = (0..=NicIndex::MAX).filter_map(NicIndex::new);
-            let possible = indices
-                .map(|index| matcher.takes(session, subject(NicId { vmid, index }, "")))
-                .max();
-            let by_bridge = session
-                .sources
-                .iter()
-                .any(|source| matches!(source.value, Selector::Bridge(_)));
-            if by_bridge || possible.is_some_and(|truth| truth != Truth::No) {
-                Truth::Unknown
-            } else {
-                Truth::No
+/// Notes what the session takes of a guest. A template never runs.
+fn take(
+    matcher: &Matcher<'_>,
+    session: &Session,
+    vmid: Vmid,
+    outputs: &BTreeSet<NicId>,
+    found: &mut Configured,
+) {
+    let Some(guest) = matcher.cluster.guest(vmid) else {
+        if may_take(matcher, session, vmid) {
+            found.unknown.insert(vmid);
+        }
+        return;
+    };
+    if guest.template {
+        return;
+    }
+    for (nic, bridge) in nics(guest).filter(|(nic, _)| !outputs.contains(nic)) {
+        match matcher.takes(session, subject(nic, bridge)) {
+            Truth::Yes => {
+                found.nics.insert(nic);
             }
+            Truth::Unknown => {
+                found.unknown.insert(vmid);
+            }
+            Truth::No => {}
         }
     }
+}
+
+/// May the session take a guest whose config cannot be read, whatever NICs it has?
+fn may_take(matcher: &Matcher<'_>, session: &Session, vmid: Vmid) -> bool {
+    let indices = (0..=NicIndex::MAX).filter_map(NicIndex::new);
+    let mut possible = indices.map(|index| subject(NicId { vmid, index }, ""));
+    let mut sources = session.sources.iter();
+    sources.any(|source| matches!(source.value, Selector::Bridge(_)))
+        || possible.any(|subject| matcher.takes(session, subject) != Truth::No)
 }
 
 /// The NICs that have a port when the guest runs, and the bridge of each.
@@ -210,6 +247,42 @@ mod tests {
         assert_eq!(
             session("all\nexclude = 102, 105"),
             (vec![101], vec![], vec![200])
+        );
+    }
+
+    #[test]
+    fn each_session_s_nics_are_told_and_those_of_outputs_left_out() {
+        let cluster = cluster(&[
+            (
+                101,
+                "pve1",
+                "net0: virtio,bridge=vmbr0\nnet1: virtio,bridge=vmbr1",
+            ),
+            (105, "pve2", "?"),
+            (
+                200,
+                "pve2",
+                "net0: virtio,bridge=vmbr0\nnet1: virtio,bridge=vmbr1",
+            ),
+        ]);
+        let text = "[a]\nsource = bridge:vmbr1\noutput = 200/net1\n[b]\nsource = 200\noutput = port:eno2\n";
+        let annotations = annotations::parse("span.cfg", text);
+        let running: Vec<&Session> = annotations.sessions.values().collect();
+        let nic = |number, index| NicId {
+            vmid: vmid(number),
+            index: NicIndex::new(index).unwrap(),
+        };
+        let takes = |nics: &[NicId], unknown: &[Vmid]| Configured {
+            nics: nics.iter().copied().collect(),
+            unknown: unknown.iter().copied().collect(),
+        };
+        let told = configured(&annotations, &running, &cluster).unwrap();
+        assert_eq!(
+            told.into_values().collect::<Vec<_>>(),
+            [
+                takes(&[nic(101, 1)], &[vmid(105)]),
+                takes(&[nic(200, 0)], &[])
+            ]
         );
     }
 
