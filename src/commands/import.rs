@@ -311,6 +311,12 @@ fn tell(root: &Path, args: &ImportArgs, found: &Found) -> u8 {
     }
     out.line("# Sessions for span.cfg, by `pve-span import`.");
     text.lines().for_each(|line| out.line(line));
+    if found.drafts.iter().all(|draft| draft.refused.is_some()) {
+        takeover::say(
+            "none of these mirrors can be a session: nothing is taken over, and they stay as they are",
+        );
+        return u8::from(!found.is_whole());
+    }
     let first = if found.drafts.iter().any(Draft::is_new) {
         takeover::Step::Write(args.mirrors_conf.as_deref())
     } else {
