@@ -31,9 +31,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// The socket does not accept.
-    #[error(
-        "cannot connect to {path}: is ovsdb-server running? (systemctl status openvswitch-switch)"
-    )]
+    #[error("cannot connect to {path}: {}", hint(source))]
     Connect {
         /// The socket.
         path: PathBuf,
@@ -79,6 +77,14 @@ pub enum Error {
     /// What was read has changed meanwhile; nothing was done.
     #[error("Open vSwitch's configuration changed meanwhile")]
     Conflict,
+}
+
+/// What it means that the socket does not accept.
+fn hint(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => "this needs root",
+        _ => "is ovsdb-server running? (systemctl status openvswitch-switch)",
+    }
 }
 
 impl From<FramingError> for Error {

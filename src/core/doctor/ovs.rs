@@ -66,7 +66,11 @@ fn down(node: Option<&Node<'_>>, why: &str, found: &mut Findings) {
         Id::OvsDown,
         "Open vSwitch does not answer: its bridges are unknown here, and its mirrors stay as they are",
         why,
-        RESTART,
+        if why.contains("this needs root") {
+            "run pve-span doctor as root"
+        } else {
+            RESTART
+        },
     );
 }
 
