@@ -242,7 +242,7 @@ fn a_hookscript_s_storage_has_to_be_there_and_allow_snippets() {
         "clears-mirrors",
         "warning: /srv/nas/snippets/mine.sh sets or clears all mirrors of a bridge, other people's and pve-span's with them: each run of it blinds sensors\n\
          seen: line 2: ovs-vsctl -- --id=@m create mirror name=x \\\n\
-         do: ovs-vsctl -- --id=@m create mirror … -- add bridge BRIDGE mirrors @m adds one, ovs-vsctl remove bridge BRIDGE mirrors NAME removes one; or let pve-span do it (pve-span import)",
+         do: ovs-vsctl -- --id=@m create mirror … -- add bridge BRIDGE mirrors @m adds one, ovs-vsctl -- --id=@m get mirror NAME -- remove bridge BRIDGE mirrors @m removes one; or let pve-span do it (pve-span import)",
     );
     found(
         &node,
@@ -280,7 +280,7 @@ fn what_wipes_mirrors_with_the_network_is_told() {
         "clears-mirrors",
         "warning: /etc/network/interfaces sets or clears all mirrors of a bridge, other people's and pve-span's with them: each run of it blinds sensors\n\
          seen: line 3: post-up ovs-vsctl clear bridge vmbr2 mirrors\n\
-         do: ovs-vsctl -- --id=@m create mirror … -- add bridge BRIDGE mirrors @m adds one, ovs-vsctl remove bridge BRIDGE mirrors NAME removes one; or let pve-span do it (pve-span import)",
+         do: ovs-vsctl -- --id=@m create mirror … -- add bridge BRIDGE mirrors @m adds one, ovs-vsctl -- --id=@m get mirror NAME -- remove bridge BRIDGE mirrors @m removes one; or let pve-span do it (pve-span import)",
     );
     std::fs::write(node.path("etc/network/interfaces"), "auto vmbr2\n").unwrap();
     gone(&node, "clears-mirrors");

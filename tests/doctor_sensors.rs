@@ -54,17 +54,9 @@ fn what_keeps_copies_from_a_sensor_is_told() {
     );
     node.start_guest(200);
     gone(&node, "sensor-off");
+    node.span_cfg(&DMZ.replace("200/net1", "200/net5"));
+    gone(&node, "sensor-off");
     apply(&node, &DMZ.replace("200/net1", "201/net0"));
-    set_sensor(
-        &node,
-        &found(
-            &node,
-            "sensor-firewall",
-            "note: the sensor's 201/net0 is behind its firewall bridge: engine nft delivers past it, Open vSwitch could not\n\
-         seen: tap201i0 is a port of fwbr201i0; /etc/pve/nodes/pve1/qemu-server/201.conf: firewall=1\n\
-         do: qm set 201 --net0 virtio=BC:24:11:2A:00:C9,bridge=vmbr2,rate=5,link_down=1",
-        ),
-    );
     set_sensor(
         &node,
         &found(
@@ -75,26 +67,37 @@ fn what_keeps_copies_from_a_sensor_is_told() {
          do: qm set 201 --delete ipconfig0",
         ),
     );
+    // One command mends the whole NIC: those of several findings would undo each other.
+    let mend = "do: qm set 201 --net0 virtio=BC:24:11:2A:00:C9,bridge=vmbr2";
+    found(
+        &node,
+        "sensor-firewall",
+        &format!(
+            "note: the sensor's 201/net0 is behind its firewall bridge: engine nft delivers past it, Open vSwitch could not\n\
+         seen: tap201i0 is a port of fwbr201i0; /etc/pve/nodes/pve1/qemu-server/201.conf: firewall=1\n{mend}"
+        ),
+    );
+    found(
+        &node,
+        "sensor-rate",
+        &format!(
+            "warning: the sensor's 201/net0 is limited to 5 MB/s: copies beyond that are dropped\n\
+         seen: /etc/pve/nodes/pve1/qemu-server/201.conf: net0: rate=5\n{mend}"
+        ),
+    );
     set_sensor(
         &node,
         &found(
             &node,
             "sensor-unplugged",
-            "error: the sensor's 201/net0 is unplugged (link_down=1): the guest sees no frame\n\
-         seen: /etc/pve/nodes/pve1/qemu-server/201.conf: net0: link_down=1\n\
-         do: qm set 201 --net0 virtio=BC:24:11:2A:00:C9,bridge=vmbr2,rate=5",
+            &format!(
+                "error: the sensor's 201/net0 is unplugged (link_down=1): the guest sees no frame\n\
+         seen: /etc/pve/nodes/pve1/qemu-server/201.conf: net0: link_down=1\n{mend}"
+            ),
         ),
     );
-    set_sensor(
-        &node,
-        &found(
-            &node,
-            "sensor-rate",
-            "warning: the sensor's 201/net0 is limited to 5 MB/s: copies beyond that are dropped\n\
-         seen: /etc/pve/nodes/pve1/qemu-server/201.conf: net0: rate=5\n\
-         do: qm set 201 --net0 virtio=BC:24:11:2A:00:C9,bridge=vmbr2",
-        ),
-    );
+    gone(&node, "sensor-firewall");
+    gone(&node, "sensor-rate");
     set_sensor(
         &node,
         &found(
@@ -158,7 +161,14 @@ fn an_output_that_takes_less_than_its_sources_send_is_told() {
     sh(&node, finding.remedy.split_once(';').unwrap().0);
     gone(&node, "mtu-smaller");
     fine(&node, "mtu");
-    node.edit(200, |_| sensor_on(200, "bridge=vmbr0,mtu=1500"));
+    node.edit(200, |_| sensor_on(200, "bridge=vmbr0,mtu=1500,rate=5"));
+    let rate = |finding: &doctor_lab::Finding| finding.id == "sensor-rate";
+    let rates = doctor_lab::look(&node).1;
+    let remedy = rates.into_iter().find(rate).unwrap().remedy;
+    assert_eq!(
+        remedy, "qm set 200 --net1 virtio=BC:24:11:2A:01:C8,bridge=vmbr0,mtu=9000",
+        "both findings' commands do all of it"
+    );
     let finding = found(
         &node,
         "mtu-smaller",

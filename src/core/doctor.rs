@@ -8,6 +8,7 @@ mod facts;
 mod file;
 mod findings;
 mod kernel;
+mod mend;
 mod mtu;
 mod offload;
 mod outputs;
@@ -37,8 +38,9 @@ pub fn examine(facts: &Facts<'_>) -> Vec<Finding> {
     chained::judge(facts, &mut found);
     if let Ok(node) = &facts.node {
         sources::judge(facts, node, &mut found);
-        outputs::judge(facts, node, &mut found);
-        mtu::judge(node, &mut found);
+        let mender = mend::Mender::new(node);
+        outputs::judge(facts, node, &mender, &mut found);
+        mtu::judge(node, &mender, &mut found);
     }
     scripts::judge(facts, &mut found);
     offload::judge(facts, &mut found);

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::facts::Node;
-use super::findings::{Findings, Id, Severity, shell_word};
+use super::findings::{Findings, Id, Severity, plural};
+use super::mend::Mender;
 use crate::core::copies::CopyKey;
 use crate::core::model::{IfName, NicId};
 use crate::core::selector::Output;
@@ -13,21 +14,24 @@ use crate::core::state::MirrorOutput;
 type Sized<'a> = (u32, &'a IfName);
 
 /// Judges sizes.
-pub fn judge(node: &Node<'_>, found: &mut Findings) {
+pub fn judge(node: &Node<'_>, mender: &Mender<'_>, found: &mut Findings) {
     let pairs = pairs(node);
     let count = pairs.len();
-    let mut wrong = 0;
-    for (key, sources) in pairs {
-        let Some(device) = node.desired.device_of(&key) else {
-            continue;
-        };
-        let Some(takes) = takes(node, &key, device) else {
-            continue;
-        };
-        let Some((sends, source)) = sources.filter(|(sends, _)| *sends > takes.mtu) else {
-            continue;
-        };
-        wrong += 1;
+    let wrong = wrong(node, pairs);
+    if count > 0 && wrong.is_empty() {
+        found.ok(
+            Id::Mtu,
+            "outputs take what their sources send",
+            format!(
+                "MTU of {count} {} and of their sources'",
+                plural(count, "output's device", "outputs' devices")
+            ),
+        );
+    }
+    for wrong in wrong {
+        let Wrong {
+            key, takes, sends, ..
+        } = &wrong;
         found.add(
             Severity::Warning,
             Id::MtuSmaller,
@@ -35,17 +39,60 @@ pub fn judge(node: &Node<'_>, found: &mut Findings) {
                 "session {}: frames above {} bytes may be lost on the way to {}, and its sources send up to {sends}",
                 key.session, takes.mtu, key.output
             ),
-            format!("{source} has MTU {sends}, {}", takes.why),
-            takes.remedy(device, sends),
+            format!("{} has MTU {sends}, {}", wrong.source, takes.why),
+            wrong.remedy(mender),
         );
     }
-    if count > 0 && wrong == 0 {
-        found.ok(
-            Id::Mtu,
-            "outputs take what their sources send",
-            format!("MTU of {count} outputs' devices and of their sources'"),
-        );
+}
+
+/// The MTUs that configs of NICs have to have, where they have too small ones.
+pub fn raised(node: &Node<'_>) -> BTreeMap<NicId, u32> {
+    let mut raised = BTreeMap::new();
+    for wrong in wrong(node, pairs(node)) {
+        if let Some(nic) = wrong.takes.by {
+            let mtu: &mut u32 = raised.entry(nic).or_default();
+            *mtu = (*mtu).max(wrong.sends);
+        }
     }
+    raised
+}
+
+/// An output that takes less than its sources send.
+struct Wrong<'a> {
+    key: CopyKey,
+    device: &'a IfName,
+    takes: Takes,
+    sends: u32,
+    source: &'a IfName,
+}
+
+impl Wrong<'_> {
+    fn remedy(&self, mender: &Mender<'_>) -> String {
+        let (device, mtu) = (self.device, self.sends);
+        match self.takes.by.and_then(|nic| mender.set(nic)) {
+            Some(set) => format!("{set}; the sensor has to take such frames, too"),
+            None => format!(
+                "ip link set {device} mtu {mtu}; to last, `mtu {mtu}` for its bridge in /etc/network/interfaces; \
+                 the sensor has to take such frames, too"
+            ),
+        }
+    }
+}
+
+fn wrong<'a>(node: &Node<'a>, pairs: BTreeMap<CopyKey, Option<Sized<'a>>>) -> Vec<Wrong<'a>> {
+    let wrong = pairs.into_iter().filter_map(|(key, largest)| {
+        let device = node.desired.device_of(&key)?;
+        let takes = takes(node, &key, device)?;
+        let (sends, source) = largest.filter(|(sends, _)| *sends > takes.mtu)?;
+        Some(Wrong {
+            key,
+            device,
+            takes,
+            sends,
+            source,
+        })
+    });
+    wrong.collect()
 }
 
 /// Each session's output with the largest of the sources that are sent to it.
@@ -86,27 +133,15 @@ struct Takes {
     mtu: u32,
     /// What says so.
     why: String,
-    /// The command that sets the NIC whose config says so, up to its MTU.
-    set: Option<String>,
-}
-
-impl Takes {
-    fn remedy(&self, device: &IfName, mtu: u32) -> String {
-        match &self.set {
-            Some(set) => format!("{set},mtu={mtu}; the sensor has to take such frames, too"),
-            None => format!(
-                "ip link set {device} mtu {mtu}; to last, `mtu {mtu}` for its bridge in /etc/network/interfaces; \
-                 the sensor has to take such frames, too"
-            ),
-        }
-    }
+    /// The NIC whose config says so.
+    by: Option<NicId>,
 }
 
 fn takes(node: &Node<'_>, key: &CopyKey, device: &IfName) -> Option<Takes> {
     let own = mtu(node, device).map(|mtu| Takes {
         mtu,
         why: format!("{device} has MTU {mtu}"),
-        set: None,
+        by: None,
     });
     let configured = sensor(key).and_then(|nic| {
         let config = node.cluster.guest(nic.vmid)?.nics.get(&nic.index)?;
@@ -119,12 +154,7 @@ fn takes(node: &Node<'_>, key: &CopyKey, device: &IfName) -> Option<Takes> {
                 node.config_of(nic.vmid),
                 nic.index
             ),
-            set: Some(format!(
-                "{} --net{} {}",
-                node.set(nic.vmid),
-                nic.index,
-                shell_word(&config.without(&["mtu"]))
-            )),
+            by: Some(nic),
         })
     });
     // Of two that are equal, the config is what can be changed.

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::facts::{Facts, Node};
-use super::findings::{Findings, Id, Severity, listed, shell_word};
+use super::findings::{Findings, Id, Severity, listed, plural};
+use super::mend::Mender;
 use crate::core::annotations::{EngineChoice, Session};
 use crate::core::guest::{Guest, Nic};
-use crate::core::model::{GuestKind, NicId, SessionName};
+use crate::core::model::{GuestKind, NicId, SessionName, Vmid};
 use crate::core::ports::PortMap;
 use crate::core::selector::Output;
 use crate::core::state::OvsState;
@@ -20,17 +21,16 @@ struct Sensor<'a> {
 }
 
 /// Judges sensors.
-pub fn judge(facts: &Facts<'_>, node: &Node<'_>, found: &mut Findings) {
-    let map = PortMap::new(node.observed);
+pub fn judge(facts: &Facts<'_>, node: &Node<'_>, mender: &Mender<'_>, found: &mut Findings) {
     let sensors = sensors(node.running());
     let count = sensors.len();
     for sensor in sensors {
-        plugged(facts, node, &map, &sensor, found);
+        plugged(facts, node, mender, &sensor, found);
         let Some(guest) = node.cluster.guest(sensor.nic.vmid) else {
             continue;
         };
         if let Some(nic) = guest.nics.get(&sensor.nic.index) {
-            configured(node, guest, nic, &sensor, found);
+            configured(node, guest, nic, &sensor, mender, found);
         }
     }
     const FAULTS: [Id; 8] = [
@@ -47,7 +47,11 @@ pub fn judge(facts: &Facts<'_>, node: &Node<'_>, found: &mut Findings) {
         found.ok(
             Id::Sensors,
             "nothing keeps copies from the sensors",
-            format!("{count} guests' NICs that are outputs: configs and ports"),
+            format!(
+                "{count} {} of guests {} outputs: configs and ports",
+                plural(count, "NIC", "NICs"),
+                plural(count, "that is", "that are")
+            ),
         );
     }
 }
@@ -76,17 +80,19 @@ fn sensors<'a>(sessions: impl Iterator<Item = &'a Session>) -> Vec<Sensor<'a>> {
 fn plugged(
     facts: &Facts<'_>,
     node: &Node<'_>,
-    map: &PortMap,
+    mender: &Mender<'_>,
     sensor: &Sensor<'_>,
     found: &mut Findings,
 ) {
-    let nic = sensor.nic;
+    let (nic, map) = (sensor.nic, &mender.map);
     let sessions = listed(&sensor.of);
     let Some(port) = map.of_nic(nic) else {
         // Where Open vSwitch does not answer, nobody can tell.
-        let is_known =
-            !matches!(facts.ovs, OvsState::Failed(_)) && !map.unplugged.contains_key(&nic);
-        if is_known && node.cluster.is_here(nic.vmid) == Some(true) {
+        let is_known = !matches!(facts.ovs, OvsState::Failed(_)) && !runs(map, nic.vmid);
+        // A NIC that it does not have is span.cfg's fault, and told as that.
+        let guest = node.cluster.guest(nic.vmid);
+        let has_it = guest.is_none_or(|guest| guest.nics.contains_key(&nic.index));
+        if is_known && has_it && node.cluster.is_here(nic.vmid) == Some(true) {
             let start = match node.cluster.guest(nic.vmid).map(|guest| guest.kind) {
                 Some(GuestKind::Lxc) => format!("pct start {}", nic.vmid),
                 _ => format!("qm start {}", nic.vmid),
@@ -104,11 +110,9 @@ fn plugged(
         }
         return;
     };
-    let firewall = port
-        .nic
-        .as_ref()
-        .and_then(|plugged| plugged.firewall_bridge.as_ref());
-    let Some(firewall) = firewall else { return };
+    let Some(firewall) = mender.firewall_bridge(nic) else {
+        return;
+    };
     let evidence = format!(
         "{} is a port of {firewall}; {}: firewall=1",
         port.nic
@@ -117,14 +121,9 @@ fn plugged(
             .map_or_else(|| nic.to_string(), ToString::to_string),
         node.config_of(nic.vmid)
     );
-    let config = node
-        .cluster
-        .guest(nic.vmid)
-        .and_then(|guest| guest.nics.get(&nic.index));
-    let remedy = match config {
-        Some(config) => set_without(node, nic, config, &["firewall"]),
-        None => "the NIC's firewall checkbox in the web interface".to_owned(),
-    };
+    let remedy = mender
+        .set(nic)
+        .unwrap_or_else(|| "the NIC's firewall checkbox in the web interface".to_owned());
     if sensor.ovs_only.is_empty() {
         found.add(
             Severity::Note,
@@ -150,14 +149,11 @@ fn plugged(
     }
 }
 
-/// The command that sets a NIC without some of its properties.
-fn set_without(node: &Node<'_>, id: NicId, nic: &Nic, keys: &[&str]) -> String {
-    format!(
-        "{} --net{} {}",
-        node.set(id.vmid),
-        id.index,
-        shell_word(&nic.without(keys))
-    )
+/// Has a guest a device here?
+fn runs(map: &PortMap, vmid: Vmid) -> bool {
+    let plugged = map.nics().map(|(_, nic)| nic.id);
+    let mut devices = plugged.chain(map.unplugged.keys().copied());
+    devices.any(|nic| nic.vmid == vmid)
 }
 
 fn configured(
@@ -165,21 +161,20 @@ fn configured(
     guest: &Guest,
     nic: &Nic,
     sensor: &Sensor<'_>,
+    mender: &Mender<'_>,
     found: &mut Findings,
 ) {
     let id = sensor.nic;
     let config = node.config_of(guest.vmid);
     let set = node.set(guest.vmid);
+    let mend = || mender.set(id).unwrap_or_default();
     if let Some(address) = guest.addresses.get(&id.index) {
         let (key, remedy) = match guest.kind {
             GuestKind::Qemu => (
                 format!("ipconfig{}", id.index),
                 format!("{set} --delete ipconfig{}", id.index),
             ),
-            GuestKind::Lxc => (
-                format!("net{}", id.index),
-                set_without(node, id, nic, &["ip", "ip6", "gw", "gw6"]),
-            ),
+            GuestKind::Lxc => (format!("net{}", id.index), mend()),
         };
         found.add(
             Severity::Warning,
@@ -214,7 +209,7 @@ fn configured(
             Id::SensorUnplugged,
             format!("the sensor's {id} is unplugged (link_down=1): the guest sees no frame"),
             format!("{config}: net{}: link_down=1", id.index),
-            set_without(node, id, nic, &["link_down"]),
+            mend(),
         );
     }
     if let Some(rate) = &nic.rate {
@@ -223,7 +218,7 @@ fn configured(
             Id::SensorRate,
             format!("the sensor's {id} is limited to {rate} MB/s: copies beyond that are dropped"),
             format!("{config}: net{}: rate={rate}", id.index),
-            set_without(node, id, nic, &["rate"]),
+            mend(),
         );
     }
 }

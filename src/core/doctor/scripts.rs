@@ -24,7 +24,7 @@ pub fn judge(facts: &Facts<'_>, found: &mut Findings) {
             format!("{file} sets or clears all mirrors of a bridge, other people's and pve-span's with them: each run of it blinds sensors"),
             format!("line {line}: {text}{more}"),
             "ovs-vsctl -- --id=@m create mirror … -- add bridge BRIDGE mirrors @m adds one, \
-             ovs-vsctl remove bridge BRIDGE mirrors NAME removes one; or let pve-span do it (pve-span import)",
+             ovs-vsctl -- --id=@m get mirror NAME -- remove bridge BRIDGE mirrors @m removes one; or let pve-span do it (pve-span import)",
         );
     }
     if facts.clearing.is_empty() {
