@@ -134,6 +134,14 @@ fn what_keeps_copies_from_a_sensor_is_told() {
     );
     qm(&node, &finding.remedy);
     gone(&node, "sensor-address");
+    node.edit(201, |_| {
+        Guest::vm(201)
+            .net(0, "virtio=BC:24:11:2A:00:C9,bridge=vmbr2")
+            .set("hostpci0", "0000:01:00")
+    });
+    node.span_cfg(&DMZ.replace("200/net1", "201/net0"));
+    gone(&node, "sensor-only-nic");
+    gone(&node, "passthrough");
 }
 
 /// Does what the remedy says to guest 201, after which the finding has to be gone.

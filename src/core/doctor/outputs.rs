@@ -187,7 +187,8 @@ fn configured(
             remedy,
         );
     }
-    if guest.nics.len() == 1 {
+    // What it has of the node for itself may be another one.
+    if guest.nics.len() == 1 && guest.passthrough.is_empty() {
         let (next, bridge) = (id.index.next(), nic.bridge.as_deref().unwrap_or("vmbr0"));
         found.add(
             Severity::Warning,

@@ -91,13 +91,14 @@ fn attached(facts: &Facts<'_>, node: &Node<'_>, here: &BTreeSet<Vmid>, found: &m
             "no service runs either, so after a start nothing is mirrored until pve-span apply",
         )
     };
-    let words = |vmids: &[Vmid]| {
-        vmids
+    // Of more, a command would be a page long.
+    let words = |vmids: &[Vmid]| match vmids.len() {
+        0..=50 => vmids
             .iter()
-            .take(50)
             .map(ToString::to_string)
             .collect::<Vec<_>>()
-            .join(" ")
+            .join(" "),
+        _ => "--all-sources".to_owned(),
     };
     if let Some(first) = without.first() {
         found.add(
