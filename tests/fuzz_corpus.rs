@@ -58,3 +58,8 @@ fn ovsdb_s_stream() {
 fn the_kernel_s_answers() {
     each_file_of("netlink", checks::netlink::check);
 }
+
+#[test]
+fn frames() {
+    each_file_of("frames", checks::frames::check);
+}

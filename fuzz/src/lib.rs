@@ -7,6 +7,7 @@
 
 pub mod cluster_files;
 pub mod filter;
+pub mod frames;
 pub mod guest_config;
 pub mod meaning;
 pub mod mirrors_conf;
