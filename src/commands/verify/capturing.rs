@@ -223,6 +223,11 @@ impl<'a> Watch<'a> {
                 }
             };
             last = frame.time;
+            if self.remembered > 2 * MOST {
+                // A guest decides how small the segments of its pieces are: one may be tens of thousands.
+                self.faults.insert(too_much(self.remembered));
+                return Ok(());
+            }
             for (_, role) in roles.iter().filter(|(side, _)| *side == frame.side) {
                 let (Role::Sensor(group) | Role::Point(group, _)) = role;
                 let (Some(shape), Some(heard), Some(identities)) = (

@@ -1,6 +1,6 @@
 //! Is a session proven? If not, what is the matter, and what to do.
 
-use super::tally::PartTally;
+use super::tally::{Counts, PartTally};
 use super::watching::{Part, Subject, Way};
 use crate::core::copies::Passing;
 
@@ -53,7 +53,14 @@ pub fn reasons(part: &Part, found: &Found, watched: &Watched) -> Vec<String> {
         }
     }
     if part.sample > 1 {
-        reasons.extend(implausible(part.sample, all.watched, all.arrived));
+        let whole = implausible(part.sample, all.watched, all.arrived);
+        let each = part.subjects.iter().zip(&found.tally.subjects);
+        reasons.extend(match whole {
+            Some(told) => vec![told],
+            None => each
+                .filter_map(|(subject, counts)| none_of(part.sample, subject, *counts))
+                .collect(),
+        });
     } else if all.arrived < all.watched {
         reasons.push(format!(
             "{} missing at {output} ({}): pve-span status and pve-span plan tell whether the mirror is whole; \
@@ -146,6 +153,23 @@ fn implausible(sample: u32, watched: u64, arrived: u64) -> Option<String> {
     }
 }
 
+/// The share of all may be about right while nothing is mirrored of one source, or of one direction.
+fn none_of(sample: u32, subject: &Subject, counts: Counts) -> Option<String> {
+    let way = match (subject.whole, subject.passing) {
+        (true, _) => "on",
+        (false, Passing::From) => "from",
+        (false, Passing::To) => "to",
+    };
+    (counts.watched > 0 && counts.arrived == 0).then(|| {
+        format!(
+            "of {} {way} {} none arrived, where one in {sample} is mirrored: wait longer (--time), and if that does not \
+             help, see pve-span status and pve-span plan",
+            frames(counts.watched),
+            subject.name
+        )
+    })
+}
+
 fn frames(count: u64) -> String {
     match count {
         1 => "1 frame".to_owned(),
@@ -169,7 +193,6 @@ fn did(count: u64, verb: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tally::Counts;
     use super::*;
     use crate::core::annotations::Switch;
     use crate::core::copies::CopyKey;
@@ -266,6 +289,47 @@ mod tests {
             told(&tenth, (9, 1), Inject::No),
             [
                 "of 9 frames one in 10 is mirrored, and 1 arrived: too few to tell, wait longer (--time)"
+            ]
+        );
+    }
+
+    #[test]
+    fn of_a_sample_something_has_to_arrive_of_each_source_and_direction() {
+        let mut half = part(2, sendable());
+        let mut sending = half.subjects[0].clone();
+        sending.passing = Passing::From;
+        half.subjects.push(sending);
+        let told = |arrived: [u64; 2]| {
+            let counts = |arrived| Counts {
+                watched: 500,
+                arrived,
+            };
+            let all = Counts {
+                watched: 1000,
+                arrived: arrived[0] + arrived[1],
+            };
+            let found = Found {
+                tally: PartTally {
+                    all,
+                    subjects: arrived.map(counts).to_vec(),
+                    ..PartTally::default()
+                },
+                ..Found::default()
+            };
+            let watched = Watched {
+                seconds: 10.0,
+                inject: Inject::No,
+                device: "tap200i1".into(),
+                mtu: None,
+            };
+            reasons(&half, &found, &watched)
+        };
+        assert_eq!(told([250, 250]), [""; 0]);
+        assert_eq!(
+            told([250, 0]),
+            [
+                "of 500 frames from 101/net0 none arrived, where one in 2 is mirrored: wait longer (--time), and if that \
+                 does not help, see pve-span status and pve-span plan"
             ]
         );
     }
