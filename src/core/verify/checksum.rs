@@ -4,7 +4,8 @@
 
 use super::packet::{ICMP, ICMP6, Packet, TCP, UDP, u16_at};
 
-/// Does a checksum of the frame not fit? What was cut off, is a fragment or has no checksum is not judged.
+/// Does a checksum of the frame not fit? What was cut off, is a fragment or has no checksum is not judged, nor is what has
+/// the sum for an address that it does not show yet.
 pub fn is_bad(frame: &[u8]) -> bool {
     let Some(packet) = Packet::of(frame) else {
         return false;
@@ -15,17 +16,22 @@ pub fn is_bad(frame: &[u8]) -> bool {
             return true;
         }
     }
-    let Some(payload) = frame.get(packet.transport..packet.end) else {
+    let Some(mut payload) = frame.get(packet.transport..packet.end) else {
         return false;
     };
+    if packet.protocol == UDP {
+        // What follows the datagram in its packet is not in the sum (UDP options, RFC 9868).
+        let length = u16_at(payload, 4).map_or(0, usize::from);
+        payload = payload.get(..length.max(8)).unwrap_or(payload);
+    }
     let pseudo = || {
         let length = u64::try_from(payload.len()).unwrap_or(u64::MAX);
         sum(packet.addresses(frame)) + u64::from(packet.protocol) + length
     };
     let seed = match (packet.protocol, packet.version) {
-        _ if packet.fragment => return false,
-        // No checksum (RFC 768); over IPv6 there has to be one.
-        (UDP, 4) if u16_at(payload, 6) == Some(0) => return false,
+        _ if packet.fragment || packet.is_routed => return false,
+        // No checksum: RFC 768, and RFC 6936 for tunnels over IPv6.
+        (UDP, _) if u16_at(payload, 6) == Some(0) => return false,
         (TCP | UDP, _) | (ICMP6, 6) => pseudo(),
         (ICMP, 4) => 0,
         _ => return false,
@@ -93,5 +99,42 @@ mod tests {
         padded.resize(60, 7);
         assert!(!is_bad(&padded), "padding");
         assert!(!is_bad(&[]) && !is_bad(&[8; 14]));
+    }
+
+    #[test]
+    fn what_follows_a_datagram_is_not_in_its_sum() {
+        let mut options = udp();
+        options.extend([1, 1, 0]);
+        let length = u16::try_from(options.len() - 14).unwrap();
+        options[16..18].copy_from_slice(&length.to_be_bytes());
+        options[24..26].fill(0);
+        let header = !u16::try_from(fold(sum(&options[14..34]))).unwrap();
+        options[24..26].copy_from_slice(&header.to_be_bytes());
+        assert!(!is_bad(&options));
+        options[44] ^= 1;
+        assert!(is_bad(&options));
+    }
+
+    #[test]
+    fn tunnels_over_ipv6_need_no_checksum_and_segments_left_ask_for_another_address() {
+        let packet = |next: u8, payload: &[u8]| {
+            let mut frame = vec![2; 12];
+            frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0]);
+            frame.extend([u8::try_from(payload.len()).unwrap(), next, 64]);
+            frame.extend([1; 32]);
+            frame.extend(payload);
+            frame
+        };
+        let datagram = |sum: u8| [3, 0xe8, 0x12, 0xb5, 0, 9, 0, sum, 7];
+        assert!(!is_bad(&packet(UDP, &datagram(0))));
+        assert!(is_bad(&packet(UDP, &datagram(1))));
+        let routed = |left: u8| {
+            let mut header = vec![UDP, 2, 4, left];
+            header.extend([0; 20]);
+            header.extend(datagram(1));
+            packet(43, &header)
+        };
+        assert!(!is_bad(&routed(1)));
+        assert!(is_bad(&routed(0)));
     }
 }

@@ -16,7 +16,8 @@ const TAGS: [u16; 2] = [0x8100, 0x88a8];
 const MOST_TAGS: usize = 8;
 
 /// IPv6 extension headers that are looked past: hop-by-hop options, routing, destination options (RFC 8200, 4).
-const EXTENSIONS: [u8; 3] = [0, 43, 60];
+const EXTENSIONS: [u8; 3] = [0, ROUTING, 60];
+const ROUTING: u8 = 43;
 
 /// Two bytes in network byte order.
 pub fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
@@ -68,6 +69,8 @@ pub struct Packet {
     pub end: usize,
     /// Is it a part of one?
     pub fragment: bool,
+    /// Does it go on to another address than the one that it shows (a routing header with segments left)?
+    pub is_routed: bool,
 }
 
 impl Packet {
@@ -100,6 +103,7 @@ impl Packet {
             protocol,
             end,
             fragment,
+            is_routed: false,
         })
     }
 
@@ -112,11 +116,13 @@ impl Packet {
             transport + length
         };
         let mut protocol = *frame.get(network + 6)?;
+        let mut is_routed = false;
         for _ in 0..4 {
             if !EXTENSIONS.contains(&protocol) {
                 break;
             }
             let next = *frame.get(transport)?;
+            is_routed |= protocol == ROUTING && *frame.get(transport + 3)? > 0;
             transport += 8 + 8 * usize::from(*frame.get(transport + 1)?);
             protocol = next;
         }
@@ -127,6 +133,7 @@ impl Packet {
             protocol,
             end,
             fragment: protocol == 44,
+            is_routed,
         })
     }
 
