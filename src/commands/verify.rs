@@ -56,7 +56,8 @@ pub fn run(root: &Path, args: &VerifyArgs) -> Result<u8, Error> {
     // Keyed by the operating system's random numbers.
     let secret = RandomState::new().hash_one("pve-span verify");
     let mut injector = if args.inject {
-        Injector::of(&watching.groups, secret.rotate_left(32))
+        let is_asked = |name: &SessionName| chosen.iter().any(|state| state.name == *name);
+        Injector::of(&watching.groups, secret.rotate_left(32), is_asked)
     } else {
         Injector::default()
     };

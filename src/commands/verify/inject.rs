@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::core::model::IfName;
+use crate::core::model::{IfName, SessionName};
 use crate::core::verify::marked;
 use crate::core::verify::watching::{Expect, Group, Way};
 use crate::linux::capture::{Sender, mtu};
@@ -39,11 +39,12 @@ pub struct Injector {
 }
 
 impl Injector {
-    /// For all sources of the groups.
-    pub fn of(groups: &[Group], run: u64) -> Self {
+    /// For the sources of the sessions that are asked for, not of others that share an output with them.
+    pub fn of(groups: &[Group], run: u64, is_asked: impl Fn(&SessionName) -> bool) -> Self {
         let mut injector = Self::default();
         for (number, group) in groups.iter().enumerate() {
-            for (part, shape) in group.parts.iter().enumerate() {
+            let parts = group.parts.iter().enumerate();
+            for (part, shape) in parts.filter(|(_, part)| is_asked(&part.key.session)) {
                 for (subject, source) in shape.subjects.iter().enumerate() {
                     let at = (number, part, subject);
                     match &source.way {

@@ -130,7 +130,11 @@ impl Identities {
                 }
             }
             UDP => {
-                set(&mut headers, transport + 4, length.saturating_sub(transport));
+                set(
+                    &mut headers,
+                    transport + 4,
+                    length.saturating_sub(transport),
+                );
                 set(&mut headers, transport + 6, 0);
             }
             SCTP => {

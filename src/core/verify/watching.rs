@@ -283,7 +283,7 @@ impl Node<'_> {
             Mac::Known(mac) => Some(mac),
             Mac::None | Mac::Unknown => (self.mac)(nic),
         };
-        let Some(mac) = mac else {
+        let Some(mac) = mac.filter(is_one_station) else {
             return no_mac(name);
         };
         let vlan = taken::vlan_for(source.vlans, &frames.vlans);
@@ -356,6 +356,11 @@ fn not_a_guest(name: &str) -> Way {
 
 fn only_it_can(name: &str) -> Way {
     Way::None(format!("only the guest itself can send from {name}"))
+}
+
+/// Only to one: a marked frame to a group would be everybody's.
+pub(super) fn is_one_station(mac: &u64) -> bool {
+    mac >> 40 & 1 == 0
 }
 
 pub(super) fn no_mac(name: &str) -> Way {

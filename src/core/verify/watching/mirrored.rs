@@ -1,7 +1,9 @@
 //! What Open vSwitch's own mirrors take, and where it leaves.
 
 use super::taken::Takes;
-use super::{Node, Sensor, Spot, Subject, Watching, Way, no_mac, not_a_guest, only_it_can};
+use super::{
+    Node, Sensor, Spot, Subject, Watching, Way, is_one_station, no_mac, not_a_guest, only_it_can,
+};
 use crate::core::annotations::Switch;
 use crate::core::copies::{CopyKey, Passing};
 use crate::core::model::{IfName, NicId, VlanSet};
@@ -100,7 +102,7 @@ impl Node<'_> {
         if passing == Passing::From {
             return only_it_can(called);
         }
-        let Some(mac) = (self.mac)(nic) else {
+        let Some(mac) = (self.mac)(nic).filter(is_one_station) else {
             return no_mac(called);
         };
         let fits =
