@@ -54,9 +54,15 @@ const ELSEWHERE: [(&str, &str); 7] = [
     ("/usr/share/pve-span/put-snippet", "tests/package"),
 ];
 
-/// Runs a page's commands and applies its span.cfg's, in the order in which they stand there.
+/// Follows a page, and nothing may be wrong.
 #[track_caller]
 fn follow(page: &Page, node: &DocNode) {
+    let faults = faults(page, node);
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// Runs a page's commands and applies its span.cfg's, in the order in which they stand there.
+fn faults(page: &Page, node: &DocNode) -> Vec<String> {
     let mut faults = Vec::new();
     for block in &page.blocks {
         match block.info.as_str() {
@@ -81,7 +87,7 @@ fn follow(page: &Page, node: &DocNode) {
             _ => {}
         }
     }
-    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    faults
 }
 
 fn runs_elsewhere(command: &str) -> bool {
@@ -145,12 +151,33 @@ fn troubleshooting_s_commands_run() {
 #[test]
 fn all_other_pages_commands_run() {
     let own = ["README.md", "docs/recipes.md", "docs/troubleshooting.md"];
-    for page in pages()
-        .iter()
-        .filter(|page| !own.contains(&page.name.as_str()))
-    {
-        follow(page, &DocNode::mirroring());
+    let others = pages().into_iter();
+    let others = others.filter(|page| !own.contains(&page.name.as_str()));
+    let faults: Vec<String> = others
+        .flat_map(|page| faults(&page, &DocNode::mirroring()))
+        .collect();
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// A block that nobody knows would be one that nobody runs.
+#[test]
+fn blocks_are_of_kinds_that_are_looked_at() {
+    let known = ["sh", "sh sensor", "console", "ini", "text", "yaml"];
+    let mut faults = Vec::new();
+    for page in pages() {
+        for block in &page.blocks {
+            if !known.contains(&block.info.as_str()) {
+                faults.push(format!("{}:{}: `{}`", page.name, block.line, block.info));
+            }
+            let prompts = block.text.lines().filter(|line| line.starts_with("$ "));
+            let shown = block.info == "console" && block.commands().is_empty();
+            if prompts.count() > 0 || (shown && !block.text.starts_with("To take the old mirrors"))
+            {
+                faults.push(format!("{}:{}: no command in it", page.name, block.line));
+            }
+        }
     }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
 #[test]

@@ -216,7 +216,9 @@ fn the_documentation_shows_what_is_printed() {
     let shown = shown.split("```").next().unwrap();
     let plain = |text: &str| {
         let lines = text.lines().map(|line| match line.split_once(" µs") {
-            Some((before, _)) => before.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.'),
+            Some((before, _)) => {
+                before.trim_end_matches(|c: char| c.is_ascii_digit() || ".< ".contains(c))
+            }
             None => line,
         });
         lines.collect::<Vec<_>>().join("\n")

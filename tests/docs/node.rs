@@ -37,7 +37,7 @@ pub struct DocNode {
 }
 
 impl DocNode {
-    /// 101 to 104 and the sensors 200 and 201, all running, and no span.cfg.
+    /// 101 to 104, of which 104 has a hookscript of its own, and the sensors 200 and 201; all running, and no span.cfg.
     pub fn new() -> Self {
         let node = Node::start();
         node.ovs_bridge("vmbr2");
