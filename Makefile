@@ -45,7 +45,7 @@ bench:
 # Each fuzz target for TIME seconds; what it learns stays in fuzz/found. Needs rustup's nightly toolchain, cargo-fuzz and a C++
 # compiler, which nothing else here does. TARGETS=filter runs one of them.
 TIME = 600
-TARGETS = guest_config span_cfg filter cluster_files ovsdb netlink mirrors_conf
+TARGETS = guest_config span_cfg filter cluster_files ovsdb netlink mirrors_conf frames
 fuzz:
 	@cargo +nightly fuzz --version >/dev/null 2>&1 && c++ --version >/dev/null 2>&1 || { \
 		echo "make fuzz needs a nightly toolchain (rustup toolchain install nightly), cargo-fuzz (cargo install cargo-fuzz)" \

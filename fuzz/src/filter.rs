@@ -44,6 +44,12 @@ pub fn check(data: &[u8]) {
     assert_eq!(filter::parse(&normal).as_ref(), Ok(&read), "{normal}");
 
     let (vlans, frame) = selection(rest);
+    // What `verify` goes by.
+    assert_eq!(
+        read.takes(&frame),
+        meaning::takes(read.expr(), &frame),
+        "{frame:02x?}"
+    );
     rules(&read, &vlans, &frame);
 }
 
