@@ -165,6 +165,9 @@ fn blocks_are_of_kinds_that_are_looked_at() {
     let known = ["sh", "sh sensor", "console", "ini", "text", "yaml"];
     let mut faults = Vec::new();
     for page in pages() {
+        let indented = page.prose();
+        let indented = indented.iter().filter(|(_, line)| line.starts_with("    "));
+        faults.extend(indented.map(|(n, _)| format!("{}:{n}: a block without fences", page.name)));
         for block in &page.blocks {
             if !known.contains(&block.info.as_str()) {
                 faults.push(format!("{}:{}: `{}`", page.name, block.line, block.info));

@@ -108,7 +108,7 @@ impl Page {
     }
 
     /// The lines outside of fences.
-    fn prose(&self) -> Vec<(usize, &str)> {
+    pub fn prose(&self) -> Vec<(usize, &str)> {
         let mut inside = false;
         let mut lines = Vec::new();
         for (n, line) in self.text.lines().enumerate() {
