@@ -41,6 +41,8 @@ in_both_releases! {
             let record = format!("# a comment\nvolume = {other}\npath = /srv/old\n");
             chroot.write(&format!("/etc/pve/span-hooks/{vmid}"), &record);
         }
+        chroot.write("/srv/old", "#!/bin/sh\n");
+        chroot.run("chmod 755 /srv/old");
         let said = chroot.run("dpkg -r pve-span");
         let guests = "  CT 300 on pve2\n  VM 101 on pve1, with nas:snippets/old one.pl called after it\n  VM 102 on pve2, as a change that waits\n  \
             VM 102 on pve2, in snapshot before upgrade\n";
