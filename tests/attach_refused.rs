@@ -140,6 +140,25 @@ fn a_snippet_that_is_missing_anywhere_is_refused_before_anything_is_changed() {
 }
 
 #[test]
+fn a_file_of_that_name_that_is_somebody_s_own_is_warned_of() {
+    let node = cluster();
+    add(&node, "pve1", &vm(101));
+    let snippet = node.path("var/lib/vz/snippets/pve-span");
+    fs::remove_file(&snippet).unwrap();
+    fs::write(&snippet, "#!/bin/sh\nexit 0\n").unwrap();
+    fs::set_permissions(&snippet, fs::Permissions::from_mode(0o755)).unwrap();
+    let (code, out, err) = run(&node, &["attach", "101"]);
+    assert_eq!((code, out.as_str()), (0, "101 web101: attached\n"));
+    assert_eq!(
+        err,
+        format!(
+            "pve-span: warning: /var/lib/vz/snippets/pve-span on this node, pve1, does not call pve-span; \
+             if it is not meant to be there, move it away and {INSTALL}\n"
+        )
+    );
+}
+
+#[test]
 fn a_node_that_cannot_be_asked_is_refused_and_one_that_is_off_is_warned_of() {
     let node = cluster();
     add(&node, "pve1", &vm(101));

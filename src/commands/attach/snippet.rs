@@ -9,6 +9,7 @@ use crate::core::attach::Call;
 use crate::core::cluster::Members;
 use crate::core::model::{NodeName, printable};
 use crate::core::storage::{Storage, Storages, Volume};
+use crate::files;
 use crate::ovs::chain;
 use crate::proxmox;
 
@@ -58,7 +59,9 @@ impl Question<'_> {
                 break;
             }
             let looked = if node == self.this {
-                self.look_here(&path)
+                let looked = self.look_here(&path);
+                warnings.extend(looked.is_ok().then(|| self.doubt(&path)).flatten());
+                looked
             } else if self.members.offline.contains(node) {
                 warnings.push(format!(
                     "{node} is off, so nobody can tell whether it has {}: before a guest starts there, {}",
@@ -117,6 +120,22 @@ impl Question<'_> {
             )),
             Ok(_) => Ok(()),
         }
+    }
+
+    /// A file of that name that has nothing to do with pve-span mirrors nothing.
+    fn doubt(&self, path: &str) -> Option<String> {
+        let file = self.root.join(path.trim_start_matches('/'));
+        // The program itself is larger than what is read.
+        let text = files::read_bytes(&file).ok()?;
+        let speaks_of_us = text.windows(8).any(|part| part == b"pve-span");
+        (!speaks_of_us).then(|| {
+            format!(
+                "{0} on this node, {1}, does not call pve-span; if it is not meant to be there, move it away and {2}",
+                printable(path),
+                self.this,
+                install(path)
+            )
+        })
     }
 
     fn look_at(&self, node: &NodeName, storage: &Storage, path: &str) -> Result<(), String> {
