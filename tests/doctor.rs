@@ -10,7 +10,7 @@ mod scene;
 use std::collections::BTreeSet;
 
 use doctor_lab::{fine, found, gone, look, look_by, sh};
-use lab::Node;
+use lab::{Node, wait_until};
 use nix::sched::{CloneFlags, unshare};
 use pve_span::core::doctor::Id;
 use scene::linux::mixed_bridges;
@@ -45,6 +45,10 @@ fn well() -> (Node, lab::Watch) {
     );
     apply(&node, DMZ);
     let watch = node.watch();
+    // It is ready a moment before it has written down how sessions do.
+    wait_until("the service's account", || {
+        node.path("run/pve-span/state.json").exists()
+    });
     (node, watch)
 }
 
