@@ -81,6 +81,7 @@ fn on_a_node_where_nothing_is_wrong_it_says_so_in_a_line() {
 fn findings_come_with_evidence_and_remedy_the_worst_first() {
     let (node, watch) = well();
     watch.kill();
+    std::fs::remove_file(node.path("run/pve-span/state.json")).unwrap();
     std::fs::remove_file(node.path("var/lib/vz/snippets/pve-span")).unwrap();
     node.span_cfg(&format!("{DMZ}enabled = no\n"));
     let (code, out, err) = run(&node, &["doctor"]);

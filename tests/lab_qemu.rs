@@ -40,6 +40,8 @@ fn a_guest_stops_crashes_starts_and_is_replugged() {
     node.exchange("101/net0", "102/net0", "hello");
     node.edit(101, |guest| guest.net(0, "virtio,bridge=vmbr2,firewall=1"));
     node.replug("101/net0");
+    // Open vSwitch may have cached where 101 was.
+    node.settle();
     assert_eq!(node.bridge_port("101/net0"), "fwln101o0");
     node.exchange("102/net0", "101/net0", "hello");
     node.stop_guest(101);
