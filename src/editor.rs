@@ -11,6 +11,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::core::model::excerpt;
 use crate::files;
+use crate::lock::open_or_make;
 
 /// Where copies are, below the root directory. Only root may look into it.
 const FOLDER: &str = "run/pve-span";
@@ -65,15 +66,7 @@ impl Turn {
             source,
         };
         files::make_private_folder(&folder).map_err(failed)?;
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(nix::libc::O_NOFOLLOW)
-            .open(&path)
-            .map_err(failed)?;
+        let file = open_or_make(&path).map_err(failed)?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(mut lock) => {
                 // Only for the message to others.

@@ -230,7 +230,7 @@ impl Lock {
 }
 
 /// Opens the lock, and makes it if it is not there: for root alone, or another user could hold it.
-fn open_or_make(path: &Path) -> io::Result<File> {
+pub(crate) fn open_or_make(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)

@@ -11,28 +11,14 @@ use std::time::Duration;
 use lab::Node;
 use scene::apply;
 use scene::linux::{
-    linux_guests, linux_qemu_guests, linux_three_guests, mixed_bridges, sensor_on, vm_on,
+    linux_guests, linux_qemu_guests, linux_three_guests, mixed_bridges, ovs_qemu_guests, sensor_on,
+    vm_on,
 };
 use serde_json::Value;
 use verifying::{
     BAD, DMZ, OVERSIZE, PENDING, assert_proven, faults, reasons, session_while, sources, talk,
     while_watching,
 };
-
-/// Guests with network stacks on Open vSwitch, which takes their large pieces.
-fn ovs_qemu_guests() -> Node {
-    let node = Node::start();
-    node.ovs_takes_offloads();
-    node.ovs_bridge("vmbr2");
-    let guests = [
-        vm_on(101, "bridge=vmbr2").qemu(),
-        vm_on(102, "bridge=vmbr2").qemu(),
-        sensor_on(200, "bridge=vmbr2").qemu_reader(),
-    ];
-    node.add_all(&guests);
-    node.start_guests([101, 102, 200]);
-    node
-}
 
 #[test]
 fn live_traffic_proves_a_session_on_either_bridge() {

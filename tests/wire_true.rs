@@ -6,7 +6,7 @@ mod lab;
 mod scene;
 
 use lab::{Inspection, Node, Stream, TapFrame};
-use scene::linux::{linux_qemu_guests, sensor_on, vm_on};
+use scene::linux::{linux_qemu_guests, ovs_qemu_guests};
 use scene::{apply, hook};
 
 const MTU: usize = 1500;
@@ -22,21 +22,6 @@ enum Wire {
     No,
     /// Frames that could not be on a wire.
     True,
-}
-
-/// 101, 102 and the sensor 200 on the OVS bridge vmbr2.
-fn ovs_qemu_guests() -> Node {
-    let node = Node::start();
-    node.ovs_takes_offloads();
-    node.ovs_bridge("vmbr2");
-    let guests = [
-        vm_on(101, "bridge=vmbr2").qemu(),
-        vm_on(102, "bridge=vmbr2").qemu(),
-        sensor_on(200, "bridge=vmbr2").qemu_reader(),
-    ];
-    node.add_all(&guests);
-    node.start_guests([101, 102, 200]);
-    node
 }
 
 /// Mirrors what 101 sends and receives to 200/net1.

@@ -53,6 +53,21 @@ pub fn linux_qemu_guests(nic: &str) -> Node {
     ])
 }
 
+/// Guests with network stacks on Open vSwitch, which takes their large pieces.
+pub fn ovs_qemu_guests() -> Node {
+    let node = Node::start();
+    node.ovs_takes_offloads();
+    node.ovs_bridge("vmbr2");
+    let guests = [
+        vm_on(101, "bridge=vmbr2").qemu(),
+        vm_on(102, "bridge=vmbr2").qemu(),
+        sensor_on(200, "bridge=vmbr2").qemu_reader(),
+    ];
+    node.add_all(&guests);
+    node.start_guests([101, 102, 200]);
+    node
+}
+
 /// Both kinds of bridges: 101 on the OVS bridge vmbr2, 102 there behind a firewall bridge; container 300 on the Linux
 /// bridge vmbr0, 103 there behind a firewall bridge, 104 on its VLAN 20; sensors 200 on vmbr2 and 201 on vmbr0.
 pub fn mixed_bridges() -> Node {
