@@ -99,18 +99,6 @@ impl Pve {
         self.members().ok().map(|members| members.quorum)
     }
 
-    /// A guest's config as it stands, for what nobody else asks of it.
-    pub fn config(&self, vmid: Vmid, placement: &Placement) -> Known<String> {
-        let Placement { node, kind, .. } = placement;
-        let folder = match kind {
-            GuestKind::Qemu => "qemu-server",
-            GuestKind::Lxc => "lxc",
-        };
-        let path = self.path(&format!("nodes/{node}/{folder}/{vmid}.conf"));
-        let bytes = files::read_bytes(&path).map_err(|error| Unknown(chain(&error)))?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
-    }
-
     /// What the cluster knows; `migrated_from` is where an incoming guest's config may still be.
     pub fn cluster(
         &self,

@@ -125,7 +125,7 @@ fn start(root: &Path, file: &SpanFile, was: Option<&[u8]>, out: &mut Out) -> Res
         file.name()
     ));
     let look = init::first_look(root)?;
-    let text = offer::text(&init::offered(root, &look)).into_bytes();
+    let text = offer::text(&init::offered(&look)).into_bytes();
     let counts = false;
     Ok(Start { text, counts })
 }

@@ -6,7 +6,6 @@ use std::path::Path;
 use super::context;
 use crate::apply;
 use crate::cli::InitArgs;
-use crate::core::model::NicId;
 use crate::core::offer::{self, Offer};
 use crate::core::ports::PortMap;
 use crate::core::state::OvsState;
@@ -51,7 +50,7 @@ fn init(root: &Path, args: &InitArgs, out: &mut Out) -> Result<(), Error> {
     if !args.dry_run {
         nothing_ends(root)?;
     }
-    let text = offer::text(&offered(root, &first_look(root)?));
+    let text = offer::text(&offered(&first_look(root)?));
     if args.dry_run {
         text.lines().for_each(|line| out.line(line));
         return Ok(());
@@ -92,23 +91,9 @@ pub(super) fn first_look(root: &Path) -> Result<Look, apply::Error> {
 }
 
 /// What `init` writes; `edit` begins with it, too, where there is no file.
-pub(super) fn offered(root: &Path, look: &Look) -> Offer {
-    let pve = Pve::new(root);
+pub(super) fn offered(look: &Look) -> Offer {
     let map = PortMap::new(&look.observed);
-    let none = BTreeSet::new();
-    let mut with_address: BTreeSet<NicId> = BTreeSet::new();
-    // Only of those that look like sensors is it asked.
-    for sensor in offer::offer(&look.cluster, &map, &none).sensors {
-        let placements = look.cluster.placements.as_ref().ok();
-        let placement = placements.and_then(|all| all.get(&sensor.vmid));
-        let config = placement.and_then(|placement| pve.config(sensor.vmid, placement).ok());
-        with_address.extend(offer::addressed(
-            sensor.vmid,
-            sensor.kind,
-            &config.unwrap_or_default(),
-        ));
-    }
-    let mut offer = offer::offer(&look.cluster, &map, &with_address);
+    let mut offer = offer::offer(&look.cluster, &map);
     if let OvsState::Failed(why) = &look.observed.ovs {
         offer.unseen.push(format!("Open vSwitch: {why}"));
     }

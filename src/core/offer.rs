@@ -7,12 +7,12 @@ mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub use sensor::{Monitor, Sensor, addressed};
+pub use sensor::{Monitor, Sensor};
 pub use text::text;
 
 use super::cluster::Cluster;
 use super::guest::Guest;
-use super::model::{IfName, NicId, Vmid};
+use super::model::{IfName, Vmid};
 use super::ports::{BridgeKind, PortMap};
 use super::selector::Selector;
 
@@ -73,8 +73,8 @@ impl Count {
     }
 }
 
-/// Looks through what was seen. `with_address` are NICs with an IP configuration.
-pub fn offer(cluster: &Cluster, map: &PortMap, with_address: &BTreeSet<NicId>) -> Offer {
+/// Looks through what was seen.
+pub fn offer(cluster: &Cluster, map: &PortMap) -> Offer {
     let guests = || {
         let known = cluster
             .guests
@@ -83,7 +83,7 @@ pub fn offer(cluster: &Cluster, map: &PortMap, with_address: &BTreeSet<NicId>) -
         known.filter(|guest| !guest.template)
     };
     let sensors: Vec<Sensor> = guests()
-        .filter_map(|guest| Sensor::of(guest, cluster, map, with_address))
+        .filter_map(|guest| Sensor::of(guest, cluster, map))
         .collect();
     let is_sensor: BTreeSet<Vmid> = sensors.iter().map(|sensor| sensor.vmid).collect();
     let others: Sources<'_> = guests()

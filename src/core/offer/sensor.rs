@@ -1,7 +1,5 @@
 //! Which guests look like sensors, and which of their NICs like the monitor port.
 
-use std::collections::BTreeSet;
-
 use super::super::cluster::Cluster;
 use super::super::guest::{Guest, Nic};
 use super::super::model::{GuestKind, NicId, NicIndex, NodeName, Vmid};
@@ -55,12 +53,7 @@ pub enum Monitor {
 
 impl Sensor {
     /// The guest as a sensor, if it looks like one.
-    pub fn of(
-        guest: &Guest,
-        cluster: &Cluster,
-        map: &PortMap,
-        with_address: &BTreeSet<NicId>,
-    ) -> Option<Self> {
+    pub fn of(guest: &Guest, cluster: &Cluster, map: &PortMap) -> Option<Self> {
         let by = reason(guest)?;
         let placement = cluster.placements.as_ref().ok()?.get(&guest.vmid)?;
         let is_here = cluster.is_here(guest.vmid) == Some(true);
@@ -70,7 +63,7 @@ impl Sensor {
             name: guest.name.clone(),
             by,
             elsewhere: (!is_here).then(|| placement.node.clone()),
-            monitor: monitor(guest, map, with_address),
+            monitor: monitor(guest, map),
         })
     }
 }
@@ -97,7 +90,7 @@ fn names_sensor(name: &str) -> bool {
 }
 
 /// The NIC that carries nothing else: not the only one, without firewall bridge, VLAN tag or address.
-fn monitor(guest: &Guest, map: &PortMap, with_address: &BTreeSet<NicId>) -> Monitor {
+fn monitor(guest: &Guest, map: &PortMap) -> Monitor {
     let vmid = guest.vmid;
     let id = |index: NicIndex| NicId { vmid, index };
     if guest.nics.len() < 2 {
@@ -114,7 +107,7 @@ fn monitor(guest: &Guest, map: &PortMap, with_address: &BTreeSet<NicId>) -> Moni
         nic.bridge.is_some()
             && nic.tag.is_none()
             && !has_firewall(index, nic)
-            && !with_address.contains(&id(index))
+            && !guest.addresses.contains_key(&index)
     };
     let fitting: Vec<NicIndex> = guest
         .nics
@@ -149,35 +142,4 @@ fn add_nic(guest: &Guest) -> String {
             guest.vmid
         ),
     }
-}
-
-/// The NICs of a guest that are given an address, by the text of its config: a container's `ip=`, a VM's `ipconfigN`
-/// (cloud-init).
-pub fn addressed(vmid: Vmid, kind: GuestKind, text: &str) -> BTreeSet<NicId> {
-    let mut found = BTreeSet::new();
-    for line in text.lines() {
-        if line.starts_with('[') {
-            break;
-        }
-        let Some((key, value)) = line.split_once(':') else {
-            continue;
-        };
-        let has_address = value.trim().split(',').any(|part| {
-            let pair = part.split_once('=');
-            pair.is_some_and(|(key, value)| {
-                matches!(key.trim(), "ip" | "ip6") && !matches!(value.trim(), "" | "manual")
-            })
-        });
-        let index = match kind {
-            GuestKind::Lxc => NicIndex::from_key(key),
-            GuestKind::Qemu => key
-                .strip_prefix("ipconfig")
-                .and_then(super::super::model::decimal)
-                .and_then(NicIndex::new),
-        };
-        if let (Some(index), true) = (index, has_address) {
-            found.insert(NicId { vmid, index });
-        }
-    }
-    found
 }

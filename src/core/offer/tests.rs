@@ -34,11 +34,7 @@ const CT: GuestKind = GuestKind::Lxc;
 
 fn sensors(guests: &[(u32, &str, GuestKind, &str)]) -> Vec<String> {
     let cluster = cluster(guests);
-    let mut with_address = BTreeSet::new();
-    for (vmid, _, kind, text) in guests {
-        with_address.extend(addressed(Vmid::new(*vmid).unwrap(), *kind, text));
-    }
-    let offer = offer(&cluster, &PortMap::default(), &with_address);
+    let offer = offer(&cluster, &PortMap::default());
     let told = |sensor: &Sensor| match &sensor.monitor {
         Monitor::Nic(nic) => format!("{}: {nic}", sensor.by),
         Monitor::None(why) => format!("{}: {}: {why}", sensor.by, sensor.vmid),
@@ -149,7 +145,7 @@ fn the_monitor_port_is_the_nic_that_carries_nothing_else() {
 fn a_template_is_no_sensor_and_no_source() {
     let text = "name: ids\ntemplate: 1\ntags: web\nnet0: virtio,bridge=a\nnet1: virtio,bridge=a\n";
     let cluster = cluster(&[(200, "pve1", VM, text)]);
-    let offer = offer(&cluster, &PortMap::default(), &BTreeSet::new());
+    let offer = offer(&cluster, &PortMap::default());
     assert_eq!((offer.sensors, offer.tags), (vec![], vec![]));
 }
 
@@ -182,7 +178,7 @@ fn the_text_is_comments_and_every_session_in_it_is_valid() {
     ] {
         map.bridges.insert(name.parse().unwrap(), kind);
     }
-    let text = text(&offer(&cluster, &map, &BTreeSet::new()));
+    let text = text(&offer(&cluster, &map));
     assert!(
         text.lines()
             .all(|line| line.is_empty() || line.starts_with('#')),
@@ -251,7 +247,7 @@ fn what_guests_are_called_stays_within_its_comment() {
         map.bridges
             .insert(bridge.parse().unwrap(), BridgeKind::Linux);
     }
-    let text = text(&offer(&cluster, &map, &BTreeSet::new()));
+    let text = text(&offer(&cluster, &map));
     assert!(
         text.lines()
             .all(|line| line.is_empty() || line.starts_with('#')),
@@ -269,7 +265,7 @@ fn what_guests_are_called_stays_within_its_comment() {
 
 #[test]
 fn without_a_sensor_it_says_what_one_needs() {
-    let text = text(&offer(&cluster(&[]), &PortMap::default(), &BTreeSet::new()));
+    let text = text(&offer(&cluster(&[]), &PortMap::default()));
     assert!(
         text.contains("No guest of this node looks like a sensor"),
         "{text}"
