@@ -87,7 +87,7 @@ fn react(root: &Path, vmid: Vmid, phase: &str, deadline: f64, caller: &Caller) -
         Ok(supervised) => supervised,
         Err(error) => {
             log::error!("guest {vmid}: {phase}: cannot start a process: {error}");
-            return Next::Unknown;
+            return Next::unanswered(vmid, caller);
         }
     };
     match ended {

@@ -98,16 +98,21 @@ impl Next {
         match (text.as_ref(), caller) {
             (_, Caller::Other) | (NOBODY, _) => Self::Nobody,
             (UNKNOWN, _) => Self::Unknown,
-            (record, _) => chained::parse(record).map_or_else(
-                |_| {
-                    log::error!(
-                        "guest {vmid}: nobody can tell whether another hookscript is to be called after pve-span; none is"
-                    );
-                    Self::Unknown
-                },
-                Self::Call,
-            ),
+            (record, _) => {
+                chained::parse(record).map_or_else(|_| Self::unanswered(vmid, caller), Self::Call)
+            }
         }
+    }
+
+    /// Without an answer of the child.
+    pub(super) fn unanswered(vmid: Vmid, caller: &Caller) -> Self {
+        if *caller == Caller::Other {
+            return Self::Nobody;
+        }
+        log::error!(
+            "guest {vmid}: nobody can tell whether another hookscript is to be called after pve-span; none is"
+        );
+        Self::Unknown
     }
 
     /// As hookscripts/pve-span reads it.
