@@ -168,7 +168,7 @@ fn of_running(state: &SessionState, vmid: Vmid, is_source: bool) -> Vec<String> 
             .is_some_and(|(guest, _)| guest == vmid.to_string());
         match &output.fault {
             // A sensor that stops is not told that it is off.
-            Some(Fault::Absent(_)) if !is_source => {}
+            Some(Fault::Absent(_) | Fault::Unknown(_)) if !is_source => {}
             Some(fault) if is_source || is_sensor => {
                 lines.push(format!(
                     "{name}: nothing is mirrored to {}: {fault}",
@@ -188,6 +188,8 @@ fn of_running(state: &SessionState, vmid: Vmid, is_source: bool) -> Vec<String> 
             )
         }));
     }
+    let nowhere = state.nowhere().filter(|_| is_source);
+    lines.extend(nowhere.map(|why| format!("{name}: {why}")));
     let unplugged = state
         .unplugged
         .iter()

@@ -130,10 +130,15 @@ pub fn look_by(
     let mut desired = Desired::default();
     if in_force.annotations().is_some() {
         desired = resolve(annotations, &cluster, &observed, &assume);
-        let unread = desired.without_macs();
-        if detail != Detail::All && !unread.is_empty() {
-            let from = context.migrated_from.as_ref();
-            Pve::new(&context.root).add_guests(&mut cluster, &unread, from);
+        // The files that a look rarely needs are read when it does.
+        let unread = desired.unread(&cluster);
+        let asks_where = desired.asks_where() && cluster.placements.is_err();
+        if detail != Detail::All && (asks_where || !unread.is_empty()) {
+            let pve = Pve::new(&context.root);
+            if asks_where {
+                cluster.placements = pve.placements();
+            }
+            pve.add_guests(&mut cluster, &unread, context.migrated_from.as_ref());
             desired = resolve(annotations, &cluster, &observed, &assume);
         }
     }

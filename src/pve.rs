@@ -254,7 +254,11 @@ impl Pve {
         }
     }
 
-    fn placements(&self) -> Known<Placements> {
+    /// On which node each guest is.
+    ///
+    /// # Errors
+    /// `.vmlist` cannot be read.
+    pub fn placements(&self) -> Known<Placements> {
         let text = self.read(".vmlist")?;
         cluster::parse_vmlist(&text)
             .map_err(|error| self.not_understood(".vmlist", &error.to_string()))

@@ -19,12 +19,13 @@ use std::path::Path;
 use pve_span::core::annotations;
 use pve_span::core::cluster::{Cluster, parse_pools, parse_vmlist};
 use pve_span::core::guest;
+use pve_span::core::health::faults;
 use pve_span::core::model::{GuestKind, IfName, SessionName};
 use pve_span::core::plan::plan;
 use pve_span::core::resolve::resolve;
 use pve_span::core::state::{
-    Assumptions, Desired, Link, Mark, Mirror, MirrorConfig, MirrorOutput, Observed, OutputState,
-    Ovs, OvsBridge, OvsPort, OvsState, RowId, SessionPhase, Taken,
+    Assumptions, Desired, Link, Mark, Mirror, MirrorConfig, MirrorOutput, Observed, Ovs, OvsBridge,
+    OvsPort, OvsState, RowId, SessionPhase, Taken,
 };
 
 #[test]
@@ -104,7 +105,7 @@ fn sessions(desired: &Desired) -> String {
         if state.phase != SessionPhase::Running {
             writeln!(text, "{}: {:?}", state.name, state.phase).unwrap();
         }
-        for fault in state.outputs.iter().flat_map(OutputState::faults) {
+        for fault in faults(state) {
             writeln!(text, "{}: {fault}", state.name).unwrap();
         }
         for note in &state.notes {

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{Format, context, notice};
 use crate::apply::{Done, Error, NOT_YET, Trigger, reconcile};
-use crate::core::health::faults;
+use crate::core::health::faults_and_notes;
 use crate::core::plan::{Action, PortChange, Problem};
 use crate::core::state::{Fault, SessionState};
 use crate::inforce::InForce;
@@ -71,7 +71,7 @@ pub(super) fn print(done: &Done, format: Format) {
         log::error!("{}: {}", problem.session, problem.text);
     }
     for state in &look.desired.sessions {
-        for fault in faults(state) {
+        for fault in faults_and_notes(state) {
             log::warn!("{}: {fault}", state.name);
         }
     }

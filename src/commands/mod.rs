@@ -36,7 +36,7 @@ pub use status::run as status;
 pub use verify::run as verify;
 
 use crate::apply::Error;
-use crate::core::health::faults;
+use crate::core::health::faults_and_notes;
 use crate::core::state::SessionState;
 use crate::linux::{ApartError, apart};
 use crate::look::{Context, Look};
@@ -97,7 +97,7 @@ fn notice(look: &Look) {
 
 fn line_per_session(out: &mut Out, states: &[SessionState]) {
     for state in states {
-        for fault in faults(state) {
+        for fault in faults_and_notes(state) {
             out.line(&format!("{}: {fault}", state.name));
         }
     }

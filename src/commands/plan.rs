@@ -56,13 +56,13 @@ pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
 /// The plan for people.
 pub(super) fn tell(out: &mut Out, look: &Look) {
     for state in &look.desired.sessions {
-        for output in state.outputs.iter().filter(|output| output.fault.is_none()) {
-            out.line(&format!(
-                "{} → {}: engine {}",
-                state.name,
-                output.output,
-                output.engine.as_deref().unwrap_or("ovs")
-            ));
+        for output in &state.outputs {
+            let (name, spelled) = (&state.name, &output.output);
+            match (&output.engine, &output.elsewhere) {
+                (Some(engine), _) => out.line(&format!("{name} → {spelled}: engine {engine}")),
+                (None, Some(node)) => out.line(&format!("{name} → {spelled}: on node {node}")),
+                (None, None) => {}
+            }
         }
     }
     line_per_session(out, &look.desired.sessions);

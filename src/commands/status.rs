@@ -9,7 +9,7 @@ use super::rate::{Measured, Rate};
 use super::{Format, context, notice};
 use crate::apply::Error;
 use crate::core::copies::CopyKey;
-use crate::core::health::{Health, faults, health, leftovers};
+use crate::core::health::{Health, faults_and_notes, health, leftovers};
 use crate::core::model::SessionName;
 use crate::core::nft::{NftState, names};
 use crate::core::state::{OutputState, OvsState, SessionState, SourceState, Statistics};
@@ -145,7 +145,7 @@ fn session<'a>(
     counted: &Counters,
 ) -> Session<'a> {
     let (mut health, mut reasons) = health(state, &look.desired, &look.observed, &look.plan);
-    reasons.extend(faults(state));
+    reasons.extend(faults_and_notes(state));
     let record = known.and_then(|known| known.sessions.get(state.name.as_str()));
     if let Some(record) = record.filter(|record| record.health == Health::Stalled) {
         // That takes two looks, which only the service has had.
@@ -249,7 +249,10 @@ fn rows(session: &Session<'_>) -> Vec<Row> {
         } else {
             vec![String::new(); 3]
         };
-        let engine = output.state.engine.clone().unwrap_or_else(dash);
+        let elsewhere = output.state.elsewhere.as_ref();
+        let elsewhere = elsewhere.map(|node| format!("on node {node}"));
+        let engine = output.state.engine.clone().or(elsewhere);
+        let engine = engine.unwrap_or_else(dash);
         cells.extend([
             output.state.output.clone(),
             engine,

@@ -164,10 +164,7 @@ impl Verify<'_> {
                 .find(|now| now.name == state.name)?;
             let (health, mut why) = health(found, &look.desired, &look.observed, &look.plan);
             if health == Health::Degraded {
-                let faults = faults(found).into_iter();
-                why.extend(faults.filter(|fault| {
-                    !fault.starts_with("note: ") || fault.starts_with("note: cannot tell")
-                }));
+                why.extend(faults(found));
             }
             Some(why)
         };

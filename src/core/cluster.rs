@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 
 use super::guest::Guest;
-use super::model::{GuestKind, Invalid, NodeName, Vmid};
+use super::model::{GuestKind, IfName, Invalid, NicId, NodeName, Vmid};
 
 /// Why something is not known. Unknown is never the same as empty.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,6 +54,18 @@ impl Cluster {
         self.guests.get(&vmid).and_then(|guest| guest.as_ref().ok())
     }
 
+    /// Why a NIC's device is in no bridge, where its config says that it shall be in none.
+    pub fn out_of_bridges(&self, nic: NicId) -> Option<OutOfBridges> {
+        let config = self.guest(nic.vmid)?.nics.get(&nic.index)?;
+        if config.bridge.is_none() {
+            Some(OutOfBridges::NoBridge)
+        } else if config.link_down {
+            Some(OutOfBridges::LinkDown)
+        } else {
+            None
+        }
+    }
+
     /// Is the guest's config filed under this node? Nothing if that is unknown.
     pub fn is_here(&self, vmid: Vmid) -> Option<bool> {
         let (this, placements) = (self.this.as_ref().ok()?, self.placements.as_ref().ok()?);
@@ -62,6 +74,27 @@ impl Cluster {
                 .get(&vmid)
                 .is_some_and(|placement| placement.node == *this),
         )
+    }
+}
+
+/// Why a NIC's device is in no bridge, by its config.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutOfBridges {
+    /// `link_down=1`: Proxmox VE leaves a container's device out of its bridge.
+    LinkDown,
+    /// There is no `bridge=`.
+    NoBridge,
+}
+
+impl OutOfBridges {
+    /// In words, for this device.
+    pub fn told(self, device: &IfName) -> String {
+        match self {
+            Self::LinkDown => format!(
+                "its config has `link_down=1`, so Proxmox VE leaves {device} out of its bridge"
+            ),
+            Self::NoBridge => format!("its config has no `bridge=`, so {device} is in no bridge"),
+        }
     }
 }
 

@@ -92,16 +92,13 @@ pub fn health(
     let sources_here = !state.present.is_empty();
     let output_fault = state.outputs.iter().any(|output| match &output.fault {
         Some(Fault::Refused(_)) => true,
-        Some(Fault::Absent(_)) => sources_here,
+        Some(Fault::Absent(_) | Fault::Unknown(_)) => sources_here,
         None => false,
     });
-    let source_fault =
-        !state.unplugged.is_empty() || state.outputs.iter().any(|output| !output.lacks.is_empty());
-    let undecided = state
-        .notes
-        .iter()
-        .any(|note| note.starts_with("cannot tell"));
-    if !reasons.is_empty() || output_fault || source_fault || undecided {
+    let source_fault = state.nowhere().is_some()
+        || !state.unplugged.is_empty()
+        || state.outputs.iter().any(|output| !output.lacks.is_empty());
+    if !reasons.is_empty() || output_fault || source_fault || !state.unknown.is_empty() {
         (Health::Degraded, reasons)
     } else if sources_here {
         (Health::Active, reasons)
@@ -110,17 +107,25 @@ pub fn health(
     }
 }
 
+/// What keeps a session from being whole, and then its notes.
+pub fn faults_and_notes(state: &SessionState) -> Vec<String> {
+    let mut lines = faults(state);
+    lines.extend(state.notes.iter().map(|note| format!("note: {note}")));
+    lines
+}
+
 /// What keeps a session from being whole.
 pub fn faults(state: &SessionState) -> Vec<String> {
     let mut lines = Vec::new();
     lines.extend(state.outputs.iter().flat_map(OutputState::faults));
+    lines.extend(state.nowhere());
     lines.extend(
         state
             .unplugged
             .iter()
             .map(|source| format!("{} is not mirrored: {}", source.nic, source.why)),
     );
-    lines.extend(state.notes.iter().map(|note| format!("note: {note}")));
+    lines.extend(state.unknown.iter().cloned());
     lines
 }
 
@@ -148,6 +153,7 @@ pub fn leftovers(desired: &Desired, plan: &Plan) -> Vec<SessionState> {
         unplugged: Vec::new(),
         total: 0,
         outputs: Vec::new(),
+        unknown: Vec::new(),
         notes: Vec::new(),
     };
     names.map(leftover).collect()

@@ -156,7 +156,9 @@ fn why_removed(desired: &Desired, session: &SessionName, output: &str) -> &'stat
     }
     match state.outputs.iter().find(|state| state.output == output) {
         None => "span.cfg does not list the output",
-        Some(state) if state.fault.is_some() => "its output is not here",
+        Some(state) if state.fault.is_some() || state.elsewhere.is_some() => {
+            "its output is not here"
+        }
         Some(state) if !state.lacks.is_empty() => "its sources cannot be mirrored there",
         Some(_) => "none of its sources is here",
     }

@@ -64,6 +64,7 @@ pub fn resolve(
             unplugged: unplugged(session, &outputs, &matcher),
             total,
             outputs: Vec::new(),
+            unknown: choice.unknown.clone(),
             notes: choice.notes.clone(),
         };
         match state.phase {
@@ -185,7 +186,7 @@ fn reserved_ports<'a>(
         .collect()
 }
 
-/// The NICs that the session takes and that are in no bridge.
+/// The NICs that the session takes and that are in no bridge, although their configs say so.
 fn unplugged(
     session: &Session,
     outputs: &Outputs<'_>,
@@ -195,11 +196,12 @@ fn unplugged(
         let subject = Subject::unplugged(**nic);
         let decision = decide(session, subject, matcher, None, OnWhole::No);
         matches!(decision, Decision::Words(Verdict::Taken(_)))
+            && outputs.cluster.out_of_bridges(**nic).is_none()
     });
     taken
         .map(|(nic, device)| UnpluggedSource {
             nic: *nic,
-            why: outputs.why_unplugged(device).to_string(),
+            why: outputs.why_unplugged(*nic, device).to_string(),
         })
         .collect()
 }

@@ -8,8 +8,9 @@ use std::fmt;
 use serde::Serialize;
 
 use super::annotations::Switch;
+use super::cluster::Cluster;
 use super::copies::{Copies, CopyKey, Mac, OutputPort};
-use super::model::{IfName, NicId, SessionName, VlanSet, Vmid};
+use super::model::{IfName, NicId, NodeName, SessionName, VlanSet, Vmid};
 use super::nft::NftState;
 use super::port_settings::PortSettings;
 
@@ -276,8 +277,23 @@ impl Desired {
         })
     }
 
+    /// The guests of which a config would tell more: what is copied already, and why a device is in no bridge.
+    pub fn unread(&self, cluster: &Cluster) -> BTreeSet<Vmid> {
+        let unplugged = self.sessions.iter().flat_map(|state| &state.unplugged);
+        let mut unread: BTreeSet<Vmid> = unplugged.map(|source| source.nic.vmid).collect();
+        unread.retain(|vmid| !cluster.guests.contains_key(vmid));
+        unread.extend(self.without_macs());
+        unread
+    }
+
+    /// Is there an output whose guest is not here, and nobody has told on which node it is?
+    pub fn asks_where(&self) -> bool {
+        let mut outputs = self.sessions.iter().flat_map(|state| &state.outputs);
+        outputs.any(|output| matches!(output.fault, Some(Fault::Unknown(_))))
+    }
+
     /// The guests whose MAC addresses are needed, to tell what has been copied already, and not known yet.
-    pub fn without_macs(&self) -> BTreeSet<Vmid> {
+    fn without_macs(&self) -> BTreeSet<Vmid> {
         if !self.asks_for_macs() {
             return BTreeSet::new();
         }
@@ -331,8 +347,29 @@ pub struct SessionState {
     pub total: usize,
     /// Its outputs.
     pub outputs: Vec<OutputState>,
+    /// What nobody can tell of it; so long existing mirrors are kept.
+    pub unknown: Vec<String>,
     /// What an administrator should know.
     pub notes: Vec<String>,
+}
+
+impl SessionState {
+    /// Why nothing of its sources here is mirrored, where all of its outputs are on other nodes.
+    pub fn nowhere(&self) -> Option<String> {
+        let is_over = self.phase != SessionPhase::Running;
+        if is_over || self.present.is_empty() || self.outputs.is_empty() {
+            return None;
+        }
+        let elsewhere = self.outputs.iter().map(|output| {
+            let node = output.elsewhere.as_ref()?;
+            Some(format!("{} is on node {node}", output.output))
+        });
+        let elsewhere: Option<Vec<String>> = elsewhere.collect();
+        Some(format!(
+            "its sources on this node are not mirrored: {}, and copies do not cross between nodes in this version",
+            elsewhere?.join(", ")
+        ))
+    }
 }
 
 /// Does a session run?
@@ -376,11 +413,22 @@ pub struct OutputState {
     pub engine: Option<String>,
     /// Why nothing can be delivered there, if nothing can.
     pub fault: Option<Fault>,
+    /// The other node that its guest is on: that node mirrors its own sources to it, and this one has nothing to do.
+    pub elsewhere: Option<NodeName>,
     /// Sources that are here and not delivered there.
     pub lacks: Vec<Lack>,
 }
 
 impl OutputState {
+    /// Why nothing of this node is delivered there, if nothing is.
+    pub fn not_here(&self) -> Option<String> {
+        let elsewhere = self
+            .elsewhere
+            .as_ref()
+            .map(|node| format!("its guest is on node {node}, and gets what that node mirrors"));
+        self.fault.as_ref().map(Fault::to_string).or(elsewhere)
+    }
+
     /// What keeps it from being whole, in words.
     pub fn faults(&self) -> impl Iterator<Item = String> + '_ {
         let fault = self
@@ -419,16 +467,18 @@ impl fmt::Display for Lack {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase", tag = "is", content = "why")]
 pub enum Fault {
-    /// It is not there now: its guest is off or elsewhere.
+    /// It is not there now: its guest is off.
     Absent(String),
     /// It is there or never will be, and cannot be served; something has to be changed.
     Refused(String),
+    /// Nobody can tell where it is.
+    Unknown(String),
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Absent(why) | Self::Refused(why) => f.write_str(why),
+            Self::Absent(why) | Self::Refused(why) | Self::Unknown(why) => f.write_str(why),
         }
     }
 }

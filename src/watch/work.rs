@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::report::{Count, Counts, Device, Output, Reconciled, Session, Source, Surveyed};
 use crate::apply::{self, Done, Error, Trigger};
 use crate::core::copies::{CopyKey, Passing};
-use crate::core::health::{faults, health, leftovers};
+use crate::core::health::{faults_and_notes, health, leftovers};
 use crate::core::model::{IfName, SessionName, Vmid};
 use crate::core::nft::{Side, names};
 use crate::core::state::{Desired, SessionState, Wanted};
@@ -129,7 +129,7 @@ fn surveyed(look: &Look) -> Surveyed {
 
 fn session(state: &SessionState, look: &Look) -> Session {
     let (health, mut reasons) = health(state, &look.desired, &look.observed, &look.plan);
-    reasons.extend(faults(state));
+    reasons.extend(faults_and_notes(state));
     let outputs = state.outputs.iter().map(|output| {
         (
             output.output.clone(),

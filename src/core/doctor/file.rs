@@ -230,11 +230,7 @@ fn sessions(facts: &Facts<'_>, node: &Node<'_>, found: &mut Findings) {
             );
         }
         let (health, mut reasons) = health(state, node.desired, node.observed, node.plan);
-        reasons.extend(
-            faults(state)
-                .into_iter()
-                .filter(|fault| !fault.starts_with("note: ")),
-        );
+        reasons.extend(faults(state));
         if health == Health::Degraded {
             let count = reasons.len();
             reasons.truncate(MAX_LISTED);

@@ -6,7 +6,7 @@ use super::facts::{Facts, Node, Script, VolumeState};
 use super::findings::{Findings, Id, Severity, listed, plural};
 use crate::core::annotations::Session;
 use crate::core::guest::Guest;
-use crate::core::model::{NicId, Vmid};
+use crate::core::model::{NicId, NodeName, Vmid};
 use crate::core::resolve::sources::configured;
 use crate::core::selector::Output;
 use crate::core::storage::Volume;
@@ -37,9 +37,10 @@ pub fn judge(facts: &Facts<'_>, node: &Node<'_>, found: &mut Findings) {
         let Some(configured) = taken.get(&session.name) else {
             continue;
         };
+        let without = without_sensor(node, session, &configured.nics);
         for output in &session.outputs {
             if let Output::Nic(sensor) = output.value {
-                elsewhere(node, session.name.as_str(), sensor, &configured.nics, found);
+                elsewhere(node, session.name.as_str(), sensor, &without, found);
             }
         }
     }
@@ -152,6 +153,22 @@ fn passthrough(node: &Node<'_>, here: &BTreeSet<Vmid>, found: &mut Findings) {
             "give it a NIC on a bridge instead, or mirror on the physical switch",
         );
     }
+}
+
+/// The sources on whose node none of the session's sensors is.
+fn without_sensor(node: &Node<'_>, session: &Session, nics: &BTreeSet<NicId>) -> BTreeSet<NicId> {
+    let placements = node.cluster.placements.as_ref().ok();
+    let node_of = |vmid: Vmid| Some(&placements?.get(&vmid)?.node);
+    let sensors = session
+        .outputs
+        .iter()
+        .filter_map(|output| match output.value {
+            Output::Nic(sensor) => node_of(sensor.vmid),
+            _ => None,
+        });
+    let sensors: BTreeSet<&NodeName> = sensors.collect();
+    let is_served = |nic: &NicId| node_of(nic.vmid).is_some_and(|at| sensors.contains(at));
+    nics.iter().copied().filter(|nic| !is_served(nic)).collect()
 }
 
 /// Sources on one node do not get to a sensor on another one yet.

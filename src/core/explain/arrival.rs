@@ -70,10 +70,8 @@ impl Ground<'_> {
             SessionPhase::Disabled => Some("the session is switched off"),
             SessionPhase::Expired => Some("the session has expired"),
         };
-        let fault = output.and_then(|output| output.fault.as_ref());
-        arrival.fault = over
-            .map(str::to_owned)
-            .or_else(|| fault.map(ToString::to_string));
+        let fault = output.and_then(OutputState::not_here);
+        arrival.fault = over.map(str::to_owned).or(fault);
         if output.is_some_and(|output| self.is_held(&state.name, output)) {
             arrival.in_force = arrival.fault.take().map(InForce::Unknown);
             return arrival;

@@ -204,8 +204,8 @@ impl Ground<'_> {
 
     /// Why nothing of it gets to an output.
     fn fault(&self, source: &Source<'_>, state: &OutputState, is_copied: bool) -> Option<String> {
-        if let Some(fault) = &state.fault {
-            return Some(fault.to_string());
+        if let Some(fault) = state.not_here() {
+            return Some(fault);
         }
         if let Some(other) = in_other_vlan(source.session, source.port) {
             return Some(other);

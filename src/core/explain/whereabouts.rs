@@ -178,7 +178,11 @@ impl Ground<'_> {
         }
         let observed = self.view.observed;
         if let Some(device) = self.map.unplugged.get(&nic) {
+            let by_config = self.view.cluster.out_of_bridges(nic);
             return NicState::Unplugged(match &observed.ovs {
+                _ if by_config.is_some() => {
+                    by_config.map_or_else(String::new, |why| why.told(device))
+                }
                 OvsState::Absent(why) | OvsState::Failed(why) => {
                     format!("{device} is in no Linux bridge, and {why}")
                 }

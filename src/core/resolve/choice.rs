@@ -21,6 +21,8 @@ pub struct Choice<'a> {
     pub bridges: BTreeMap<&'a IfName, Whole>,
     /// What would close a loop with these sensors, or may, and is left out or undecided for it.
     pub loops: BTreeMap<&'a IfName, Vmid>,
+    /// What nobody can tell.
+    pub unknown: Vec<String>,
     pub notes: Vec<String>,
 }
 
@@ -112,7 +114,7 @@ pub fn choose<'a>(
     if !choice.undecided.is_empty() {
         let ports: Vec<String> = choice.undecided.keys().map(ToString::to_string).collect();
         let why = unknown_reason(session, matcher, &choice);
-        choice.notes.push(format!(
+        choice.unknown.push(format!(
             "cannot tell whether it takes {}: {why}; what is mirrored stays so",
             ports.join(", ")
         ));
@@ -257,7 +259,7 @@ pub fn drop_loops<'a>(
                 }
                 (Some(nic), None, Some(sensor)) => {
                     choice.loops.insert(name, sensor);
-                    choice.notes.push(format!(
+                    choice.unknown.push(format!(
                         "cannot tell whether {nic} closes a loop with guest {sensor}; what is mirrored stays so"
                     ));
                     choice.undecided.insert(name, port);

@@ -35,34 +35,37 @@ pub fn place(
             output: &output.value,
             reserved,
         };
-        let served = outputs.place(&output.value).and_then(|place| match place {
-            Place::Vlan(vlan) => match session.asks_for_nft() {
-                Some(nft) => Err(Fault::Refused(format!(
-                    "RSPAN is for the ovs engine, and `{nft}` needs the nft engine"
-                ))),
-                None => Ok(layout.rspan(vlan, state, desired)),
+        let mut served = OutputState {
+            output: output.value.to_string(),
+            engine: None,
+            fault: None,
+            elsewhere: None,
+            lacks: Vec::new(),
+        };
+        match outputs.place(&output.value) {
+            Ok(Place::Elsewhere(node)) => served.elsewhere = Some(node),
+            Ok(Place::Vlan(vlan)) => match session.asks_for_nft() {
+                Some(nft) => {
+                    served.fault = Some(Fault::Refused(format!(
+                        "RSPAN is for the ovs engine, and `{nft}` needs the nft engine"
+                    )));
+                }
+                None => {
+                    let (engine, lacks) = layout.rspan(vlan, state, desired);
+                    (served.engine, served.lacks) = (Some(engine), lacks);
+                }
             },
-            Place::Port(target) => Ok(layout.span(&target, state, desired)),
-        });
-        if served.is_err() && matches!(outputs.observed.ovs, OvsState::Failed(_)) {
+            Ok(Place::Port(target)) => {
+                let (engine, lacks) = layout.span(&target, state, desired);
+                (served.engine, served.lacks) = (Some(engine), lacks);
+            }
+            Err(fault) => served.fault = Some(fault),
+        }
+        if served.fault.is_some() && matches!(outputs.observed.ovs, OvsState::Failed(_)) {
             // Where the output is cannot be told, so what is copied to it stays.
             desired.held.insert(session.name.clone());
         }
-        let output = output.value.to_string();
-        state.outputs.push(match served {
-            Ok((engine, lacks)) => OutputState {
-                output,
-                engine: Some(engine),
-                fault: None,
-                lacks,
-            },
-            Err(fault) => OutputState {
-                output,
-                engine: None,
-                fault: Some(fault),
-                lacks: Vec::new(),
-            },
-        });
+        state.outputs.push(served);
     }
 }
 

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use crate::core::annotations::NO_TUNNELS;
 use crate::core::cluster::Cluster;
-use crate::core::model::{IfName, NicId};
+use crate::core::model::{IfName, NicId, NodeName};
 use crate::core::ports::{BridgeKind, Port, PortMap};
 use crate::core::selector::Output;
 use crate::core::state::{Fault, Observed, OvsState};
 
-use Fault::{Absent, Refused};
+use Fault::{Absent, Refused, Unknown};
 
 /// An output that can be served here.
 pub enum Place<'a> {
@@ -17,6 +17,8 @@ pub enum Place<'a> {
     Port(Target<'a>),
     /// A VLAN of whichever bridge the sources are on.
     Vlan(u16),
+    /// Another node, which mirrors its own sources to it.
+    Elsewhere(NodeName),
 }
 
 /// Where copies leave this node's hands.
@@ -56,7 +58,10 @@ impl<'a> Outputs<'a> {
     /// Finds the output, or says why it cannot be served, and what to do.
     pub fn place(&self, output: &Output) -> Result<Place<'a>, Fault> {
         match output {
-            Output::Nic(nic) => self.sensor(*nic).map(|port| Place::Port(self.target(port))),
+            Output::Nic(nic) => match self.map.of_nic(*nic) {
+                Some(port) => Ok(Place::Port(self.target(port))),
+                None => self.without_port(*nic),
+            },
             Output::Port(port) => self.port(port).map(|port| Place::Port(self.target(port))),
             Output::Vlan(vlan) => Ok(Place::Vlan(*vlan)),
             Output::Vxlan(..) | Output::Gre(..) | Output::Erspan(..) => {
@@ -79,52 +84,54 @@ impl<'a> Outputs<'a> {
         }
     }
 
-    fn sensor(&self, nic: NicId) -> Result<&'a Port, Fault> {
-        self.map.of_nic(nic).ok_or_else(|| self.why_no_port(nic))
-    }
-
-    fn why_no_port(&self, nic: NicId) -> Fault {
+    /// Where a guest's NIC is, whose port is not here.
+    fn without_port(&self, nic: NicId) -> Result<Place<'a>, Fault> {
         let guest = nic.vmid;
         if let OvsState::Failed(why) = &self.observed.ovs {
-            return Refused(format!(
+            return Err(Refused(format!(
                 "Open vSwitch cannot be asked where {nic} is: {why}"
-            ));
+            )));
         }
         if let Some(device) = self.map.unplugged.get(&nic) {
-            return self.why_unplugged(device);
+            return Err(self.why_unplugged(nic, device));
         }
-        if let (Ok(placements), Ok(this)) = (&self.cluster.placements, &self.cluster.this) {
-            match placements.get(&guest) {
-                None => return Refused(format!("there is no guest {guest}")),
-                Some(placement) if placement.node != *this => {
-                    return Absent(format!(
-                        "guest {guest} is on node {}, and outputs on another node are not available in this version",
-                        placement.node
-                    ));
-                }
-                Some(_) => {}
+        let placed = self.cluster.placements.as_ref().map(|all| all.get(&guest));
+        let placed = placed.and_then(|placed| Ok((placed, self.cluster.this.as_ref()?)));
+        match placed {
+            Ok((None, _)) => return Err(Refused(format!("there is no guest {guest}"))),
+            Ok((Some(placement), this)) if placement.node != *this => {
+                return Ok(Place::Elsewhere(placement.node.clone()));
             }
+            Ok(_) | Err(_) => {}
         }
         if let Some(config) = self.cluster.guest(guest) {
             match config.nics.get(&nic.index) {
-                None => return Refused(format!("guest {guest} has no net{}", nic.index)),
+                None => return Err(Refused(format!("guest {guest} has no net{}", nic.index))),
                 Some(config) if config.bridge.is_none() => {
-                    return Refused("it has no bridge (user-mode NAT)".into());
+                    return Err(Refused("it has no bridge (user-mode NAT)".into()));
                 }
                 Some(_) => {}
             }
         }
         if self.map.nics().any(|(_, plugged)| plugged.id.vmid == guest) {
-            return Absent(format!(
+            return Err(Absent(format!(
                 "guest {guest} is running, but its net{} has no port",
                 nic.index
-            ));
+            )));
         }
-        Absent(format!("guest {guest} is not running on this node"))
+        Err(match placed {
+            Ok(_) => Absent(format!("guest {guest} is not running on this node")),
+            Err(why) => Unknown(format!(
+                "guest {guest} is not running on this node, and which node it is on cannot be told: {why}"
+            )),
+        })
     }
 
     /// Why a device is in no bridge that can be seen.
-    pub fn why_unplugged(&self, device: &IfName) -> Fault {
+    pub fn why_unplugged(&self, nic: NicId, device: &IfName) -> Fault {
+        if let Some(why) = self.cluster.out_of_bridges(nic) {
+            return Absent(why.told(device));
+        }
         match &self.observed.ovs {
             OvsState::Absent(why) | OvsState::Failed(why) => {
                 Refused(format!("{device} is in no Linux bridge, and {why}"))
