@@ -155,7 +155,7 @@ fn offloading(look: &Look) -> Vec<IfName> {
         let link = look.observed.links.get(name);
         link.is_some_and(|link| link.kind.as_deref().is_none_or(|kind| kind == "bond"))
     };
-    let ports = map.ports.values().filter(|port| {
+    let ports = map.all().filter(|port| {
         port.nic.is_none()
             && (bridges.contains(&port.bridge) || port.bridge_kind == BridgeKind::None)
     });

@@ -6,7 +6,9 @@ mod lab;
 mod scene;
 
 use lab::{Capture, Frame, Mac, Node};
-use scene::linux::{ct_on, linux_guests, linux_three_guests, mixed_guests, sensor_on, vm_on};
+use scene::linux::{
+    ct_on, linux_guests, linux_three_guests, mixed_guests, sensor_on, start, vm_on,
+};
 use scene::{apply, counts, run};
 
 const BOTH: &str = "[dmz]\nsource = 101\noutput = 200/net1\n";
@@ -471,4 +473,113 @@ fn an_output_on_open_vswitch_that_nftables_copies_to_is_reserved_by_a_mirror_wit
         there_and_back(&node, &mut sensor, "101/net0", "102/net0"),
         [1, 1]
     );
+}
+
+/// Guests 101 and 102 on the Linux bridge vnet1, which Proxmox VE's VLAN zone joins to the Open vSwitch bridge vmbr2 by an
+/// internal port of that in VLAN 20; 103 on vmbr2 itself; the sensor on `bridge`. The uplink's cable comes back too.
+fn vlan_zone(bridge: &str) -> (Node, String) {
+    let node = Node::start();
+    node.ovs_bridge("vmbr2");
+    node.linux_bridge("vmbr0");
+    node.linux_bridge("vnet1");
+    let port = ["add-port", "vmbr2", "ln_vnet1", "tag=20"];
+    let internal = ["--", "set", "Interface", "ln_vnet1", "type=internal"];
+    node.ovs_vsctl(&[&port[..], &internal].concat());
+    node.ip(&["link set ln_vnet1 master vnet1 up"]);
+    start(
+        &node,
+        &[
+            vm_on(101, "bridge=vnet1"),
+            vm_on(102, "bridge=vnet1,firewall=1"),
+            vm_on(103, "bridge=vmbr2,tag=20"),
+            sensor_on(200, &format!("bridge={bridge}")),
+        ],
+    );
+    let cable = node.physical("eno1", "vmbr2");
+    (node, cable)
+}
+
+/// How often the sensor gets what crosses vnet1 and vmbr2: between 101 and 102, from the uplink to 101, from 101 to the
+/// uplink, from 101 to 103 and back.
+#[track_caller]
+fn across_the_zone(node: &Node, cable: &str) -> Vec<usize> {
+    let host: Mac = "02:00:00:00:00:99".parse().unwrap();
+    let (mut guest, mut far) = (node.capture("101/net0"), node.capture(cable));
+    let arriving = Frame::new(host, node.mac("101/net0")).tagged(20);
+    node.send(cable, &arriving.clone().carrying("learn-me"));
+    guest.wait_for(|frame| frame.contains("learn-me"));
+    node.introduce("101/net0", "102/net0");
+    node.introduce("101/net0", "103/net0");
+    let mut sensor = node.capture("200/net1");
+    node.exchange("101/net0", "102/net0", "inside");
+    node.send(cable, &arriving.carrying("arriving"));
+    guest.wait_for(|frame| frame.contains("arriving"));
+    let out = Frame::new(node.mac("101/net0"), host);
+    node.send("101/net0", &out.carrying("leaving"));
+    far.wait_for(|frame| frame.contains("leaving"));
+    node.exchange("101/net0", "103/net0", "there");
+    node.exchange("103/net0", "101/net0", "back");
+    counts(
+        &mut sensor,
+        &["inside", "arriving", "leaving", "there", "back"],
+    )
+}
+
+#[test]
+fn a_whole_linux_bridge_has_what_enters_by_a_port_of_open_vswitch_each_frame_once() {
+    for bridge in ["vnet1", "vmbr0", "vmbr2"] {
+        let (node, cable) = vlan_zone(bridge);
+        let session = |source: &str| format!("[all]\nsource = {source}\noutput = 200/net1\n");
+        apply(&node, &session("bridge:vnet1"));
+        assert_eq!(across_the_zone(&node, &cable), [1; 5], "{bridge}");
+        let (code, status, _) = run(&node, &["status"]);
+        assert_eq!(code, 0, "{status}");
+        if bridge == "vmbr0" {
+            apply(&node, &session("bridge:vmbr2"));
+            assert_eq!(across_the_zone(&node, &cable), [0, 1, 1, 1, 1]);
+            // Both of them: what passes from the one into the other is one frame.
+            apply(&node, &session("bridge:vmbr2, bridge:vnet1"));
+            assert_eq!(across_the_zone(&node, &cable), [1; 5]);
+            apply(
+                &node,
+                &(session("bridge:vnet1, bridge:vmbr2") + "dedup = no\n"),
+            );
+            assert_eq!(across_the_zone(&node, &cable), [1, 2, 2, 2, 2]);
+            apply(&node, &session("port:ln_vnet1"));
+            assert_eq!(across_the_zone(&node, &cable), [0, 1, 1, 1, 1]);
+        }
+    }
+}
+
+#[test]
+fn bridges_that_a_veth_pair_joins_are_every_frame_once() {
+    let node = Node::without_ovs();
+    node.linux_bridge("vmbr0");
+    node.linux_bridge("vmbr1");
+    node.ip(&[
+        "link add joint0 type veth peer name joint1",
+        "link set joint0 master vmbr0 up",
+        "link set joint1 master vmbr1 up",
+    ]);
+    start(
+        &node,
+        &[
+            vm_on(101, "bridge=vmbr0"),
+            vm_on(102, "bridge=vmbr1"),
+            sensor_on(200, "bridge=vmbr1"),
+        ],
+    );
+    for (source, expected) in [
+        ("bridge:vmbr0", [1, 1]),
+        ("bridge:vmbr0, bridge:vmbr1", [1, 1]),
+        ("bridge:vmbr1, bridge:vmbr0\ndedup = no", [2, 2]),
+    ] {
+        apply(
+            &node,
+            &format!("[all]\nsource = {source}\noutput = 200/net1\n"),
+        );
+        let mut sensor = sensor_of(&node, "101/net0", "102/net0");
+        let arrived = there_and_back(&node, &mut sensor, "101/net0", "102/net0");
+        assert_eq!(arrived, expected, "{source}");
+    }
 }

@@ -110,3 +110,39 @@ fn nftables_mirrors_a_port_of_open_vswitch_too() {
     mirror(&node, "nft", Wire::True);
     assert_wire_true(&node, MTU + OPTIONS);
 }
+
+/// A stream between 101 and 102 on the Linux bridge vmbr0, as it gets out of the port `output` of the node, read by
+/// `capture`.
+#[track_caller]
+fn assert_port_is_wire_true(node: &Node, output: &str, end: &str) {
+    let before = node.ethtool(&["-k", output]);
+    let session = format!("[dmz]\nsource = 101\noutput = port:{output}\n");
+    for (wire, is_finished) in [("no", false), ("yes", true)] {
+        apply(node, &format!("{session}wire = {wire}\n"));
+        let mut capture = node.capture(end);
+        let stream = node.stream("101/net0", "102/net0", LEN);
+        node.exchange("101/net0", "102/net0", "behind-the-stream");
+        capture.wait_for(|frame| frame.contains("behind-the-stream"));
+        let frames = capture.frames();
+        let found = Inspection::of(&frames, MTU);
+        assert_eq!(found.has_all_of(&stream), Ok(()), "{wire}: {found:?}");
+        assert_eq!(found.oversize == 0, is_finished, "{wire}: {found:?}");
+        assert_eq!(found.bad_tcp == 0, is_finished, "{wire}: {found:?}");
+    }
+    apply(node, "# nothing\n");
+    assert_eq!(node.ethtool(&["-k", output]), before);
+}
+
+#[test]
+fn a_veth_that_leads_to_a_sensor_on_the_node_gets_frames_as_on_a_wire() {
+    let node = linux_qemu_guests("bridge=vmbr0");
+    let end = node.physical_unplugged("span0");
+    assert_port_is_wire_true(&node, "span0", &end);
+}
+
+#[test]
+fn so_does_a_veth_in_a_bridge() {
+    let node = linux_qemu_guests("bridge=vmbr0");
+    let end = node.physical("span0", "vmbr0");
+    assert_port_is_wire_true(&node, "span0", &end);
+}

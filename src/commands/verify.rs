@@ -52,7 +52,10 @@ pub fn run(root: &Path, args: &VerifyArgs) -> Result<u8, Error> {
         let guest = before.cluster.guest(nic.vmid)?;
         guest.nics.get(&nic.index)?.mac_number()
     };
-    let watching = Watching::of(&before.desired, &before.observed, &mac, &chosen);
+    let nobody = BTreeMap::new();
+    let annotations = before.in_force.annotations();
+    let sessions = annotations.map_or(&nobody, |annotations| &annotations.sessions);
+    let watching = Watching::of(sessions, &before.desired, &before.observed, &mac, &chosen);
     // Keyed by the operating system's random numbers.
     let secret = RandomState::new().hash_one("pve-span verify");
     let mut injector = if args.inject {

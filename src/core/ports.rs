@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::interest::firewall_bridge_of;
 use super::model::{GuestKind, IfName, NicId, PortRole, VlanSet, port_owner};
-use super::state::{Observed, OvsPort, OvsState};
+use super::state::{Link, Observed, OvsPort, OvsState};
 
 /// What switches a bridge's frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -61,8 +61,10 @@ pub struct PluggedNic {
 /// All ports of this node.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PortMap {
-    /// By name.
+    /// By name. A device that is in an Open vSwitch bridge and in a Linux bridge stands here as a port of the former.
     pub ports: BTreeMap<IfName, Port>,
+    /// Such devices as ports of their Linux bridge: an internal port of Open vSwitch that leads into it, say.
+    pub enslaved: BTreeMap<IfName, Port>,
     /// The ports of guests' NICs.
     by_nic: BTreeMap<NicId, IfName>,
     /// NICs whose device exists, but is not plugged into any bridge.
@@ -111,6 +113,17 @@ impl PortMap {
             kind: link.kind.clone().unwrap_or_default(),
         };
         self.ports.insert(name.clone(), port);
+    }
+
+    /// All ports: a device that is in two bridges is a port of each.
+    pub fn all(&self) -> impl Iterator<Item = &Port> {
+        self.ports.values().chain(self.enslaved.values())
+    }
+
+    /// The ports that a device is.
+    pub fn of_device(&self, name: &IfName) -> impl Iterator<Item = &Port> {
+        let ports = self.ports.get(name).into_iter();
+        ports.chain(self.enslaved.get(name))
     }
 
     /// The ports that belong to guests.
@@ -169,7 +182,7 @@ impl PortMap {
             let Some(bridge) = link.master.as_ref().filter(|master| is_bridge(master)) else {
                 continue;
             };
-            if is_firewall_bridge(bridge) || self.ports.contains_key(name) {
+            if is_firewall_bridge(bridge) {
                 continue;
             }
             let port = Port {
@@ -182,7 +195,13 @@ impl PortMap {
                 trunks: VlanSet::default(),
                 kind: link.kind.clone().unwrap_or_default(),
             };
-            self.ports.insert(name.clone(), port);
+            let is_on_ovs = self.ports.contains_key(name);
+            let ports = if is_on_ovs {
+                &mut self.enslaved
+            } else {
+                &mut self.ports
+            };
+            ports.insert(name.clone(), port);
         }
     }
 }
@@ -190,8 +209,15 @@ impl PortMap {
 /// A crashed guest leaves its port in the database, without a device.
 ///
 /// Where the kernel shows the bridge's own device, it shows the ports' devices too. Where it does not
-/// (Open vSwitch in another network namespace), ovs-vswitchd is believed.
+/// (Open vSwitch in another network namespace), ovs-vswitchd is believed. So it is where it could not open a device that
+/// is a port of a Linux bridge: a device has one master.
 fn is_alive(observed: &Observed, bridge: &IfName, name: &IfName, port: &OvsPort) -> bool {
+    let link = observed.links.get(name);
+    let master = link.and_then(|link| observed.links.get(link.master.as_ref()?));
+    let is_linux = |master: &Link| master.kind.as_deref() == Some("bridge");
+    if port.failed && port.kind != "internal" && master.is_some_and(is_linux) {
+        return false;
+    }
     let has_device = matches!(port.kind.as_str(), "" | "system" | "internal");
     if has_device && observed.links.contains_key(bridge) {
         observed.links.contains_key(name) || port.interfaces > 1

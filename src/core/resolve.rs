@@ -6,6 +6,7 @@
 mod choice;
 mod copying;
 mod engine;
+mod finished;
 mod index;
 mod layout;
 mod matching;
@@ -90,11 +91,13 @@ fn ports(annotations: &Annotations, observed: &Observed, assume: &Assumptions) -
     for name in annotations.sessions.values().flat_map(named_ports) {
         map.add_alone(name, observed);
     }
-    map.ports.retain(|_, port| {
-        port.nic
-            .as_ref()
-            .is_none_or(|nic| !assume.gone.contains(&nic.id.vmid))
-    });
+    for ports in [&mut map.ports, &mut map.enslaved] {
+        ports.retain(|_, port| {
+            port.nic
+                .as_ref()
+                .is_none_or(|nic| !assume.gone.contains(&nic.id.vmid))
+        });
+    }
     map.unplugged
         .retain(|nic, _| !assume.gone.contains(&nic.vmid));
     map

@@ -143,3 +143,47 @@ fn of_two_ports_of_a_nic_the_live_one_counts() {
         ["101/net0 tap101i0 fwln101o0 vmbr2 Ovs fwbr101i0 -"]
     );
 }
+
+#[test]
+fn a_device_is_a_port_of_each_bridge_that_it_is_in() {
+    let links = [
+        ("vmbr2", "openvswitch", ""),
+        ("vnet1", "bridge", ""),
+        ("ln_vnet1", "openvswitch", "vnet1"),
+        ("tap101i0", "tun", "vnet1"),
+    ];
+    let observed = node(&links, &[("vmbr2", "ln_vnet1", Some(20))]);
+    let map = PortMap::new(&observed);
+    let mut ports: Vec<String> = map
+        .all()
+        .map(|port| format!("{} {} {:?}", port.name, port.bridge, port.bridge_kind))
+        .collect();
+    ports.sort();
+    assert_eq!(
+        ports,
+        [
+            "ln_vnet1 vmbr2 Ovs",
+            "ln_vnet1 vnet1 Linux",
+            "tap101i0 vnet1 Linux"
+        ]
+    );
+}
+
+#[test]
+fn a_device_that_open_vswitch_cannot_open_is_a_port_of_its_linux_bridge_only() {
+    let links = [
+        ("vmbr2", "openvswitch", ""),
+        ("vmbr0", "bridge", ""),
+        ("tap101i0", "tun", "vmbr0"),
+    ];
+    let mut observed = node(&links, &[("vmbr2", "tap101i0", None)]);
+    let OvsState::Present(ovs) = &mut observed.ovs else {
+        unreachable!()
+    };
+    let bridge = ovs.bridges.get_mut(&name("vmbr2")).unwrap();
+    bridge.ports.get_mut(&name("tap101i0")).unwrap().failed = true;
+    assert_eq!(
+        table(&observed),
+        ["101/net0 tap101i0 tap101i0 vmbr0 Linux - -"]
+    );
+}

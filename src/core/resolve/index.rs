@@ -8,8 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::core::annotations::Session;
 use crate::core::cluster::Cluster;
 use crate::core::model::{IfName, Vmid};
-use crate::core::ports::{Port, PortMap};
+use crate::core::ports::{BridgeKind, Port, PortMap};
 use crate::core::selector::Selector;
+
+use super::matching::whole_bridges;
 
 /// Guests by number and by tag, ports by guest and by bridge.
 pub struct Index<'a> {
@@ -29,11 +31,11 @@ impl<'a> Index<'a> {
     pub fn new(map: &'a PortMap, cluster: &'a Cluster) -> Self {
         let mut ports_of: BTreeMap<Vmid, Vec<&Port>> = BTreeMap::new();
         let mut on_bridge: BTreeMap<&IfName, Vec<&Port>> = BTreeMap::new();
-        for port in map.ports.values() {
+        for port in map.all() {
             on_bridge.entry(&port.bridge).or_default().push(port);
-            if let Some(nic) = &port.nic {
-                ports_of.entry(nic.id.vmid).or_default().push(port);
-            }
+        }
+        for (port, nic) in map.nics() {
+            ports_of.entry(nic.id.vmid).or_default().push(port);
         }
         let mut known: BTreeSet<Vmid> = ports_of.keys().copied().collect();
         known.extend(map.unplugged.keys().map(|nic| nic.vmid));
@@ -81,7 +83,8 @@ impl<'a> Index<'a> {
         found
     }
 
-    /// The ports that a session may take, by name.
+    /// The ports that a session may take, by name. Of a device that is in two bridges, the port of the bridge that the
+    /// session takes as a whole counts.
     pub fn ports(&self, session: &Session) -> BTreeMap<&'a IfName, &'a Port> {
         let guests = self.guests(session);
         let of_guests = guests
@@ -102,9 +105,17 @@ impl<'a> Index<'a> {
                 Selector::Port(port) => self.map.ports.get(port).into_iter().collect(),
                 _ => Vec::new(),
             });
-        of_guests
-            .chain(named)
-            .map(|port| (&port.name, port))
-            .collect()
+        let rank = |port: &Port| {
+            let is_whole = whole_bridges(session).any(|bridge| *bridge == port.bridge);
+            (is_whole, port.bridge_kind == BridgeKind::Ovs)
+        };
+        let mut found: BTreeMap<&IfName, &Port> = BTreeMap::new();
+        for port in of_guests.chain(named) {
+            let known = found.entry(&port.name).or_insert(port);
+            if port.bridge != known.bridge && rank(port) > rank(known) {
+                *known = port;
+            }
+        }
+        found
     }
 }

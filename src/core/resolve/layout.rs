@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::choice::{Choice, Whole};
 use super::copying::Copying;
 use super::engine::{Engine, From, Reason, engine, never_ovs};
+use super::finished::hands_over_unfinished;
 use super::outputs::{Outputs, Place, Target};
 use crate::core::annotations::{EngineChoice, Session, Switch};
-use crate::core::copies::{CopyKey, Exclusive, OutputPort};
+use crate::core::copies::{Copies, CopyKey, Exclusive, OutputPort};
 use crate::core::model::{IfName, SessionName};
 use crate::core::ports::{BridgeKind, Port, PortMap};
 use crate::core::selector::Output;
@@ -221,13 +222,14 @@ impl<'a> Layout<'a> {
         // An output that no engine can serve for this session is not cut off for nothing.
         let session = self.session;
         let by_nft = session.engine != EngineChoice::Ovs && session.snaplen.is_none();
+        let wire = self.wire(target, copies.as_ref());
         if let Some(index) = target.index.filter(|_| by_nft || target.is_on_ovs()) {
-            self.reserve(index, target, &key, desired);
+            self.reserve(index, target, wire, &key, desired);
         }
-        let by_both = copies.is_some() && (!split.ovs.is_empty() || split.ovs_bridge.is_some());
+        let by_ovs = !split.ovs.is_empty() || split.ovs_bridge.is_some();
         state
             .notes
-            .extend(self.notes(target, copies.as_ref(), by_both));
+            .extend(self.notes(target, copies.as_ref(), by_ovs));
         if let Some(copies) = copies {
             desired.copies.insert(key, copies);
         }
@@ -272,7 +274,11 @@ impl<'a> Layout<'a> {
             let is_whole = whole(port);
             match engine(session, output, target, &From::from(*port)) {
                 Ok(Engine::Ovs) => split.ovs.push(port),
-                Ok(Engine::Nft(_)) if is_whole => split.nft.push((port, Taken::Sent)),
+                Ok(Engine::Nft(_)) if is_whole => {
+                    split
+                        .nft
+                        .extend(self.entering(port).map(|taken| (*port, taken)));
+                }
                 Ok(Engine::Nft(reason)) => {
                     split.reasons.insert(reason);
                     split.nft.extend(taken.map(|taken| (*port, taken)));
@@ -300,6 +306,25 @@ impl<'a> Layout<'a> {
             }
         }
         split
+    }
+
+    /// What is taken at a port of a whole bridge: what enters the bridge there. What passes from one whole bridge into
+    /// another one was taken where it entered the first.
+    fn entering(&self, port: &Port) -> Option<Taken> {
+        let leads_to_whole = |device: &IfName| {
+            let mut sides = self.map.of_device(device);
+            sides.any(|side| {
+                side.bridge != port.bridge && self.choice.bridges.contains_key(&side.bridge)
+            })
+        };
+        let links = &self.outputs.observed.links;
+        let peer = links.get(&port.name).and_then(|link| link.peer.as_ref());
+        match (leads_to_whole(&port.name), self.session.dedup) {
+            (true, Switch::Yes) => None,
+            (true, Switch::No) => Some(Taken::Both),
+            (false, Switch::Yes) if peer.is_some_and(leads_to_whole) => None,
+            (false, _) => Some(Taken::Sent),
+        }
     }
 
     /// The mirror on one Open vSwitch bridge, if there is anything for it to do.
@@ -352,17 +377,18 @@ impl<'a> Layout<'a> {
     }
 
     /// The output's device is one for as long as the session runs, with or without sources.
-    fn reserve(&self, index: u32, target: &Target<'_>, key: &CopyKey, desired: &mut Desired) {
+    fn reserve(
+        &self,
+        index: u32,
+        target: &Target<'_>,
+        wire: Switch,
+        key: &CopyKey,
+        desired: &mut Desired,
+    ) {
         let exclusive = if target.is_on_ovs() {
             Exclusive::Ovs
         } else {
             Exclusive::Us
-        };
-        let is_guests = matches!(self.output, Output::Nic(_));
-        let wire = if is_guests {
-            self.session.wire
-        } else {
-            Switch::No
         };
         let output = desired
             .outputs
@@ -376,6 +402,18 @@ impl<'a> Layout<'a> {
         output.of.insert(key.clone());
         if wire == Switch::Yes {
             output.wire = wire;
+        }
+    }
+
+    /// Is the kernel to finish frames on the way out? Open vSwitch gives an internal port to the node as a receiver, and
+    /// nothing on that way finishes them.
+    fn wire(&self, target: &Target<'_>, copies: Option<&Copies>) -> Switch {
+        let is_virtual = matches!(self.output, Output::Nic(_))
+            || hands_over_unfinished(target.device, &self.outputs.observed.links);
+        if is_virtual && (copies.is_some() || !target.is_internal()) {
+            self.session.wire
+        } else {
+            Switch::No
         }
     }
 

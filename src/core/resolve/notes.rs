@@ -45,12 +45,7 @@ impl Layout<'_> {
     }
 
     /// What an administrator may not expect of an output.
-    pub fn notes(
-        &self,
-        target: &Target<'_>,
-        copies: Option<&Copies>,
-        by_both: bool,
-    ) -> Vec<String> {
+    pub fn notes(&self, target: &Target<'_>, copies: Option<&Copies>, by_ovs: bool) -> Vec<String> {
         let mut notes = Vec::new();
         let port = target.port;
         if let (Some(tag), false, BridgeKind::Ovs) = (port.tag, copies.is_some(), port.bridge_kind)
@@ -83,7 +78,14 @@ impl Layout<'_> {
                 outside.join(", ")
             ));
         }
-        if by_both && self.session.dedup == Switch::Yes {
+        if by_ovs && target.is_internal() && self.session.wire == Switch::Yes {
+            notes.push(format!(
+                "{} is an internal port of Open vSwitch, which delivers frames there as guests leave them: up to 64 KiB, without \
+                 checksums (for frames as on a wire, make the output one end of a veth pair)",
+                self.output
+            ));
+        }
+        if by_ovs && copies.is_some() && self.session.dedup == Switch::Yes {
             notes.push(format!(
                 "{} is served by both engines: a frame between a source of the one and a source of the other may arrive twice \
                  (`engine = nft` leaves it to one)",

@@ -38,6 +38,13 @@ impl Target<'_> {
         self.port.nic.as_ref()?.firewall_bridge.as_ref()
     }
 
+    /// Is it a device that Open vSwitch has made for the node itself?
+    pub fn is_internal(&self) -> bool {
+        self.port.bridge_kind == BridgeKind::Ovs
+            && self.port.kind == "internal"
+            && self.port.nic.is_none()
+    }
+
     /// Can Open vSwitch mirror to it?
     pub fn is_on_ovs(&self) -> bool {
         self.port.bridge_kind == BridgeKind::Ovs && self.firewall_bridge().is_none()

@@ -5,15 +5,16 @@
 
 mod mirrored;
 mod taken;
+mod whole;
 
 use std::collections::BTreeMap;
 
-use crate::core::annotations::Switch;
+use crate::core::annotations::{Session, Switch};
 use crate::core::copies::{Copies, CopyKey, CopySource, Facing, Frames, Mac, Passing};
 use crate::core::model::{IfName, NicId, SessionName};
 use crate::core::nft::Side;
 use crate::core::ports::{Port, PortMap};
-use crate::core::state::{Desired, Observed, SessionState, SourceState};
+use crate::core::state::{Desired, Observed, SessionState};
 pub use taken::{Expect, Takes};
 
 /// A device, and which way frames pass it.
@@ -128,6 +129,7 @@ pub struct Watching {
 
 /// What is known of the node.
 struct Node<'a> {
+    sessions: &'a BTreeMap<SessionName, Session>,
     desired: &'a Desired,
     observed: &'a Observed,
     map: PortMap,
@@ -137,12 +139,14 @@ struct Node<'a> {
 impl Watching {
     /// What has to be watched for these sessions, and for all that share an output with them.
     pub fn of(
+        sessions: &BTreeMap<SessionName, Session>,
         desired: &Desired,
         observed: &Observed,
         mac: &dyn Fn(NicId) -> Option<u64>,
         asked: &[&SessionState],
     ) -> Self {
         let node = Node {
+            sessions,
             desired,
             observed,
             map: PortMap::new(observed),
@@ -262,6 +266,7 @@ impl Node<'_> {
                 group.add(part, subject, spot, takes, passing);
             }
         }
+        self.rest_of_whole(key, copies, group, part);
     }
 
     /// How marked frames get to a device where nftables copies: out of it, or into it by way of Open vSwitch.
@@ -317,19 +322,11 @@ impl Node<'_> {
 
     /// The bridge of the device, if the session takes that as a whole.
     fn whole_bridge(&self, device: &IfName, key: &CopyKey) -> Option<IfName> {
-        let state = self
-            .desired
-            .sessions
-            .iter()
-            .find(|state| state.name == key.session)?;
-        let bridge = match self.port_at(device) {
-            Some(port) => &port.bridge,
-            None => device,
-        };
-        let is_it = |source: &&SourceState| {
-            source.nic.is_none() && source.port == *bridge && self.map.bridges.contains_key(bridge)
-        };
-        state.present.iter().find(is_it).map(|_| bridge.clone())
+        let whole = self.whole_bridges(&key.session);
+        let behind = self.port_at(device).into_iter();
+        let ports = behind.chain(self.map.of_device(device));
+        let mut bridges = ports.map(|port| &port.bridge).chain([device]);
+        bridges.find(|bridge| whole.contains(bridge)).cloned()
     }
 
     /// The port that a device is, or is behind.

@@ -9,9 +9,7 @@ use crate::core::copies::{CopyKey, Passing};
 use crate::core::model::{IfName, NicId, VlanSet};
 use crate::core::nft::Side;
 use crate::core::ports::PortMap;
-use crate::core::state::{
-    MirrorConfig, MirrorOutput, OvsBridge, OvsPort, OvsState, SourceState, Taken,
-};
+use crate::core::state::{MirrorConfig, MirrorOutput, OvsBridge, OvsPort, OvsState, Taken};
 
 impl Node<'_> {
     /// What a mirror takes.
@@ -43,7 +41,7 @@ impl Node<'_> {
         sensor.snaplen = config.snaplen;
         let is_rspan = sensor.vlan.is_some();
         let output = sensor.spot.device.clone();
-        let whole = self.takes_whole(key, bridge);
+        let whole = self.whole_bridges(&key.session).contains(bridge);
         let group = watching.group(&sensor);
         let part = group.part(key, None);
         for (name, port) in &row.ports {
@@ -121,13 +119,6 @@ impl Node<'_> {
         }
     }
 
-    fn takes_whole(&self, key: &CopyKey, bridge: &IfName) -> bool {
-        let mut states = self.desired.sessions.iter();
-        let state = states.find(|state| state.name == key.session);
-        let is_bridge = |source: &SourceState| source.nic.is_none() && source.port == *bridge;
-        state.is_some_and(|state| state.present.iter().any(is_bridge))
-    }
-
     /// Where the copies leave.
     fn leaves(&self, row: &OvsBridge, output: &MirrorOutput) -> Result<Sensor, String> {
         match output {
@@ -202,7 +193,7 @@ fn passings(taken: Taken) -> impl Iterator<Item = Passing> {
 }
 
 /// Which way round the port's device is: an internal port is the node's own end.
-fn side(port: &OvsPort, passing: Passing) -> Side {
+pub(super) fn side(port: &OvsPort, passing: Passing) -> Side {
     match (port.kind == "internal", passing) {
         (false, Passing::From) | (true, Passing::To) => Side::Ingress,
         (false, Passing::To) | (true, Passing::From) => Side::Egress,

@@ -73,6 +73,15 @@ impl Takes {
         }
     }
 
+    /// By nftables, where nothing but VLANs and the filter decides.
+    pub(super) fn of_vlans(vlans: VlanSet, frames: &Frames) -> Self {
+        Self::Copied {
+            vlans,
+            filter: frames.filter.clone(),
+            not_from: BTreeSet::new(),
+        }
+    }
+
     pub(super) fn mirrored(port: &OvsPort, vlans: &VlanSet, rspan: Option<u16>) -> Self {
         Self::Mirrored {
             tag: port.tag,
