@@ -62,6 +62,7 @@ lint:
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	shellcheck tests/prepare.sh tests/lab/reaper.sh hookscripts/pve-span benches/*.sh .ci/run tests/proxmox/stand-in.sh tests/docs/*.sh \
+		tests/vm/run tests/vm/image tests/vm/guest/make tests/vm/guest/init tests/vm/guest/job \
 		debian/put-snippet debian/pve-span.p* debian/make-deb debian/apt-repo debian/licences/collect
 
 clean:
