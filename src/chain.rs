@@ -6,17 +6,25 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::cluster_lock::{self, ClusterLock};
 use crate::core::chained::{Chained, FOLDER};
 use crate::core::model::Vmid;
-use crate::files;
 use crate::pve::Pve;
 
 /// A record that could not be written or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Not written.
+    /// Not written, as somebody else is writing it.
     #[error("the hookscript that it has cannot be written down")]
-    Write(#[source] files::Error),
+    Lock(#[source] cluster_lock::Error),
+    /// Not written.
+    #[error("the hookscript that it has cannot be written down: cannot write {path}")]
+    Write {
+        /// The record.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// Not removed.
     #[error("cannot remove {path}")]
     Remove {
@@ -37,7 +45,15 @@ pub fn path(pve: &Pve, vmid: Vmid) -> PathBuf {
 /// # Errors
 /// It cannot be written; an older one is then still there.
 pub fn write(pve: &Pve, vmid: Vmid, chained: &Chained) -> Result<(), Error> {
-    files::replace(&path(pve, vmid), &chained.to_text(vmid)).map_err(Error::Write)
+    let lock = ClusterLock::take(pve, &format!("{FOLDER}/{vmid}")).map_err(Error::Lock)?;
+    let made = match std::fs::create_dir(pve.path(FOLDER)) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => lock.put(&chained.to_text(vmid)),
+    };
+    made.map_err(|source| {
+        let path = path(pve, vmid);
+        Error::Write { path, source }
+    })
 }
 
 /// Removes a guest's record, if there is one, and the folder after the last one.

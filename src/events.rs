@@ -60,6 +60,7 @@ fn append(root: &Path, text: &str) -> std::io::Result<()> {
         .mode(0o600)
         .custom_flags(nix::libc::O_NOFOLLOW)
         .open(&path)?;
+    files::close_to_others(&file)?;
     file.write_all(text.as_bytes())?;
     let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
     if length > LONGEST {

@@ -1,15 +1,13 @@
 //! Reading and replacing small text files on trees that may be absent, broken or hung.
 
-use std::ffi::{OsStr, OsString};
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+mod write;
+
+use std::fs::OpenOptions;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat, renameat};
-use nix::sys::stat::Mode;
-use nix::unistd::{UnlinkatFlags, unlinkat};
+pub use write::{close_to_others, make_private_folder, publish, replace, replace_private};
 
 /// The most that a file in /etc/pve can have (pmxcfs), in bytes.
 const MOST: u64 = 1 << 20;
@@ -120,126 +118,10 @@ pub fn text_of(path: &Path, bytes: Vec<u8>) -> Result<String, Error> {
     })
 }
 
-/// Replaces a file as a whole (write aside, then rename): a reader sees the old or the new, never a part.
-///
-/// # Errors
-/// The folder or file cannot be written; the old file is then still there.
-pub fn replace(path: &Path, text: &str) -> Result<(), Error> {
-    replace_with(path, text, DirBuilder::new().recursive(true), 0o640)
-}
-
-/// The same for a file that only root may read, in a folder of its own.
-///
-/// # Errors
-/// As [`replace`].
-pub fn replace_private(path: &Path, text: &str) -> Result<(), Error> {
-    replace_with(path, text, &private(), 0o600)
-}
-
-fn replace_with(path: &Path, text: &str, folders: &DirBuilder, mode: u32) -> Result<(), Error> {
-    let failed = |source| Error::Write {
-        path: path.to_owned(),
-        source,
-    };
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    folders.create(folder).map_err(failed)?;
-    let aside = path.with_extension(format!("{}.tmp", std::process::id()));
-    let write = || {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(mode)
-            .open(&aside)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&aside, path)
-    };
-    write().map_err(|source| {
-        let _ = fs::remove_file(&aside);
-        failed(source)
-    })
-}
-
-/// Makes a folder that only root may look into, and those above it; one that is there stays as it is.
-///
-/// # Errors
-/// It cannot be made.
-pub fn make_private_folder(path: &Path) -> io::Result<()> {
-    private().create(path)
-}
-
-fn private() -> DirBuilder {
-    let mut folders = DirBuilder::new();
-    folders.recursive(true).mode(0o700);
-    folders
-}
-
-/// Replaces a file for other users to read, in a folder that is there and perhaps another user's, or within one: nothing
-/// is written, removed or made outside of the folder, whatever is put in it meanwhile. Not synchronised with the disk:
-/// it is for what is written anew all the time.
-///
-/// # Errors
-/// The folder is missing, is a symbolic link or cannot be written; the old file is then still there.
-pub fn publish(path: &Path, text: &str) -> Result<(), Error> {
-    publish_in_folder(path, text).map_err(|source| Error::Write {
-        path: path.to_owned(),
-        source,
-    })
-}
-
-fn publish_in_folder(path: &Path, text: &str) -> io::Result<()> {
-    let name = path
-        .file_name()
-        .ok_or(io::Error::from(io::ErrorKind::IsADirectory))?;
-    let folder = match path.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
-    // All that follows is done in this folder, even if another one takes its place.
-    let folder = OpenOptions::new()
-        .read(true)
-        .custom_flags(nix::libc::O_DIRECTORY | nix::libc::O_NOFOLLOW)
-        .open(folder)?;
-    let aside = aside(name);
-    let remove = || unlinkat(&folder, aside.as_os_str(), UnlinkatFlags::NoRemoveDir);
-    match remove() {
-        Ok(()) | Err(Errno::ENOENT) => {}
-        Err(error) => return Err(error.into()),
-    }
-    let write = || {
-        let flags =
-            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let mut file = File::from(openat(
-            &folder,
-            aside.as_os_str(),
-            flags,
-            Mode::S_IRUSR | Mode::S_IWUSR,
-        )?);
-        file.write_all(text.as_bytes())?;
-        // Whatever the umask is.
-        file.set_permissions(Permissions::from_mode(0o644))?;
-        renameat(&folder, aside.as_os_str(), &folder, name)?;
-        Ok(())
-    };
-    write().inspect_err(|_| {
-        let _ = remove();
-    })
-}
-
-/// Where a file is written before it takes its name: hidden, and not with the ending that readers look for. Always the
-/// same, so that what a crash leaves is gone with the next write.
-fn aside(name: &OsStr) -> OsString {
-    let mut aside = OsString::from(".");
-    aside.push(name);
-    aside.push(".tmp");
-    aside
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::symlink;
+    use std::fs;
 
     #[test]
     fn a_file_that_is_none_is_refused_without_hanging() {
@@ -266,67 +148,5 @@ mod tests {
         ));
         fs::write(&path, vec![b'a'; (1 << 20) + 1]).unwrap();
         assert!(matches!(read_text(&path), Err(Error::TooLarge { .. })));
-    }
-
-    #[test]
-    fn replacing_leaves_nothing_aside() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("deep/er/file.cfg");
-        replace(&path, "one").unwrap();
-        replace(&path, "two").unwrap();
-        assert_eq!(read_text(&path).unwrap(), "two");
-        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn what_is_published_is_for_all_to_read_and_leaves_nothing_aside() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("pve-span.prom");
-        publish(&path, "one").unwrap();
-        publish(&path, "two").unwrap();
-        assert_eq!(read_text(&path).unwrap(), "two");
-        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o644);
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn publishing_writes_through_no_link_that_somebody_else_has_made() {
-        let dir = tempfile::tempdir().unwrap();
-        let victim = dir.path().join("victim");
-        fs::write(&victim, "precious").unwrap();
-        let folder = dir.path().join("folder");
-        fs::create_dir(&folder).unwrap();
-        let path = folder.join("pve-span.prom");
-        symlink(&victim, folder.join(".pve-span.prom.tmp")).unwrap();
-        symlink(&victim, &path).unwrap();
-        publish(&path, "metrics").unwrap();
-        assert!(path.symlink_metadata().unwrap().is_file());
-        fs::hard_link(&victim, folder.join(".pve-span.prom.tmp")).unwrap();
-        publish(&path, "metrics").unwrap();
-        assert_eq!(read_text(&path).unwrap(), "metrics");
-        assert_eq!(read_text(&victim).unwrap(), "precious");
-        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
-
-        let link = dir.path().join("link");
-        symlink(&folder, &link).unwrap();
-        assert!(publish(&link.join("other.prom"), "metrics").is_err());
-        assert!(!folder.join("other.prom").exists());
-    }
-
-    #[test]
-    fn what_cannot_be_published_is_said_and_leaves_the_old_file() {
-        let dir = tempfile::tempdir().unwrap();
-        let missing = dir.path().join("none/pve-span.prom");
-        let failed = publish(&missing, "metrics").unwrap_err();
-        assert_eq!(
-            failed.to_string(),
-            format!("cannot write {}", missing.display())
-        );
-        assert!(!missing.parent().unwrap().exists());
-        let path = dir.path().join("pve-span.prom");
-        publish(&path, "old").unwrap();
-        fs::create_dir(dir.path().join(".pve-span.prom.tmp")).unwrap();
-        publish(&path, "new").unwrap_err();
-        assert_eq!(read_text(&path).unwrap(), "old");
     }
 }

@@ -10,6 +10,7 @@
 pub mod apply;
 pub mod chain;
 pub mod cli;
+pub mod cluster_lock;
 pub mod commands;
 pub mod core;
 pub mod doctor;

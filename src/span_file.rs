@@ -1,13 +1,13 @@
-//! The only place that writes in /etc/pve, and there span.cfg alone: a new one, or one in place of what was read.
+//! Writes span.cfg: a new one, or one in place of what was read. Whoever writes it holds its lock, which counts on every
+//! node, from looking at what is there until the new one is in place.
 //!
-//! pmxcfs knows rename(2), cluster-wide and at once, and `O_EXCL`; it has no links and no chmod, and refuses every write
-//! while the cluster has no quorum.
+//! pmxcfs knows rename(2), cluster-wide and at once; it has no links and no chmod, and refuses every write while the
+//! cluster has no quorum.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::cluster_lock::{self, ClusterLock, hint};
 use crate::core::cluster::Quorum;
 use crate::files;
 use crate::pve::{Pve, SPAN_CFG};
@@ -45,6 +45,9 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// Somebody else writes it, on whatever node, or nobody can.
+    #[error(transparent)]
+    Lock(#[from] cluster_lock::Error),
     /// It cannot be read.
     #[error(transparent)]
     Read(#[from] files::Error),
@@ -58,19 +61,10 @@ pub enum Error {
     },
 }
 
-/// What it means that pmxcfs refuses.
-fn hint(source: &io::Error) -> &'static str {
-    match source.kind() {
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            " (not as root, or the cluster is not quorate: see pvecm status)"
-        }
-        _ => "",
-    }
-}
-
 /// /etc/pve/span.cfg.
 #[derive(Debug, Clone)]
 pub struct SpanFile {
+    pve: Pve,
     path: PathBuf,
 }
 
@@ -90,7 +84,7 @@ impl SpanFile {
             return Err(Error::NoQuorum { folder });
         }
         let path = pve.path(SPAN_CFG);
-        Ok(Self { path })
+        Ok(Self { pve, path })
     }
 
     /// Where it is.
@@ -126,46 +120,27 @@ impl SpanFile {
     /// Makes it, where there is nothing of its name.
     ///
     /// # Errors
-    /// There is something, or it cannot be written; then there is still none.
+    /// There is something, somebody else is writing it, or it cannot be written; then there is still none.
     pub fn create(&self, text: &str) -> Result<(), Error> {
-        match write_new(&self.path, text) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                let path = self.path.clone();
-                Err(Error::Exists { path })
-            }
-            written => written.map_err(|source| self.cannot_write(source)),
+        let lock = ClusterLock::take(&self.pve, SPAN_CFG)?;
+        if self.path.symlink_metadata().is_ok() {
+            let path = self.path.clone();
+            return Err(Error::Exists { path });
         }
+        lock.put(text).map_err(|source| self.cannot_write(source))
     }
 
     /// Puts a text in place of what was read, as a whole.
     ///
     /// # Errors
-    /// The file is not what was read any more, or it cannot be written; it is then as it was.
+    /// The file is not what was read any more, somebody else is writing it, or it cannot be written; it is then as it was.
     pub fn replace(&self, was: Option<&[u8]>, text: &str) -> Result<(), Error> {
-        let Some(was) = was else {
-            return self.create(text).map_err(|error| match error {
-                Error::Exists { path } => Error::Changed { path },
-                error => error,
-            });
-        };
-        let aside = self
-            .path
-            .with_extension(format!("cfg.tmp.{}", std::process::id()));
-        let _ = fs::remove_file(&aside);
-        write_new(&aside, text).map_err(|source| self.cannot_write(source))?;
-        let renamed = match self.content() {
-            Ok(Some(now)) if now == was => {
-                fs::rename(&aside, &self.path).map_err(|source| self.cannot_write(source))
-            }
-            Ok(_) => {
-                let path = self.path.clone();
-                Err(Error::Changed { path })
-            }
-            Err(error) => Err(error),
-        };
-        renamed.inspect_err(|_| {
-            let _ = fs::remove_file(&aside);
-        })
+        let lock = ClusterLock::take(&self.pve, SPAN_CFG)?;
+        if self.content()?.as_deref() != was {
+            let path = self.path.clone();
+            return Err(Error::Changed { path });
+        }
+        lock.put(text).map_err(|source| self.cannot_write(source))
     }
 
     fn cannot_write(&self, source: io::Error) -> Error {
@@ -174,25 +149,10 @@ impl SpanFile {
     }
 }
 
-/// Writes a file that is not there yet; what cannot be written whole is taken away again.
-fn write_new(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o640)
-        .open(path)?;
-    // In one go: pmxcfs passes each write on to all nodes.
-    let written = file
-        .write_all(text.as_bytes())
-        .and_then(|()| file.sync_all());
-    written.inspect_err(|_| {
-        let _ = fs::remove_file(path);
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     fn tree() -> (tempfile::TempDir, SpanFile) {
@@ -207,6 +167,7 @@ mod tests {
         let folder = fs::read_dir(file.path().parent().unwrap()).unwrap();
         let mut names: Vec<String> = folder
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name != "priv")
             .collect();
         names.sort();
         names

@@ -477,3 +477,60 @@ fn with_the_service_running_there_is_nothing_left_to_do() {
         mirrors(&node) == ["dmz tap200i1: from tap101i0, to tap101i0"]
     });
 }
+
+#[test]
+fn what_another_node_is_writing_is_waited_for_and_not_overwritten() {
+    let node = three_guests();
+    node.span_cfg(SPAN_CFG);
+    let lock = node.path("etc/pve/priv/lock/file-span_cfg");
+    let theirs = "[theirs]\nsource = 102\noutput = 200/net1\n";
+    for (theirs, expected) in [(None, 0), (Some(theirs), 1)] {
+        node.span_cfg(SPAN_CFG);
+        fs::create_dir_all(&lock).unwrap();
+        let mut command = edit_command(&node, &writes(LESS), &["--yes"]);
+        command.stdout(std::process::Stdio::null());
+        command.stderr(std::process::Stdio::piped());
+        let edit = command.spawn().unwrap();
+        wait_until("the lock is asked for", || {
+            lock.metadata().unwrap().modified().unwrap() == std::time::UNIX_EPOCH
+        });
+        assert_eq!(file(&node), SPAN_CFG, "the other node holds its lock");
+        if let Some(theirs) = theirs {
+            node.span_cfg(theirs);
+        }
+        fs::remove_dir(&lock).unwrap();
+        let output = edit.wait_with_output().unwrap();
+        let err = stderr(&node, &output);
+        assert_eq!(output.status.code(), Some(expected), "{err}");
+        assert_eq!(file(&node), theirs.unwrap_or(LESS));
+        let is_told =
+            err.contains("/etc/pve/span.cfg was changed meanwhile, here or on another node");
+        assert_eq!(is_told, theirs.is_some(), "{err}");
+        assert!(!lock.exists(), "it is given back");
+        assert_eq!(strays(&node), [] as [&str; 0]);
+    }
+}
+
+#[test]
+fn a_cluster_filesystem_that_is_read_only_is_said_and_nothing_is_lost() {
+    let node = three_guests();
+    node.span_cfg(SPAN_CFG);
+    let mut shell = node.command("unshare");
+    let pve = node.path("etc/pve").display().to_string();
+    shell.args(["-m", "sh", "-c"]).arg(format!(
+        "mount --bind {pve} {pve} && mount -o remount,bind,ro {pve} && exec \"$@\""
+    ));
+    shell.arg("sh").arg(lab::binary()).args(["edit", "--yes"]);
+    shell.arg("--root").arg(node.root());
+    shell.env("EDITOR", editor(&node, &writes(LESS)));
+    let output = try_run(shell, "");
+    assert_eq!(output.status.code(), Some(1));
+    let err = unnumbered(&stderr(&node, &output));
+    assert_eq!(
+        err,
+        "pve-span: error: cannot make /etc/pve/priv/lock/file-span_cfg (not as root, or the cluster is not quorate: see \
+         pvecm status): Read-only file system (os error 30)\n\
+         pve-span: warning: /etc/pve/span.cfg stays as it was; what was edited is kept: /run/pve-span/edit-N/span.cfg\n"
+    );
+    assert_eq!(file(&node), SPAN_CFG);
+}

@@ -5,7 +5,12 @@
 mod lab;
 mod scene;
 
-use lab::Node;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use lab::{Node, try_run};
 use scene::{apply, hook, mirrors, stderr, three_guests, told};
 
 const SPAN_CFG: &str =
@@ -108,4 +113,104 @@ fn but_a_session_that_a_valid_file_no_longer_lists_is_removed() {
     node.span_cfg("# no sessions any more\n");
     hook(&node, 101, "post-start");
     assert_eq!(mirrors(&node), [] as [&str; 0]);
+}
+
+/// What is below a folder, with its mode, links and sockets left out.
+fn modes(folder: &Path) -> Vec<(PathBuf, u32)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let metadata = path.symlink_metadata().unwrap();
+        if metadata.is_dir() || metadata.is_file() {
+            found.push((path.clone(), metadata.permissions().mode() & 0o7777));
+        }
+        if metadata.is_dir() {
+            found.extend(modes(&path));
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Calls it in a shell, after something.
+fn after(node: &Node, before: &str, args: &str) -> Output {
+    let mut shell = node.command("sh");
+    shell.arg("-c").arg(format!(
+        "{before}; exec {} --root {} {args}",
+        lab::binary().display(),
+        node.root().display()
+    ));
+    try_run(shell, "")
+}
+
+#[test]
+fn what_is_written_has_its_modes_whatever_the_umask_is() {
+    let nft = format!("{SPAN_CFG}[three]\nsource = 102\noutput = 200/net1\nfilter = tcp\n");
+    let written = ["000", "022", "077"].map(|umask| {
+        let node = three_guests();
+        node.span_cfg(&nft);
+        for folder in ["run/pve-span", "var/lib/pve-span"] {
+            let _ = fs::remove_dir_all(node.path(folder));
+        }
+        for args in ["apply", "hook 101 post-stop", "edit --yes"] {
+            let before = format!("umask {umask}; export EDITOR=true");
+            let output = after(&node, &before, args);
+            assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+        }
+        let below = |folder: &str| {
+            let own = node.path(folder);
+            let mode = own.metadata().unwrap().permissions().mode() & 0o7777;
+            let mut found = modes(&own);
+            found.push((own, mode));
+            found
+        };
+        let mut found = below("run/pve-span");
+        found.extend(below("var/lib/pve-span"));
+        let lock = node.path("run/pve-span.lock");
+        let mode = lock.metadata().unwrap().permissions().mode() & 0o7777;
+        found.push((lock, mode));
+        let mut found: Vec<(String, u32)> = found
+            .into_iter()
+            .map(|(path, mode)| {
+                let path = path.strip_prefix(node.root()).unwrap();
+                (path.display().to_string(), mode)
+            })
+            .collect();
+        found.sort();
+        found
+    });
+    assert_eq!(
+        written[1]
+            .iter()
+            .map(|(path, mode)| (path.as_str(), *mode))
+            .collect::<Vec<_>>(),
+        [
+            ("run/pve-span", 0o700),
+            ("run/pve-span.lock", 0o600),
+            ("run/pve-span/edit.lock", 0o600),
+            ("run/pve-span/events", 0o600),
+            ("run/pve-span/outputs.json", 0o600),
+            ("var/lib/pve-span", 0o755),
+            ("var/lib/pve-span/span.cfg", 0o640),
+        ]
+    );
+    assert_eq!(written[0], written[1]);
+    assert_eq!(written[2], written[1]);
+}
+
+#[test]
+fn what_killed_reconciles_leave_beside_a_file_does_not_add_up() {
+    let node = three_guests();
+    node.span_cfg(SPAN_CFG);
+    let folder = node.path("var/lib/pve-span");
+    for _ in 0..3 {
+        // Killed while it writes: SIGXFSZ.
+        let output = after(&node, "ulimit -c 0; ulimit -f 0", "apply");
+        assert!(!output.status.success(), "{}", told(&output));
+        let left: Vec<_> = modes(&folder);
+        assert!(left.len() <= 1, "{left:?}");
+    }
+    assert_eq!(node.pve_span(&["apply"]).status.code(), Some(0));
+    let left: Vec<_> = modes(&folder).into_iter().map(|(path, _)| path).collect();
+    assert_eq!(left, [folder.join("span.cfg")]);
 }
