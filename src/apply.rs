@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use crate::core::model::{SessionName, Vmid};
+use crate::core::model::{IfName, SessionName, Vmid};
 use crate::core::nft::NftState;
 use crate::core::nft::names::{self, Named};
 use crate::core::plan::{Action, PortChange, plan};
@@ -70,6 +70,17 @@ pub enum Error {
         "it is not certain whether the change was made; the next hook or `pve-span apply` makes sure"
     )]
     Uncertain(#[source] ovs::Error),
+    /// Mirrors are as they shall be, and flows of a bridge go on as before.
+    #[error(
+        "what was changed holds for new conversations only: those that pass {bridge} already go on as before until the next \
+         hook or `pve-span apply`"
+    )]
+    Flows {
+        /// The bridge.
+        bridge: IfName,
+        /// Why.
+        source: ovs::FlowsError,
+    },
     /// nftables' part was not done; the rest was.
     #[error("nftables' part was not done{}", .missing.as_ref().map(|what| format!(": {what}")).unwrap_or_default())]
     Nft {
@@ -309,10 +320,7 @@ fn act(
             faults.push(Error::NoNft(why.clone()));
         }
         if look.plan.is_done() || !faults.is_empty() {
-            let patience = context.deadline.min(Instant::now() + context.patience);
-            let applied = done.waiting.take().map_or(Applied::Yes, |(client, goal)| {
-                ovs::wait(client, goal, patience)
-            });
+            let applied = done.follow(context, &mut look.observed, &mut faults);
             return Ok(Done {
                 look,
                 actions: done.actions,
@@ -448,6 +456,31 @@ impl Round {
         }
     }
 
+    /// Sees to it that ovs-vswitchd acts on what was committed, for conversations that exist already too.
+    fn follow(
+        &mut self,
+        context: &Context,
+        observed: &mut Observed,
+        faults: &mut Vec<Error>,
+    ) -> Applied {
+        let patience = context.deadline.min(Instant::now() + context.patience);
+        let applied = match (self.waiting.take(), &observed.ovs) {
+            (Some((client, goal)), _) => ovs::wait(client, goal, patience),
+            // An earlier commit has left it behind, and was waited for then.
+            (None, OvsState::Present(ovs)) if !observed.stale.is_empty() && !ovs.caught_up => {
+                Applied::NotYet
+            }
+            (None, _) => Applied::Yes,
+        };
+        if applied == Applied::Yes && !observed.stale.is_empty() {
+            let failed = ovs::flows::pay(&context.root, &observed.stale, patience);
+            observed.stale = failed.iter().map(|(bridge, _)| bridge.clone()).collect();
+            let failed = failed.into_iter();
+            faults.extend(failed.map(|(bridge, source)| Error::Flows { bridge, source }));
+        }
+        applied
+    }
+
     /// Open vSwitch's part.
     fn mirrors(&mut self, context: &Context, look: &mut Look) -> Result<(), Error> {
         let is_ovs = |action: &Action| action.mirror.bridge.is_some();
@@ -458,6 +491,7 @@ impl Round {
         if !look.plan.actions.iter().any(is_ovs) {
             return Ok(());
         }
+        look.observed.stale = ovs::flows::owe(&context.root, &look.plan, &look.observed.stale);
         let comment = format!("pve-span: {}", context.by);
         let (now, goal) = match ovs::commit(&mut client, &look.plan, ovs, &comment) {
             Ok(committed) => committed,

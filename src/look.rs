@@ -97,6 +97,7 @@ pub fn look_by(
         add_vlans(&mut observed.links)?;
     }
     observed.nft = linux::nft::read::observe();
+    observed.stale = ovs::flows::owed(&context.root, &observed.ovs);
     tell_observed(&observed);
     let questions = Questions::of(annotations);
     let here = || {

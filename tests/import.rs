@@ -45,7 +45,7 @@ fn type_in(node: &Node, line: &str) {
     shell.args(["-ec", &line]);
     let output = try_run(shell, "");
     assert!(output.status.success(), "{line}: {}", told(&output));
-    node.settle();
+    node.forget_flows();
 }
 
 /// Like [`run`], the node's root taken out of what is said.
@@ -138,7 +138,7 @@ fn the_takeover_loses_and_doubles_no_frame() {
             "output_port=@tap200i1",
         ],
     );
-    node.settle();
+    node.forget_flows();
     let sensor = node.counter("200/net1", "takeover");
     let load = node.load("101/net0", "102/net0", "takeover", 4000);
     load.wait_for(500);

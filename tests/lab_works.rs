@@ -185,7 +185,7 @@ fn a_mirror_made_by_hand_delivers_each_frame_once() {
                 -- --id=@m create Mirror name=hand select_src_port=@s,@d select_dst_port=@s,@d output_port=@o \
                 -- add Bridge vmbr2 mirrors @m";
     node.ovs_vsctl(&make.split_whitespace().collect::<Vec<_>>());
-    node.settle();
+    node.forget_flows();
     for token in ["first", "second", "third"] {
         let arrived = node.exchange("101/net0", "102/net0", token);
         let mirrored = sensor.wait_for(|frame| frame.contains(token));

@@ -7,6 +7,7 @@ mod lab;
 mod scene;
 
 use lab::{Capture, Frame, Inspection, Mac, Node, or_skip};
+use scene::conversation::{by_the_service, every_way};
 use scene::linux::{sensor_on, start, vm_on};
 use scene::{apply, counts, hook, mirrors};
 
@@ -149,4 +150,37 @@ fn on_the_kernel_datapath_each_frame_is_as_on_a_wire_and_no_byte_is_missing() {
             assert_eq!(found.has_all_of(&stream), Ok(()), "{engine}: {found:?}");
         }
     }
+}
+
+/// 101, 102 and 103 in VLAN 10, and two sensors, on the kernel's datapath.
+fn conversing() -> Result<Node, String> {
+    let node = Node::start_with_kernel_datapath()?;
+    node.ovs_bridge("vmbr2");
+    start(
+        &node,
+        &[
+            vm_on(101, "bridge=vmbr2,tag=10").tags("web"),
+            vm_on(102, "bridge=vmbr2,tag=10"),
+            vm_on(103, "bridge=vmbr2,tag=10"),
+            sensor_on(200, "bridge=vmbr2"),
+            sensor_on(201, "bridge=vmbr2"),
+        ],
+    );
+    Ok(node)
+}
+
+#[test]
+fn a_conversation_on_the_kernel_datapath_follows_each_change() {
+    if let Some(node) = or_skip(conversing()) {
+        every_way(&node);
+    }
+}
+
+#[test]
+fn a_conversation_on_the_kernel_datapath_follows_what_the_service_does() {
+    let Some(node) = or_skip(conversing()) else {
+        return;
+    };
+    let _watch = node.watch();
+    by_the_service(&node);
 }

@@ -59,7 +59,7 @@ fn what_open_vswitch_no_longer_mirrors_or_mirrors_twice_is_told() {
     apply(&node, DMZ);
     let mirror = node.ovs_vsctl(&["--bare", "--columns=_uuid", "list", "Mirror"]);
     node.ovs_vsctl(&["clear", "Mirror", mirror.trim(), "select_dst_port"]);
-    node.settle();
+    node.forget_flows();
     let (code, session) = session_while(&node, &[], talk(&node, "101/net0", "102/net0"));
     let missing = vec![PENDING.to_owned(), MISSING.to_owned()];
     assert_eq!(

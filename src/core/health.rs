@@ -3,6 +3,8 @@
 //! What is told here follows from one look. That a mirror counts nothing although its sources move frames takes two,
 //! and is the service's to tell ([`Health::Stalled`]).
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::model::SessionName;
@@ -89,6 +91,18 @@ pub fn health(
     if has_mirror && matches!(&observed.ovs, OvsState::Present(ovs) if !ovs.caught_up) {
         reasons.push("ovs-vswitchd has not acted on the latest changes; is it running? (systemctl status openvswitch-switch)".into());
     }
+    let stale = desired
+        .mirrors
+        .keys()
+        .filter(|key| key.session == state.name);
+    let stale = stale.filter_map(|key| {
+        key.bridge
+            .as_ref()
+            .filter(|bridge| observed.stale.contains(*bridge))
+    });
+    reasons.extend(stale.collect::<BTreeSet<_>>().into_iter().map(|bridge| {
+        format!("conversations that pass {bridge} already go on as before the last change: pve-span apply")
+    }));
     let sources_here = !state.present.is_empty();
     let output_fault = state.outputs.iter().any(|output| match &output.fault {
         Some(Fault::Refused(_)) => true,

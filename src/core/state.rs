@@ -29,6 +29,8 @@ pub struct Observed {
     pub unclear: BTreeMap<IfName, String>,
     /// What outputs were like before we changed them.
     pub saved: BTreeMap<IfName, PortSettings>,
+    /// Open vSwitch bridges whose datapath flows may be older than their mirrors.
+    pub stale: BTreeSet<IfName>,
 }
 
 /// A network device (rtnetlink, `RTM_NEWLINK`).

@@ -4,11 +4,13 @@
 //! `mutate`; everything else in the database is read only.
 
 mod filters;
+pub mod flows;
 mod framing;
 mod lower;
 pub mod monitor;
 mod more;
 mod observe;
+mod openflow;
 mod rpc;
 mod statistics;
 mod value;
@@ -22,6 +24,7 @@ pub use filters::filters;
 pub use framing::{Framing, FramingError};
 pub use more::more;
 pub use observe::{Ports, read};
+pub use openflow::Error as FlowsError;
 pub use rpc::{Client, Error};
 use rpc::{Pending, Transaction};
 pub use statistics::{Figures, asked, statistics};

@@ -21,9 +21,6 @@ use super::wire::{Capture, Sender};
 /// What the listener is told in the end; nothing that a service would say.
 const END: &str = "LAB=end";
 
-/// The EtherTypes of probes: none of them is that of anything the node looks into.
-const PROBES: std::ops::Range<u16> = 0x9200..0xf000;
-
 /// The service that runs on a node; killed when dropped.
 pub struct Watch {
     child: Child,
@@ -111,17 +108,16 @@ impl Node {
         self.settle();
     }
 
-    /// Sends frames like this one until one is captured.
-    ///
-    /// Each of them has another EtherType, so Open vSwitch has no flow yet that it would belong to: one that came up
-    /// at the time of a change may keep the old way for as long as it is in use.
+    /// Sends frames like this one until one is captured. They are of one flow, which is never at rest: what changes
+    /// meanwhile holds for it too.
     #[track_caller]
     fn probe(&self, sender: &Sender, frame: &Frame, capture: &mut Capture) {
         static COUNT: AtomicU32 = AtomicU32::new(1);
         let token = format!("probe-{}-", COUNT.fetch_add(1, Ordering::Relaxed));
         let deadline = Instant::now() + PATIENCE;
-        for ethertype in PROBES.cycle() {
-            sender.send(&frame.clone().carrying(&token).ethertype_is(ethertype));
+        let frame = frame.clone().carrying(&token);
+        loop {
+            sender.send(&frame);
             let pause = Duration::from_millis(1);
             let seen = capture.wait_within(pause, |frame| frame.contains(&token));
             if seen.is_some() {

@@ -3,6 +3,7 @@
 
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod conversation;
 pub mod editing;
 pub mod explain;
 pub mod linux;
