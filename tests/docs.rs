@@ -239,6 +239,25 @@ fn links_between_pages_lead_somewhere() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
+/// Several queues put frames into another order, which looks like loss to a program that does not deal out flows.
+#[test]
+fn several_queues_are_advised_only_where_it_says_for_which_programs() {
+    let mut faults = Vec::new();
+    for page in pages() {
+        let mut heading = String::new();
+        for (index, line) in page.text.lines().enumerate() {
+            if line.starts_with('#') {
+                heading = line.to_owned();
+            }
+            let is_told = heading == "## A sensor that one core is not enough for";
+            if line.contains("queues=4") && !is_told {
+                faults.push(format!("{}:{}: {line}", page.name, index + 1));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
 #[test]
 fn troubleshooting_explains_messages_that_pve_span_says() {
     let said = docs::page::sources();
