@@ -31,7 +31,7 @@ demo:
 
 test:
 	@sh tests/prepare.sh test
-	cargo test --locked
+	@sh tests/run.sh
 
 # Hooks beside a script that does the same with ovs-vsctl, reconciles, what mirroring costs the traffic, and the service.
 # ARGS=--quick for a first impression.
@@ -61,7 +61,7 @@ lint:
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
-	shellcheck tests/prepare.sh tests/lab/reaper.sh hookscripts/pve-span benches/*.sh .ci/run tests/proxmox/stand-in.sh tests/docs/*.sh \
+	shellcheck tests/prepare.sh tests/run.sh tests/lab/reaper.sh hookscripts/pve-span benches/*.sh .ci/run tests/proxmox/stand-in.sh tests/docs/*.sh \
 		tests/vm/run tests/vm/image tests/vm/guest/make tests/vm/guest/init tests/vm/guest/job \
 		debian/put-snippet debian/pve-span.p* debian/make-deb debian/apt-repo debian/licences/collect
 

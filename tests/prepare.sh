@@ -75,17 +75,66 @@ case " $packages " in
         ;;
 esac
 
+# What apt would download, and how much room that takes; nothing where its lists are too old to tell.
+sizes() {
+    # shellcheck disable=SC2086 # a list of words
+    LC_ALL=C apt-get install --no-install-recommends --assume-no $packages 2>/dev/null |
+        sed -n 's/^Need to get \(.*\) of archives.*/\1 to download/p; s/^After this operation, \(.*\) of additional.*/\1 of disk/p' |
+        paste -s -d, - | sed 's/,/, /'
+}
+
+list_installed() {
+    dpkg-query -W -f '${db:Status-Status} ${binary:Package}\n' | sed -n 's/^installed //p'
+}
+
+# The units that a package brings and that can be enabled.
+list_units() {
+    dpkg-query -L "$1" | sed -n 's|^.*/systemd/system/\([^/@]*\.[a-z]*\)$|\1|p' | grep -E '\.(service|socket|timer|path)$'
+}
+
+# Tests and demo start daemons of their own: what the packages bring stays off, now and at the next boot. What was
+# installed before is left alone.
+leave_no_service_behind() {
+    off=
+    for package in $(list_installed | grep -vxF "$installed"); do
+        # Without its own units nothing boots.
+        [ "$(dpkg-query -W -f '${source:Package}' "$package")" != systemd ] || continue
+        for unit in $(list_units "$package"); do
+            [ "$(systemctl is-enabled "$unit" 2>/dev/null)" = enabled ] || continue
+            if systemctl disable "$unit" >/dev/null 2>&1; then
+                off="$off $unit"
+                [ ! -d /run/systemd/system ] || systemctl stop "$unit" >/dev/null 2>&1 || true
+            else
+                say "cannot switch off $unit, which $package brings: systemctl disable --now $unit"
+            fi
+        done
+    done
+    [ -z "$off" ] || say "switched off, as they came with these packages and nothing here needs them:$off"
+}
+
+finish() {
+    [ -z "$policy" ] || rm -f "$policy"
+    ! command -v systemctl >/dev/null 2>&1 || leave_no_service_behind
+}
+
 if [ -n "$packages" ]; then
     if [ "$(id -u)" -ne 0 ]; then
         say "these packages are missing, and only root can install them: apt-get install$packages"
         exit 1
     fi
-    say "installing with apt-get:$packages"
-    # Tests and demo start daemons of their own: a service that the package brings stays off.
+    size=$(sizes)
+    if [ -z "$size" ]; then
+        say "fetching apt's lists ..."
+        apt-get update -qq || true
+        size=$(sizes)
+    fi
+    say "installing with apt-get:$packages${size:+ ($size)}; this takes a few minutes at most ..."
+    installed=$(list_installed)
     policy=/usr/sbin/policy-rc.d
-    if [ ! -e "$policy" ]; then
-        trap 'rm -f "$policy"' EXIT
-        trap 'exit 1' HUP INT TERM
+    [ ! -e "$policy" ] || policy=
+    trap finish EXIT
+    trap 'exit 1' HUP INT TERM
+    if [ -n "$policy" ]; then
         printf '#!/bin/sh\nexit 101\n' >"$policy"
         chmod 755 "$policy"
     fi
@@ -95,6 +144,8 @@ if [ -n "$packages" ]; then
         apt-get update -qq
         apt-get install -qq -y --no-install-recommends $packages >/dev/null
     }
+    trap - EXIT HUP INT TERM
+    finish
 fi
 
 version=$(rustc --version | cut -d' ' -f2)

@@ -41,17 +41,6 @@ pub(super) fn require(programs: &[(&str, &str)]) {
     }
 }
 
-/// What a test needs and not every kernel has. Without it the test says why it does nothing, past the output that is
-/// only shown of tests that fail.
-pub fn or_skip<T>(made: Result<T, String>) -> Option<T> {
-    made.map_err(|why| {
-        let thread = std::thread::current();
-        let test = thread.name().unwrap_or("a test");
-        let _ = writeln!(std::io::stderr(), "{test} is skipped: {why}");
-    })
-    .ok()
-}
-
 /// Waits until `condition` holds; panics with `what` if it does not within [`PATIENCE`].
 #[track_caller]
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
