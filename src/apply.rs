@@ -50,6 +50,9 @@ pub enum Error {
         /// What may have been meant.
         hint: Option<String>,
     },
+    /// Another user called a command.
+    #[error("only root can do this: run as root")]
+    NotRoot,
     /// The cluster filesystem hangs.
     #[error("{path} does not answer: does pmxcfs hang? (systemctl status pve-cluster)")]
     PveHangs {

@@ -99,6 +99,10 @@ pub fn load(root: &Path) -> InForce {
             Err(error) if error.is_missing() && last_good.is_none() => {
                 return InForce::NotConfigured { path };
             }
+            Err(error) if error.is_missing() => format!(
+                "there is no {}: `pve-span edit` begins with the last good copy, `pve-span init` with an example",
+                path.display()
+            ),
             Err(error) => chain(&error),
             Ok(text) if is_truncated(&text, last_good.as_deref()) => {
                 format!(
@@ -226,7 +230,10 @@ mod tests {
         let tail = "; the last good copy, /var/lib/pve-span/span.cfg, stays in force";
         assert_eq!(
             notice(&tree(None)),
-            format!("cannot read /etc/pve/span.cfg: No such file or directory (os error 2){tail}")
+            format!(
+                "there is no /etc/pve/span.cfg: `pve-span edit` begins with the last good copy, `pve-span init` with an \
+                 example{tail}"
+            )
         );
         assert_eq!(
             notice(&tree(Some(""))),

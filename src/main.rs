@@ -56,9 +56,23 @@ fn run(cli: &Cli, caller: &Caller) -> ExitCode {
     };
     log::start(&cli.root, cli.verbose, journal);
     let root = &cli.root;
+    if let Some((json, failed)) = needs_root(&cli.command) {
+        if !nix::unistd::geteuid().is_root() {
+            return ExitCode::from(fail(&Error::NotRoot, json, failed));
+        }
+    }
     if let Some((json, failed)) = reads_pve(&cli.command) {
         if let Err(error) = commands::expect_pve(root) {
             return ExitCode::from(fail(&error, json, failed));
+        }
+        let writes_one = |command: &Command| {
+            matches!(
+                command,
+                Command::Init(_) | Command::Edit(_) | Command::Import(_)
+            )
+        };
+        if !writes_one(&cli.command) {
+            commands::say_first_step(root);
         }
     }
     let (result, json, failed) = match &cli.command {
@@ -116,6 +130,18 @@ fn fail(error: &Error, json: bool, failed: u8) -> u8 {
     }
     ::log::error!("{text}");
     failed
+}
+
+/// What root alone may do, which is all but to check a file: whether it prints JSON, and how it then ends.
+fn needs_root(command: &Command) -> Option<(bool, u8)> {
+    match command {
+        Command::Hook(_) => None,
+        Command::Watch(_) => Some((false, 1)),
+        Command::Doctor(args) => Some((args.json, 2)),
+        Command::Clear(args) => Some((args.json, 1)),
+        Command::Status(args) => Some((args.json, 2)),
+        other => reads_pve(other),
+    }
 }
 
 /// What reads in /etc/pve and has no way of its own to bear one that hangs: whether it prints JSON, and how it then ends.

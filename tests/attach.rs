@@ -144,7 +144,8 @@ fn every_source_of_the_sessions_is_found_in_the_whole_cluster() {
         &node,
         &["attach", "--all-sources"],
         "",
-        "pve-span: error: there is no /etc/pve/span.cfg, so there are no sources\n",
+        "pve-span: warning: there is no /etc/pve/span.cfg: run `pve-span init`, which writes a first one\n\
+         pve-span: error: there are no sessions, and so no sources\n",
     );
 }
 

@@ -5,7 +5,9 @@
 mod lab;
 mod scene;
 
+use clap::CommandFactory as _;
 use lab::{Guest, Node};
+use pve_span::cli::Cli;
 use scene::{apply, guests, mirrors, run, sensor, their_mirror, three_guests, told, vm};
 use serde_json::Value;
 
@@ -387,20 +389,87 @@ fn clear_removes_ours_and_only_what_it_is_told() {
 #[test]
 fn on_a_node_without_sessions_everything_is_quiet() {
     let node = three_guests();
+    node.span_cfg("# none yet\n");
     let none = |text: &str| (0, text.to_owned(), String::new());
+    assert_eq!(run(&node, &["status"]), none("no sessions\n"));
+    assert_eq!(run(&node, &["plan"]), none("nothing to do\n"));
+    assert_eq!(run(&node, &["apply"]), none("nothing to do\n"));
+}
+
+/// Every command that people call, with arguments that make it a whole call.
+fn every_call() -> Vec<Vec<String>> {
+    let cli = Cli::command();
+    let shown = cli
+        .get_subcommands()
+        .filter(|command| !command.is_hide_set());
+    shown
+        .map(|command| match command.get_name() {
+            "explain" | "attach" | "detach" => {
+                vec![command.get_name().to_owned(), "101".to_owned()]
+            }
+            "clear" | "verify" => vec![command.get_name().to_owned(), "dmz".to_owned()],
+            name => vec![name.to_owned()],
+        })
+        .collect()
+}
+
+#[test]
+fn without_a_span_cfg_every_command_says_what_writes_one() {
+    let node = three_guests();
+    let mut calls = every_call();
+    // The service starts whatever /etc/pve does, and hooks have nothing to say. init and edit write the file, and edit
+    // says what it begins with (tests/editing.rs).
+    let silent = ["watch", "hook", "init", "edit"];
+    calls.retain(|call| !silent.contains(&call[0].as_str()));
+    calls.push(["clear", "--all"].map(str::to_owned).into());
+    assert!(calls.len() > 11);
+    for call in &calls {
+        let args: Vec<&str> = call.iter().map(String::as_str).collect();
+        let (_, out, err) = run(&node, &args);
+        assert!(
+            format!("{out}{err}").contains("pve-span init"),
+            "{call:?}:\n{out}{err}"
+        );
+    }
     assert_eq!(
         run(&node, &["status"]),
-        none("no sessions: there is no /etc/pve/span.cfg\n")
+        (
+            0,
+            "no sessions\n".to_owned(),
+            "pve-span: warning: there is no /etc/pve/span.cfg: run `pve-span init`, which writes a first one\n"
+                .to_owned()
+        )
     );
-    assert_eq!(
-        run(&node, &["plan"]),
-        none("nothing to do: there is no /etc/pve/span.cfg\n")
-    );
-    assert_eq!(
-        run(&node, &["apply"]),
-        none("nothing to do: there is no /etc/pve/span.cfg\n")
-    );
-    node.span_cfg("# none yet\n");
-    assert_eq!(run(&node, &["status"]), none("no sessions\n"));
-    assert_eq!(told(&node.pve_span(&["apply"])), "nothing to do\n");
+    let guests = run(&node, &["hook", "101", "post-start"]);
+    assert_eq!(guests, (0, String::new(), String::new()));
+}
+
+#[test]
+fn another_user_than_root_is_told_so_by_every_command() {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::process::CommandExt as _;
+    // Where another user gets at it.
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let program = folder.path().join("pve-span");
+    std::fs::copy(lab::binary(), &program).unwrap();
+    let run = |args: &[String]| {
+        let mut command = std::process::Command::new(&program);
+        command.args(args).uid(65534).gid(65534).current_dir("/");
+        lab::try_run(command, "")
+    };
+    for call in every_call().iter().filter(|call| call[0] != "hook") {
+        let output = run(call);
+        assert_eq!(
+            String::from_utf8_lossy(&output.stderr),
+            "pve-span: error: only root can do this: run as root\n",
+            "{call:?}"
+        );
+        assert!(!output.status.success(), "{call:?}");
+    }
+    // A file of one's own can be checked.
+    let file = folder.path().join("span.cfg");
+    std::fs::write(&file, SPAN_CFG).unwrap();
+    let output = run(&["check".to_owned(), file.display().to_string()]);
+    assert!(output.status.success(), "{}", told(&output));
 }

@@ -114,7 +114,7 @@ fn without_span_cfg_the_way_to_the_bridge_is_told() {
             "302/net0 → veth302i0 → fwbr302i0 → fwln302o0 → vmbr2 (OVS)",
         ]
     );
-    let why = "  no session takes it: there is no /etc/pve/span.cfg";
+    let why = "  no session takes it: there are none";
     assert_eq!(said.lines().filter(|line| *line == why).count(), 10);
     node.span_cfg("# none yet\n");
     let said = explained(&node, &["101"]);

@@ -95,7 +95,7 @@ fn when_the_file_is_gone() {
     std::fs::remove_file(node.path("etc/pve/span.cfg")).unwrap();
     assert_it_stays_in_force(
         &node,
-        "cannot read /etc/pve/span.cfg: No such file or directory (os error 2)",
+        "there is no /etc/pve/span.cfg: `pve-span edit` begins with the last good copy, `pve-span init` with an example",
     );
 }
 

@@ -55,12 +55,8 @@ pub(super) fn print(done: &Done, format: Format) {
         for remark in &look.plan.remarks {
             out.line(&format!("{}: note: {}", remark.session, remark.text));
         }
-        match &look.in_force {
-            InForce::NotConfigured { path } => {
-                out.line(&format!("nothing to do: there is no {}", path.display()))
-            }
-            _ if done.is_empty() && done.faults.is_empty() => out.line("nothing to do"),
-            _ => {}
+        if done.is_empty() && done.faults.is_empty() {
+            out.line("nothing to do");
         }
     }
     done.tell_faults();

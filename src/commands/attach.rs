@@ -346,14 +346,14 @@ impl Run {
         if let Some(notice) = in_force.notice() {
             log::warn!("{notice}");
         }
-        let annotations = in_force.annotations().ok_or_else(|| match &in_force {
-            inforce::InForce::NotConfigured { path } => {
-                vec![format!(
-                    "there is no {}, so there are no sources",
-                    path.display()
-                )]
-            }
-            _ => vec!["cannot tell which sessions there are".to_owned()],
+        let annotations = in_force.annotations().ok_or_else(|| {
+            let why = match &in_force {
+                inforce::InForce::NotConfigured { .. } => {
+                    "there are no sessions, and so no sources"
+                }
+                _ => "cannot tell which sessions there are",
+            };
+            vec![why.to_owned()]
         })?;
         sources(annotations, cluster, now()).map_err(cannot_tell_guests)
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{Format, context, expect_pve};
+use super::{Format, context, expect_pve, say_first_step};
 use crate::apply::{self, Error, NOT_YET};
 use crate::core::diagnostic::did_you_mean;
 use crate::core::model::{SessionName, printable};
@@ -41,6 +41,9 @@ pub fn run(root: &Path, sessions: &[String], format: Format) -> Result<u8, Error
     let in_force = expect_pve(root).map(|()| inforce::load(root));
     if let Some(notice) = in_force.as_ref().ok().and_then(InForce::notice) {
         log::warn!("{notice}");
+    }
+    if wanted.is_none() && in_force.is_ok() {
+        say_first_step(root);
     }
     let done = apply::clear(&context, wanted)?;
     let mut out = Out::new();

@@ -156,13 +156,10 @@ impl Page<'_> {
         }
         if nic.sessions.is_empty() {
             let why = match &self.look.in_force {
-                InForce::NotConfigured { path } => {
-                    format!("no session takes it: there is no {}", path.display())
-                }
-                InForce::Unknown { .. } => "which sessions take it cannot be told".to_owned(),
-                _ => "no session takes it: there are none".to_owned(),
+                InForce::Unknown { .. } => "which sessions take it cannot be told",
+                _ => "no session takes it: there are none",
             };
-            self.out.note(&why);
+            self.out.note(why);
         }
     }
 

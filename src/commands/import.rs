@@ -307,6 +307,7 @@ fn tell(root: &Path, args: &ImportArgs, found: &Found) -> u8 {
                      looked at)"
                 .to_owned(),
         });
+        super::say_first_step(root);
         return u8::from(!found.is_whole());
     }
     out.line("# Sessions for span.cfg, by `pve-span import`.");

@@ -38,6 +38,7 @@ pub use verify::run as verify;
 use crate::apply::Error;
 use crate::core::health::faults_and_notes;
 use crate::core::state::SessionState;
+use crate::inforce::{self, InForce};
 use crate::linux::{ApartError, apart};
 use crate::look::{Context, Look};
 use crate::pve::Pve;
@@ -75,6 +76,16 @@ pub fn expect_pve(root: &Path) -> Result<(), Error> {
         Err(ApartError::TooLate { .. }) => Err(Error::PveHangs { path: pve.path("") }),
         // Whatever else is wrong shows when it is read.
         _ => Ok(()),
+    }
+}
+
+/// Where nobody has written a span.cfg yet, says on stderr what to do first. For when /etc/pve answers.
+pub fn say_first_step(root: &Path) {
+    if let InForce::NotConfigured { path } = inforce::load(root) {
+        log::warn!(
+            "there is no {}: run `pve-span init`, which writes a first one",
+            path.display()
+        );
     }
 }
 

@@ -68,11 +68,7 @@ pub(super) fn tell(out: &mut Out, look: &Look) {
     line_per_session(out, &look.desired.sessions);
     let text = look.plan.to_string();
     text.lines().for_each(|line| out.line(line));
-    match &look.in_force {
-        InForce::NotConfigured { path } => {
-            out.line(&format!("nothing to do: there is no {}", path.display()))
-        }
-        _ if look.plan.is_done() => out.line("nothing to do"),
-        _ => {}
+    if look.plan.is_done() {
+        out.line("nothing to do");
     }
 }

@@ -94,8 +94,6 @@ pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
             notice: look.in_force.notice(),
             sessions,
         });
-    } else if let InForce::NotConfigured { path } = &look.in_force {
-        out.line(&format!("no sessions: there is no {}", path.display()));
     } else if sessions.is_empty() {
         out.line("no sessions");
     } else {

@@ -52,6 +52,48 @@ fn it_needs_nftables_and_libraries_and_no_more() {
     assert_eq!(field(&deb(), "Recommends"), "");
 }
 
+/// What is packed says who keeps it: whoever builds it.
+#[test]
+fn its_maintainer_is_who_builds_it_and_a_build_without_one_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut copy = Command::new("cp");
+    copy.arg("-rL")
+        .arg(Path::new(ROOT).join("debian"))
+        .arg(folder.path());
+    lab::run(copy, "");
+    let control = |builder: &[(&str, &str)]| {
+        let mut make = Command::new("make");
+        make.args(["-s", "-f", "debian/rules", "override_dh_gencontrol"])
+            .current_dir(folder.path())
+            .env_remove("DEBFULLNAME")
+            .env_remove("DEBEMAIL")
+            .envs(builder.iter().copied());
+        let output = lab::try_run(make, "");
+        assert!(output.status.success(), "{output:?}");
+        let text =
+            fs::read_to_string(folder.path().join("debian/pve-span/DEBIAN/control")).unwrap();
+        let line = text.lines().find(|line| line.starts_with("Maintainer: "));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (line.unwrap().to_owned(), said)
+    };
+    let (line, said) = control(&[
+        ("DEBFULLNAME", "Ann O'Nymous"),
+        ("DEBEMAIL", "ann@example.org"),
+    ]);
+    assert_eq!(line, "Maintainer: Ann O'Nymous <ann@example.org>");
+    assert!(!said.contains("maintainer"), "{said}");
+    for builder in [&[][..], &[("DEBEMAIL", "ann@example.org")]] {
+        let (line, said) = control(builder);
+        assert!(line.ends_with(".invalid>"), "{line}");
+        assert!(
+            said.contains(
+                "pve-span: the package names no maintainer, as DEBFULLNAME (your name) and DEBEMAIL (your address) are not set\n"
+            ),
+            "{said}"
+        );
+    }
+}
+
 #[test]
 fn its_version_is_cargo_s() {
     let version = field(&deb(), "Version");

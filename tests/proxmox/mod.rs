@@ -50,6 +50,7 @@ pub fn node() -> Node {
     }
     fs::write(node.path("etc/pve/storage.cfg"), STORAGE_CFG).unwrap();
     install(&node, "var/lib/vz/snippets/pve-span");
+    node.span_cfg("# no sessions\n");
     node
 }
 

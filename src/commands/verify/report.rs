@@ -148,8 +148,6 @@ pub fn tell(sessions: &[SessionReport], outcome: &Outcome, in_force: &InForce, f
             seconds: outcome.judged.as_secs_f64(),
             sessions,
         });
-    } else if let InForce::NotConfigured { path } = in_force {
-        out.line(&format!("no sessions: there is no {}", path.display()));
     } else if sessions.is_empty() {
         out.line("no sessions");
     } else {
