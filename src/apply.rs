@@ -244,6 +244,10 @@ fn cleared(look: &mut Look, sessions: Option<&BTreeSet<SessionName>>) {
         .filter(|state| state.present.is_empty())
         .map(|state| &state.name)
         .collect();
+    for source in desired.listening.values_mut() {
+        source.of.retain(|session| stay.contains(session));
+    }
+    desired.listening.retain(|_, source| !source.of.is_empty());
     desired.outputs.retain(|device, output| {
         output.of.retain(|key| !chosen.contains(&key.session));
         let is_used = output.of.iter().any(|key| stay.contains(&key.session));
@@ -313,6 +317,10 @@ fn act(
                 Err(error) => return Err(done.after(error)),
             }
         }
+        // Whether what was set up has a carrier is told by another look.
+        if std::mem::take(&mut done.raised) && faults.is_empty() {
+            continue;
+        }
         // Where there have never been sessions there is nothing to lose either.
         if let (OvsState::Failed(why), true) = (&look.observed.ovs, has_sessions) {
             if clear.is_some() || look.needs_ovs() {
@@ -352,6 +360,8 @@ struct Round {
     actions: Vec<Action>,
     ports: Vec<PortChange>,
     tidy: Option<&'static str>,
+    /// Has a device been set up or down since the last look?
+    raised: bool,
     waiting: Option<(Client, Goal)>,
 }
 
@@ -378,9 +388,8 @@ impl Round {
         faults: &mut Vec<Error>,
     ) -> Result<(), Error> {
         let changes = std::mem::take(&mut look.plan.ports);
-        let (before, after): (Vec<PortChange>, Vec<PortChange>) = changes
-            .into_iter()
-            .partition(|change| matches!(change, PortChange::Prepare { .. }));
+        let (before, after): (Vec<PortChange>, Vec<PortChange>) =
+            changes.into_iter().partition(PortChange::comes_first);
         self.outputs(context, look, before, faults);
         match self.mirrors(context, look) {
             Ok(()) => {}
@@ -453,7 +462,10 @@ impl Round {
         for change in changes {
             match outputs::carry_out(&context.root, &change, &mut look.observed.saved) {
                 Ok(()) if matches!(change, PortChange::Forget { .. }) => {}
-                Ok(()) => self.ports.push(change),
+                Ok(()) => {
+                    self.raised |= change.moves_link();
+                    self.ports.push(change);
+                }
                 Err(error) => faults.push(Error::Output(error)),
             }
         }

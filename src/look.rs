@@ -314,11 +314,12 @@ fn add_vlans(links: &mut BTreeMap<IfName, Link>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Looks at the devices that are outputs, or have been.
+/// Looks at the devices that are outputs or sources in no bridge, or have been.
 pub fn observe_outputs(root: &Path, desired: &Desired, observed: &mut Observed) {
     observed.ports.clear();
     observed.unclear.clear();
-    let mut devices: BTreeSet<IfName> = desired.outputs.keys().cloned().collect();
+    let listening = desired.listening.keys();
+    let mut devices: BTreeSet<IfName> = desired.outputs.keys().chain(listening).cloned().collect();
     match saved::load(root) {
         Ok(saved) => observed.saved = saved,
         Err(error) => {

@@ -1,12 +1,12 @@
-//! Changes of outputs' devices, written down before they are made, so that they can be put back whatever happens.
+//! Changes of outputs' and sources' devices, written down before they are made, so that they can be put back whatever happens.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::core::model::IfName;
 use crate::core::plan::PortChange;
-use crate::core::port_settings::{BridgeFlags, Switch};
-use crate::linux::port;
+use crate::core::port_settings::{BridgeFlags, LinkChange, Switch};
+use crate::linux::{self, port};
 use crate::saved::{self, Saved};
 
 /// Why a device is not as it has to be.
@@ -21,7 +21,7 @@ pub enum Error {
         source: saved::Error,
     },
     /// The kernel did not want to.
-    #[error("{device} is not as an output has to be")]
+    #[error("{device} is not as an output or a source has to be")]
     Device {
         /// The device.
         device: IfName,
@@ -56,14 +56,26 @@ pub fn carry_out(root: &Path, change: &PortChange, saved: &mut Saved) -> Result<
             }
             set(device, *index, flags.as_ref(), offloads, Switch::Off)
         }
+        PortChange::Listen {
+            index,
+            link,
+            before,
+            ..
+        } => {
+            saved.insert(device.clone(), before.clone());
+            store(saved)?;
+            set_link(device, *index, *link)
+        }
         PortChange::Restore {
             index,
             flags,
             offloads,
+            link,
             remains,
             ..
         } => {
             set(device, *index, flags.as_ref(), offloads, Switch::On)?;
+            set_link(device, *index, put_back(device, *index, *link))?;
             match remains {
                 Some(remains) => saved.insert(device.clone(), remains.clone()),
                 None => saved.remove(device),
@@ -74,6 +86,30 @@ pub fn carry_out(root: &Path, change: &PortChange, saved: &mut Saved) -> Result<
             saved.remove(device);
             store(saved)
         }
+    }
+}
+
+/// What of a link is put back: a device that somebody uses by now stays up.
+fn put_back(device: &IfName, index: u32, link: LinkChange) -> LinkChange {
+    let is_used =
+        || port::has_master(device).unwrap_or(true) || linux::has_address(index).unwrap_or(true);
+    let up = link.up.filter(|up| up.is_on() || !is_used());
+    if up != link.up {
+        log::info!("{device} stays up: it is part of a bridge by now, or has an address");
+    }
+    LinkChange { up, ..link }
+}
+
+fn set_link(device: &IfName, index: u32, link: LinkChange) -> Result<(), Error> {
+    if link.is_nothing() {
+        return Ok(());
+    }
+    match port::set_link(device, index, link) {
+        Ok(()) | Err(port::Error::Gone { .. }) => Ok(()),
+        Err(source) => Err(Error::Device {
+            device: device.clone(),
+            source,
+        }),
     }
 }
 

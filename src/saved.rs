@@ -1,4 +1,4 @@
-//! What outputs' ports were like before they were changed for a sensor, so that they can be put back.
+//! What outputs' and sources' ports were like before they were changed, so that they can be put back.
 //!
 //! Kept under `/run`: what a reboot undoes needs no undoing.
 
@@ -93,9 +93,12 @@ mod tests {
                 ..BridgeFlags::default()
             }),
             offloads: ["tx-tcp-segmentation".to_owned()].into(),
+            ..PortSettings::default()
         };
         let bare = PortSettings {
             index: 13,
+            promiscuous: Some(Switch::Off),
+            up: Some(Switch::Off),
             ..PortSettings::default()
         };
         [
@@ -143,7 +146,9 @@ mod tests {
   "eno2": {
     "index": 13,
     "flags": null,
-    "offloads": []
+    "offloads": [],
+    "promiscuous": "off",
+    "up": "off"
   },
   "tap200i1": {
     "index": 12,
@@ -151,7 +156,7 @@ mod tests {
       "flood": "off",
       "mcast_flood": "on",
       "bcast_flood": "on",
-      "forwarding": "on"
+      "state": "forwarding"
     },
     "offloads": [
       "tx-tcp-segmentation"
@@ -160,6 +165,24 @@ mod tests {
 }
 "#
         );
+    }
+
+    #[test]
+    fn a_file_of_an_older_version_is_understood() {
+        let root = tempfile::tempdir().unwrap();
+        store(root.path(), &saved()).unwrap();
+        let file = root.path().join(OUTPUTS);
+        let text = fs::read_to_string(&file).unwrap();
+        let older = text.replace("\"state\": \"forwarding\"", "\"forwarding\": \"on\"");
+        let older = older.replace(",\n    \"promiscuous\": \"off\",\n    \"up\": \"off\"", "");
+        assert!(older.len() < text.len());
+        fs::write(&file, older).unwrap();
+        let mut expected = saved();
+        let bare = expected
+            .get_mut(&"eno2".parse::<IfName>().unwrap())
+            .unwrap();
+        (bare.promiscuous, bare.up) = (None, None);
+        assert_eq!(load(root.path()).unwrap(), expected);
     }
 
     #[test]

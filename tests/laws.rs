@@ -72,6 +72,16 @@ proptest! {
     }
 
     #[test]
+    fn what_was_changed_of_devices_is_put_back(node in node()) {
+        let (desired, mut observed) = (desired(&node, &nobody_gone()), node.observed());
+        let before = observed.ports.clone();
+        apply_plan(&plan(&desired, &observed), &mut observed);
+        apply_plan(&plan(&Desired::default(), &observed), &mut observed);
+        prop_assert_eq!(before, observed.ports);
+        prop_assert!(observed.saved.is_empty());
+    }
+
+    #[test]
     fn law_3_a_guest_that_stops_changes_nothing_for_the_others(node in node(), stops in 101_u32..110) {
         let vmid = Vmid::new(stops).unwrap();
         prop_assume!(!node.is_sensor(stops));

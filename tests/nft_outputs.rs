@@ -643,3 +643,49 @@ fn what_a_hook_makes_is_what_the_other_commands_want_whatever_they_know_besides(
         assert_eq!(run(&node, &["plan"]).0, 0, "{session}");
     }
 }
+
+#[test]
+fn an_output_comes_back_in_the_state_that_its_bridge_port_was_in() {
+    let node = linux_three_guests();
+    let bridge = |args: &str| {
+        let mut command = node.command("bridge");
+        command.args(["link", "set", "dev", "tap200i1"]);
+        assert!(command.args(args.split(' ')).status().unwrap().success());
+    };
+    // Blocking is STP's alone: without it the kernel has such a port forward at once.
+    for (state, flood) in [
+        ("learning", "off"),
+        ("listening", "on"),
+        ("disabled", "off"),
+        ("forwarding", "on"),
+    ] {
+        bridge(&format!("state {state} mcast_flood {flood}"));
+        let before = settings(&node, "tap200i1");
+        assert!(before.contains(&format!("state {state}")), "{before}");
+        apply(&node, DMZ);
+        let now = settings(&node, "tap200i1");
+        assert!(now.contains("state disabled"), "{now}");
+        // A change of the device has the kernel take a disabled port into action again.
+        node.ip(&["link set tap200i1 mtu 1400", "link set tap200i1 mtu 1500"]);
+        apply(&node, DMZ);
+        apply(&node, "# nothing\n");
+        assert_eq!(settings(&node, "tap200i1"), before, "{state}");
+    }
+}
+
+#[test]
+fn an_output_that_moves_to_another_bridge_comes_back_as_that_bridge_had_it() {
+    let node = linux_three_guests();
+    node.linux_bridge("vmbr1");
+    let mut command = node.command("bridge");
+    command.args(["link", "set", "dev", "tap200i1", "mcast_flood", "off"]);
+    assert!(command.status().unwrap().success());
+    apply(&node, DMZ);
+    node.ip(&["link set tap200i1 master vmbr1"]);
+    let before = settings(&node, "tap200i1");
+    assert!(before.contains("mcast_flood on"), "{before}");
+    apply(&node, DMZ);
+    apply(&node, "# nothing\n");
+    let flags = |text: &str| text.lines().next().map(str::to_owned);
+    assert_eq!(flags(&settings(&node, "tap200i1")), flags(&before));
+}

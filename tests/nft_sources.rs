@@ -583,3 +583,130 @@ fn bridges_that_a_veth_pair_joins_are_every_frame_once() {
         assert_eq!(arrived, expected, "{source}");
     }
 }
+
+/// The flags of a device, by ip(8): `BROADCAST,MULTICAST,UP,LOWER_UP`.
+fn link_flags(node: &Node, device: &str) -> Vec<String> {
+    let mut command = node.command("ip");
+    command.args(["link", "show", "dev", device]);
+    let shown = String::from_utf8(command.output().unwrap().stdout).unwrap();
+    let flags = shown.split(['<', '>']).nth(1).unwrap();
+    flags.split(',').map(str::to_owned).collect()
+}
+
+fn has(node: &Node, device: &str, flag: &str) -> bool {
+    link_flags(node, device).iter().any(|word| word == flag)
+}
+
+const CABLE: &str = "[cable]\nsource = port:eno2\noutput = 200/net1\n";
+
+#[test]
+fn a_port_in_no_bridge_takes_in_every_frame_while_it_is_a_source_and_is_then_as_before() {
+    let node = linux_three_guests();
+    let cable = node.physical_unplugged("eno2");
+    let frame =
+        |token: &str| Frame::new(Mac([2, 0, 0, 0, 0, 9]), Mac([2, 0, 0, 0, 0, 8])).carrying(token);
+    for (was_up, was_promiscuous) in [(false, false), (true, false), (false, true)] {
+        let word = |is: bool, on: &'static str, off: &'static str| if is { on } else { off };
+        node.ip(&[format!(
+            "link set eno2 promisc {} {}",
+            word(was_promiscuous, "on", "off"),
+            word(was_up, "up", "down")
+        )]);
+        let before = link_flags(&node, "eno2");
+        node.span_cfg(CABLE);
+        let (_, plan, _) = run(&node, &["plan"]);
+        let told = match (was_up, was_promiscuous) {
+            (true, _) => "promiscuous, to take in what is addressed to others",
+            (false, true) => "up",
+            (false, false) => "up, promiscuous, to take in what is addressed to others",
+        };
+        assert!(
+            plan.contains(&format!("source port:eno2: {told}\n")),
+            "{plan}"
+        );
+        apply(&node, CABLE);
+        assert!(has(&node, "eno2", "PROMISC") && has(&node, "eno2", "UP"));
+        let mut sensor = node.capture("200/net1");
+        node.send(&cable, &frame("to-others"));
+        sensor.wait_for(|frame| frame.contains("to-others"));
+        assert_eq!(run(&node, &["status"]).0, 0);
+        if was_up {
+            apply(&node, "# nothing\n");
+        } else {
+            assert_eq!(run(&node, &["clear", "--all"]).0, 0);
+        }
+        assert_eq!(link_flags(&node, "eno2"), before);
+        assert!(!node.path("run/pve-span/outputs.json").exists());
+    }
+    // Somebody changes it meanwhile, and it is changed again.
+    node.ip(&["link set eno2 promisc off up"]);
+    apply(&node, CABLE);
+    node.ip(&["link set eno2 promisc off"]);
+    assert_eq!(run(&node, &["status"]).0, 1);
+    apply(&node, CABLE);
+    assert!(has(&node, "eno2", "PROMISC"));
+    apply(&node, "# nothing\n");
+    assert!(!has(&node, "eno2", "PROMISC") && has(&node, "eno2", "UP"));
+}
+
+#[test]
+fn a_source_without_carrier_or_down_is_degraded_and_the_reason_is_told() {
+    let node = linux_three_guests();
+    let cable = node.physical_unplugged("eno2");
+    node.physical("eno1", "vmbr0");
+    let session = CABLE.replace("port:eno2", "port:eno1, port:eno2");
+    apply(&node, &session);
+    assert_eq!(run(&node, &["status"]).0, 0);
+    node.ip_wire(&[format!("link set {cable} down")]);
+    let (code, status, _) = run(&node, &["status"]);
+    let carrier =
+        "port:eno2 has no carrier, so no frame comes in: check its cable and the other end";
+    assert!(code == 1 && status.contains(carrier), "{status}");
+    assert!(
+        status.contains("degraded") && !status.contains("port:eno1"),
+        "{status}"
+    );
+    node.ip_wire(&[format!("link set {cable} up")]);
+    node.ip(&["link set eno1 down"]);
+    let (code, status, _) = run(&node, &["status"]);
+    let down = "port:eno1 is down, so no frame comes in";
+    assert!(code == 1 && status.contains(down), "{status}");
+    assert!(!status.contains(carrier), "{status}");
+    // A port of a bridge is not ours to set up.
+    apply(&node, &session);
+    assert!(!has(&node, "eno1", "UP") && !has(&node, "eno1", "PROMISC"));
+    node.ip(&["link set eno1 up", "link set vmbr0 down"]);
+    assert_eq!(run(&node, &["status"]).0, 0);
+    apply(&node, &CABLE.replace("port:eno2", "bridge:vmbr0"));
+    let (code, status, _) = run(&node, &["status"]);
+    let down = "bridge:vmbr0 is down, so no frame comes in";
+    assert!(code == 1 && status.contains(down), "{status}");
+}
+
+#[test]
+fn a_source_that_was_made_anew_or_that_somebody_uses_by_now_is_left_as_it_is() {
+    let node = linux_three_guests();
+    node.physical_unplugged("eno2");
+    node.ip(&["link set eno2 down"]);
+    apply(&node, CABLE);
+    node.ip(&["link del eno2"]);
+    node.physical_unplugged("eno2");
+    apply(&node, CABLE);
+    assert!(has(&node, "eno2", "PROMISC"));
+    apply(&node, "# nothing\n");
+    assert!(has(&node, "eno2", "UP") && !has(&node, "eno2", "PROMISC"));
+    // Set up by us, and given an address or a bridge meanwhile: setting it down would cut that off.
+    for use_it in [
+        "addr add 10.77.1.1/24 dev eno2",
+        "link set eno2 master vmbr0",
+    ] {
+        node.ip(&["addr flush dev eno2", "link set eno2 down"]);
+        apply(&node, CABLE);
+        node.ip(&[use_it]);
+        apply(&node, "# nothing\n");
+        assert!(
+            has(&node, "eno2", "UP") && !has(&node, "eno2", "PROMISC"),
+            "{use_it}"
+        );
+    }
+}

@@ -67,9 +67,9 @@ fn there_and_back(node: &Node, device: &str) {
     assert_eq!(
         changed,
         PortSettings {
-            index: was.index,
             flags: Some(BridgeFlags::exclusive()),
             offloads: BTreeSet::new(),
+            ..was.clone()
         }
     );
     node.inside(|| put_back(&port, &was));

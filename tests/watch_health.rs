@@ -104,6 +104,25 @@ fn a_session_whose_ovs_vswitchd_hangs_is_stalled() {
 }
 
 #[test]
+fn a_source_that_loses_its_carrier_is_degraded_until_it_has_one_again() {
+    let node = LINUX.three_guests();
+    let cable = node.physical_unplugged("eno2");
+    node.ip(&["link set eno2 down"]);
+    let watch = watched(&node, "[dmz]\nsource = port:eno2\noutput = 200/net1\n");
+    node.ip_wire(&[format!("link set {cable} down")]);
+    wait_for_state(&node, "degraded");
+    watch.wait_until_it_says("dmz is degraded: port:eno2 has no carrier");
+    let (_, metrics, _) = run(&node, &["status", "--json"]);
+    assert!(
+        metrics.contains("\"no-carrier\"") || metrics.contains("has no carrier"),
+        "{metrics}"
+    );
+    node.ip_wire(&[format!("link set {cable} up")]);
+    wait_for_state(&node, "active");
+    watch.wait_until_it_says("dmz is active again, after it was degraded");
+}
+
+#[test]
 fn frames_that_are_left_out_on_purpose_are_no_stall() {
     let node = LINUX.three_guests();
     let watch = watched(

@@ -153,6 +153,26 @@ pub struct OutputPort {
     pub wire: Switch,
 }
 
+/// A port in no bridge, for as long as it is a source: nobody else asks for frames that are addressed to others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourcePort {
+    /// Its interface index.
+    pub index: u32,
+    /// The sessions that it is a source of.
+    pub of: BTreeSet<SessionName>,
+    /// Is it to be set up? What a bond or another device has taken over is not ours to set up.
+    pub raise: Raise,
+}
+
+/// Is a source's port to be set up?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Raise {
+    /// It is.
+    Yes,
+    /// It is not.
+    No,
+}
+
 /// Who sees to it that an output carries nothing but copies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exclusive {

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::model::SessionName;
-use super::plan::Plan;
+use super::plan::{Plan, PortChange};
 use super::state::{Desired, Fault, Observed, OutputState, OvsState, SessionPhase, SessionState};
 
 /// How a session does.
@@ -111,6 +111,7 @@ pub fn health(
     });
     let source_fault = state.nowhere().is_some()
         || !state.unplugged.is_empty()
+        || !state.down.is_empty()
         || state.outputs.iter().any(|output| !output.lacks.is_empty());
     if !reasons.is_empty() || output_fault || source_fault || !state.unknown.is_empty() {
         (Health::Degraded, reasons)
@@ -139,21 +140,22 @@ pub fn faults(state: &SessionState) -> Vec<String> {
             .iter()
             .map(|source| format!("{} is not mirrored: {}", source.nic, source.why)),
     );
+    lines.extend(state.down.iter().map(ToString::to_string));
     lines.extend(state.unknown.iter().cloned());
     lines
 }
 
 fn is_pending(session: &SessionName, desired: &Desired, plan: &Plan) -> bool {
-    let outputs = plan
-        .ports
-        .iter()
-        .filter_map(|change| desired.outputs.get(change.device()));
+    let devices = || plan.ports.iter().map(PortChange::device);
+    let outputs = devices().filter_map(|device| desired.outputs.get(device));
+    let mut sources = devices().filter_map(|device| desired.listening.get(device));
     plan.actions
         .iter()
         .any(|action| action.mirror.session == *session)
         || outputs
             .flat_map(|output| &output.of)
             .any(|key| key.session == *session)
+        || sources.any(|source| source.of.contains(session))
 }
 
 /// Sessions that span.cfg does not list any more, and that are still mirrored.
@@ -165,6 +167,7 @@ pub fn leftovers(desired: &Desired, plan: &Plan) -> Vec<SessionState> {
         phase: SessionPhase::Disabled,
         present: Vec::new(),
         unplugged: Vec::new(),
+        down: Vec::new(),
         total: 0,
         outputs: Vec::new(),
         unknown: Vec::new(),

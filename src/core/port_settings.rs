@@ -1,5 +1,5 @@
-//! What an output's port is like, as far as it has to be changed for a sensor: what its bridge sends there on its own,
-//! and what the kernel leaves unfinished in the frames that it hands over.
+//! What a port is like, as far as it has to be changed while it is an output or a source: what its bridge sends there on
+//! its own, what the kernel leaves unfinished in the frames that it hands over, and which frames it takes in.
 //!
 //! Plain data; how a port is read and changed is `linux::port`'s.
 
@@ -33,13 +33,32 @@ impl From<bool> for Switch {
     }
 }
 
+/// Whether a port of a Linux bridge takes part (linux/if_bridge.h, `BR_STATE_…`).
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum PortState {
+    /// Not at all.
+    Disabled,
+    /// It hears other bridges only.
+    Listening,
+    /// It learns addresses, and passes nothing on.
+    Learning,
+    /// It does.
+    #[default]
+    Forwarding,
+    /// Not at all, as STP says.
+    Blocking,
+}
+
 /// What a Linux bridge sends to a port on its own (bridge(8), "bridge link set"; linux/if_link.h, `IFLA_BRPORT_*`). The
 /// default is the kernel's.
 ///
 /// Learning is left as it is: nothing from an output gets as far as the bridge, and a port that neither learns nor is
 /// flooded to would no longer count where a VLAN-aware bridge decides whether its uplink has to be promiscuous
 /// (net/bridge/br_if.c, `br_manage_promisc`).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BridgeFlags {
     /// Frames to addresses that nobody knows go there (`IFLA_BRPORT_UNICAST_FLOOD`).
@@ -48,10 +67,21 @@ pub struct BridgeFlags {
     pub mcast_flood: Switch,
     /// Broadcast goes there (`IFLA_BRPORT_BCAST_FLOOD`).
     pub bcast_flood: Switch,
-    /// The port takes part at all (`IFLA_BRPORT_STATE`, not `BR_STATE_DISABLED`): the flags above do not hold for
-    /// what the node itself sends to everybody (net/bridge/br_forward.c, `br_flood`). Off also where it is not ours to
-    /// say, because the bridge runs STP.
-    pub forwarding: Switch,
+    /// Whether the port takes part at all (`IFLA_BRPORT_STATE`): the flags above do not hold for what the node itself
+    /// sends to everybody (net/bridge/br_forward.c, `br_flood`). Nothing where the bridge runs STP: then it is not ours to
+    /// say.
+    pub state: Option<PortState>,
+}
+
+impl Default for BridgeFlags {
+    fn default() -> Self {
+        Self {
+            flood: Switch::On,
+            mcast_flood: Switch::On,
+            bcast_flood: Switch::On,
+            state: Some(PortState::default()),
+        }
+    }
 }
 
 impl BridgeFlags {
@@ -61,16 +91,34 @@ impl BridgeFlags {
             flood: Switch::Off,
             mcast_flood: Switch::Off,
             bcast_flood: Switch::Off,
-            forwarding: Switch::Off,
+            state: Some(PortState::Disabled),
         }
     }
 
-    /// To be put back one day: a port that is out of action because nobody has opened its device must not stay so.
-    pub fn to_put_back(&self) -> Self {
+    /// What these become for an output.
+    pub fn made_exclusive(&self) -> Self {
         Self {
-            forwarding: Switch::On,
-            ..self.clone()
+            state: self.state.map(|_| PortState::Disabled),
+            ..Self::exclusive()
         }
+    }
+
+    /// Does everything go there? So it is where a port has just been plugged.
+    pub fn flood_all(&self) -> bool {
+        self.flood.is_on() && self.mcast_flood.is_on() && self.bcast_flood.is_on()
+    }
+
+    /// What makes these `before` again; nothing if they are.
+    pub fn back_to(&self, before: &Self) -> Option<Self> {
+        let back = Self {
+            state: before.state.filter(|_| self.state.is_some()),
+            ..before.clone()
+        };
+        let now = Self {
+            state: self.state.filter(|_| back.state.is_some()),
+            ..self.clone()
+        };
+        (now != back).then_some(back)
     }
 }
 
@@ -85,6 +133,46 @@ pub struct PortSettings {
     /// Those of [`is_unfinished`]'s offloads that are asked for and can be switched off, by ethtool(8)'s names.
     #[serde(default)]
     pub offloads: BTreeSet<String>,
+    /// Has somebody asked for frames that are addressed to others (`ip link set … promisc on`)? Of what is saved: nothing
+    /// if it was not changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promiscuous: Option<Switch>,
+    /// Is it up? Of what is saved: nothing if it was not changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub up: Option<Switch>,
+    /// Is it up and connected (`IFF_RUNNING`)? This is not saved.
+    #[serde(skip)]
+    pub running: Switch,
+}
+
+impl PortSettings {
+    /// The bridge's flags, to be put back one day. The kernel itself keeps a port disabled whose device nobody has opened:
+    /// that must not stay so when somebody has.
+    pub fn flags_to_save(&self) -> Option<BridgeFlags> {
+        let mut flags = self.flags.clone()?;
+        if flags.state == Some(PortState::Disabled) && !self.running.is_on() {
+            flags.state = Some(PortState::Forwarding);
+        }
+        Some(flags)
+    }
+}
+
+/// What of a device's link is changed; nothing of what stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct LinkChange {
+    /// `ip link set … promisc`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub promiscuous: Option<Switch>,
+    /// `ip link set … up` or `down`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub up: Option<Switch>,
+}
+
+impl LinkChange {
+    /// Does everything stay?
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Does an offload of this name (ethtool(8), `ethtool -k`; net/ethtool/common.c, `netdev_features_strings`) let a frame

@@ -23,7 +23,10 @@ use super::cluster::Cluster;
 use super::model::{IfName, NicId, SessionName, Vmid};
 use super::ports::PortMap;
 use super::selector::{Output, Selector};
-use super::state::{Assumptions, Desired, Observed, SessionPhase, SessionState, UnpluggedSource};
+use super::state::{
+    Assumptions, Desired, LinkState, Observed, SessionPhase, SessionState, SourceDown, SourceState,
+    UnpluggedSource,
+};
 use choice::{Choice, Decision, OnWhole, choose, decide, drop_loops};
 use index::Index;
 use layout::place;
@@ -63,20 +66,23 @@ pub fn resolve(
             phase,
             present: choice.present(),
             unplugged: unplugged(session, &outputs, &matcher),
+            down: down(&choice, observed),
             total,
             outputs: Vec::new(),
             unknown: choice.unknown.clone(),
             notes: choice.notes.clone(),
         };
         match state.phase {
-            SessionPhase::Running => place(
-                session,
-                &choice,
-                &outputs,
-                &reserved,
-                &mut state,
-                &mut desired,
-            ),
+            SessionPhase::Running => {
+                place(
+                    session,
+                    &choice,
+                    &outputs,
+                    &reserved,
+                    &mut state,
+                    &mut desired,
+                );
+            }
             SessionPhase::Disabled | SessionPhase::Expired => {}
         }
         desired.sessions.push(state);
@@ -207,6 +213,26 @@ fn unplugged(
             why: outputs.why_unplugged(*nic, device).to_string(),
         })
         .collect()
+}
+
+/// The sources of nodes' own devices by which no frame comes in. A bridge without carrier is one without a guest that runs.
+fn down(choice: &Choice<'_>, observed: &Observed) -> Vec<SourceDown> {
+    let of = |source: SourceState| {
+        let link = observed.links.get(&source.port)?;
+        let is_whole = choice.bridges.contains_key(&source.port);
+        let is_linux = link.kind.as_deref() == Some("bridge");
+        let is_down = match link.state {
+            LinkState::Up => false,
+            LinkState::NoCarrier => !is_whole,
+            LinkState::Down => !is_whole || is_linux,
+        };
+        let word = if is_whole { "bridge" } else { "port" };
+        (source.nic.is_none() && is_down).then(|| SourceDown {
+            source: format!("{word}:{}", source.port),
+            state: link.state,
+        })
+    };
+    choice.present().into_iter().filter_map(of).collect()
 }
 
 /// How many sources the session has here, those that are off included.

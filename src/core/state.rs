@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::annotations::Switch;
 use super::cluster::Cluster;
-use super::copies::{Copies, CopyKey, Mac, OutputPort};
+use super::copies::{Copies, CopyKey, Mac, OutputPort, SourcePort};
 use super::model::{IfName, NicId, NodeName, SessionName, VlanSet, Vmid};
 use super::nft::NftState;
 use super::port_settings::PortSettings;
@@ -48,6 +48,8 @@ pub struct Link {
     pub peer: Option<IfName>,
     /// Is it a VLAN-aware bridge (`IFLA_BR_VLAN_FILTERING`)?
     pub vlan_aware: bool,
+    /// Can frames come in by it?
+    pub state: LinkState,
     /// On a VLAN-aware bridge, the one VLAN that it is in, untagged, if it is in no other.
     pub access_vlan: Option<u16>,
     /// On a VLAN-aware bridge, the VLAN of its frames without a tag, if it is in others too (`PVID`).
@@ -56,6 +58,19 @@ pub struct Link {
     pub mtu: Option<u32>,
     /// The node's own addresses on it.
     pub addresses: Vec<core::net::IpAddr>,
+}
+
+/// Can frames come in by a device (netdevice(7), `IFF_UP` and `IFF_LOWER_UP`)?
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LinkState {
+    /// They can.
+    #[default]
+    Up,
+    /// It is up, and nothing is connected.
+    NoCarrier,
+    /// It is not up.
+    Down,
 }
 
 /// What is known of Open vSwitch.
@@ -249,6 +264,8 @@ pub struct Desired {
     pub copies: BTreeMap<CopyKey, Copies>,
     /// The devices that are outputs.
     pub outputs: BTreeMap<IfName, OutputPort>,
+    /// The ports in no bridge that are sources.
+    pub listening: BTreeMap<IfName, SourcePort>,
     /// Sessions of which everything stays as it is.
     pub held: BTreeSet<SessionName>,
     /// Why the rest goes, where that is not what span.cfg says.
@@ -345,6 +362,8 @@ pub struct SessionState {
     pub present: Vec<SourceState>,
     /// NICs that it takes and that are in no bridge.
     pub unplugged: Vec<UnpluggedSource>,
+    /// Sources that are here and get no frames.
+    pub down: Vec<SourceDown>,
     /// How many sources it has on this node, running or not, as far as the configs tell.
     pub total: usize,
     /// Its outputs.
@@ -404,6 +423,29 @@ pub struct UnpluggedSource {
     pub nic: NicId,
     /// What is the matter.
     pub why: String,
+}
+
+/// A source that is no guest's, by whose device no frame comes in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SourceDown {
+    /// As span.cfg writes it.
+    pub source: String,
+    /// What is the matter.
+    pub state: LinkState,
+}
+
+impl fmt::Display for SourceDown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.state {
+            LinkState::Up => write!(f, "{} is up", self.source),
+            LinkState::NoCarrier => write!(
+                f,
+                "{} has no carrier, so no frame comes in: check its cable and the other end",
+                self.source
+            ),
+            LinkState::Down => write!(f, "{} is down, so no frame comes in", self.source),
+        }
+    }
 }
 
 /// One of a session's outputs.

@@ -21,6 +21,6 @@ mod write;
 pub use apart::{Error as ApartError, apart};
 pub use counters::{Counted, counters};
 pub use names::names;
-pub use netlink::{Error, PortVlan, links, links_named, port_vlans};
+pub use netlink::{Error, PortVlan, has_address, links, links_named, port_vlans};
 pub use supervise::{Ended, supervise};
 pub use write::write_in_time;

@@ -9,13 +9,13 @@ use netlink_packet_core::{
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
     AfSpecBridge, BridgeVlanInfoFlags, InfoBridge, InfoData, LinkAttribute, LinkExtentMask,
-    LinkInfo, LinkMessage,
+    LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 
 use crate::core::model::IfName;
-use crate::core::state::Link;
+use crate::core::state::{Link, LinkState};
 use crate::linux::socket::{Arrived, Netlink, Want};
 
 /// Why the kernel's devices could not be read.
@@ -149,6 +149,7 @@ struct Found {
     peer: Option<u32>,
     kind: Option<String>,
     vlan_aware: bool,
+    state: LinkState,
     mtu: Option<u32>,
 }
 
@@ -164,6 +165,7 @@ impl Found {
             parent,
             peer,
             vlan_aware: self.vlan_aware,
+            state: self.state,
             access_vlan: None,
             native_vlan: None,
             mtu: self.mtu,
@@ -204,8 +206,20 @@ fn found(message: RouteNetlinkMessage) -> Option<Found> {
         peer,
         kind,
         vlan_aware,
+        state: link_state(message.header.flags),
         mtu,
     })
+}
+
+fn link_state(flags: LinkFlags) -> LinkState {
+    match (
+        flags.contains(LinkFlags::Up),
+        flags.contains(LinkFlags::LowerUp),
+    ) {
+        (false, _) => LinkState::Down,
+        (true, false) => LinkState::NoCarrier,
+        (true, true) => LinkState::Up,
+    }
 }
 
 fn is_vlan_aware(info: &LinkInfo) -> bool {
@@ -222,6 +236,14 @@ fn kind_of(info: &LinkInfo) -> Option<String> {
         LinkInfo::Kind(kind) => Some(kind.to_string()),
         _ => None,
     }
+}
+
+/// Does the node have an address on the device of this index? Link-local ones do not count.
+///
+/// # Errors
+/// The kernel cannot be asked.
+pub fn has_address(index: u32) -> Result<bool, Error> {
+    Ok(addresses()?.contains_key(&index))
 }
 
 /// The node's addresses by interface index; loopback and link-local ones say nothing about it.

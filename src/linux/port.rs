@@ -1,4 +1,5 @@
-//! An output's port: what its bridge sends there, and what of a frame is left to the device.
+//! An output's or a source's port: what its bridge sends there, what of a frame is left to the device, and what it takes
+//! in.
 //!
 //! Read and changed exactly as far as [`PortSettings`] goes, and by name and bit, so that what was there before can be
 //! put back.
@@ -12,7 +13,7 @@ use std::io;
 use nix::libc;
 
 use crate::core::model::IfName;
-use crate::core::port_settings::{BridgeFlags, PortSettings, Switch, is_unfinished};
+use crate::core::port_settings::{BridgeFlags, LinkChange, PortSettings, Switch, is_unfinished};
 use ethtool::Features;
 
 /// Why a port could not be read or changed.
@@ -73,12 +74,27 @@ pub fn read(device: &IfName) -> Result<PortSettings, Error> {
             device: device.clone(),
         });
     }
-    let (index, flags) = flags::read(device)?;
+    let settings = flags::read(device)?;
     Ok(PortSettings {
-        index,
-        flags,
         offloads: Features::of(device)?.requested(is_unfinished),
+        ..settings
     })
+}
+
+/// Sets a device up or down, and promiscuous or not.
+///
+/// # Errors
+/// There is no device of this index, or the kernel does not want to.
+pub fn set_link(device: &IfName, index: u32, change: LinkChange) -> Result<(), Error> {
+    flags::set_link(device, index, change)
+}
+
+/// Is the device a port of anything?
+///
+/// # Errors
+/// There is no such device, or it cannot be asked.
+pub fn has_master(device: &IfName) -> Result<bool, Error> {
+    flags::has_master(device)
 }
 
 /// Changes what a port's Linux bridge does with it, and makes the bridge forget the addresses that it has learned from

@@ -12,7 +12,7 @@ use pve_span::core::annotations::{self, Annotations};
 use pve_span::core::cluster::{Cluster, Placement, parse_pools};
 use pve_span::core::guest;
 use pve_span::core::model::{GuestKind, IfName, SessionName, Vmid};
-use pve_span::core::port_settings::{BridgeFlags, PortSettings};
+use pve_span::core::port_settings::{BridgeFlags, PortSettings, PortState, Switch};
 use pve_span::core::state::{
     Link, Mark, Mirror, MirrorConfig, MirrorOutput, Observed, Ovs, OvsBridge, OvsPort, OvsState,
     RowId, Taken,
@@ -52,7 +52,7 @@ struct MirrorOf {
     snaplen: Option<u16>,
 }
 
-const SELECTORS: [&str; 16] = [
+const SELECTORS: [&str; 17] = [
     "101",
     "102/net0",
     "103-106",
@@ -69,6 +69,7 @@ const SELECTORS: [&str; 16] = [
     "108/net1",
     "104-109/net0",
     "tag:none",
+    "port:eno3",
 ];
 const OUTPUTS: [&str; 6] = [
     "108/net1",
@@ -317,6 +318,7 @@ impl Node {
             link(&mut observed, port, None, None);
             plug(&mut bridges, bridge, port, "", None);
         }
+        link(&mut observed, "eno3", None, None);
         for guest in &self.guests {
             for (index, (bridge, firewall, tag)) in guest.nics.iter().enumerate() {
                 let tap = format!("tap{}i{index}", guest.vmid);
@@ -395,12 +397,27 @@ impl Node {
     }
 }
 
-/// A device as it is when nobody has changed it.
+/// A device as it is when pve-span has not changed it, though perhaps somebody else.
 fn settings(link: &Link) -> PortSettings {
+    let is = |bit: u32| Switch::from(link.index & bit != 0);
+    let states = [
+        Some(PortState::Forwarding),
+        Some(PortState::Blocking),
+        Some(PortState::Learning),
+        None,
+    ];
+    let flags = BridgeFlags {
+        mcast_flood: is(2),
+        state: states[(link.index >> 2) as usize % states.len()],
+        ..BridgeFlags::default()
+    };
     PortSettings {
         index: link.index,
-        flags: link.master.as_ref().map(|_| BridgeFlags::default()),
+        flags: link.master.as_ref().map(|_| flags),
         offloads: ["tx-checksum-ip-generic".to_owned()].into(),
+        promiscuous: Some(is(16)),
+        up: Some(is(32)),
+        running: Switch::On,
     }
 }
 

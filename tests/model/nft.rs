@@ -115,14 +115,28 @@ pub fn apply_ports(changes: &[PortChange], observed: &mut Observed) {
                 port.offloads.retain(|name| !offloads.contains(name));
                 observed.saved.insert(device.clone(), before.clone());
             }
+            PortChange::Listen {
+                device,
+                link,
+                before,
+                ..
+            } => {
+                let port = observed.ports.get_mut(device).unwrap();
+                port.promiscuous = link.promiscuous.or(port.promiscuous);
+                port.up = link.up.or(port.up);
+                observed.saved.insert(device.clone(), before.clone());
+            }
             PortChange::Restore {
                 device,
                 flags,
                 offloads,
+                link,
                 remains,
                 ..
             } => {
                 let port = observed.ports.get_mut(device).unwrap();
+                port.promiscuous = link.promiscuous.or(port.promiscuous);
+                port.up = link.up.or(port.up);
                 if flags.is_some() {
                     port.flags.clone_from(flags);
                 }

@@ -1,20 +1,22 @@
-//! Outputs' devices: exclusive and wire-true while they are outputs, and as they were before afterwards.
+//! Devices' settings: outputs are exclusive and wire-true while they are outputs, sources in no bridge take in every frame
+//! while they are sources, and each is as it was before afterwards.
+
+mod display;
 
 use std::collections::BTreeSet;
-use std::fmt;
 
 use serde::Serialize;
 
 use super::{Plan, Problem};
 use crate::core::annotations::Switch;
-use crate::core::copies::{Exclusive, OutputPort};
-use crate::core::model::IfName;
+use crate::core::copies::{Exclusive, OutputPort, Raise, SourcePort};
+use crate::core::model::{IfName, SessionName};
 use crate::core::nft::diff::Kept;
 use crate::core::nft::{NftState, Seen, names};
-use crate::core::port_settings::{BridgeFlags, PortSettings};
+use crate::core::port_settings::{self, BridgeFlags, LinkChange, PortSettings};
 use crate::core::state::{Desired, MirrorOutput, Observed, OvsState};
 
-/// A change of an output's device.
+/// A change of a device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "action")]
 pub enum PortChange {
@@ -35,6 +37,20 @@ pub enum PortChange {
         /// What has to be put back one day.
         before: PortSettings,
     },
+    /// It becomes, or becomes again, what a source in no bridge has to be.
+    Listen {
+        /// The device.
+        device: IfName,
+        /// Its interface index.
+        index: u32,
+        /// The sessions that it is a source of.
+        sessions: BTreeSet<SessionName>,
+        /// What changes.
+        #[serde(flatten)]
+        link: LinkChange,
+        /// What has to be put back one day.
+        before: PortSettings,
+    },
     /// It becomes what it was before.
     Restore {
         /// The device.
@@ -45,7 +61,10 @@ pub enum PortChange {
         flags: Option<BridgeFlags>,
         /// The offloads that are switched on again.
         offloads: BTreeSet<String>,
-        /// Is it still an output, of another kind?
+        /// What else it gets back.
+        #[serde(flatten)]
+        link: LinkChange,
+        /// Is it still an output or a source, of another kind?
         remains: Option<PortSettings>,
     },
     /// It has gone, and with it all that was to be put back.
@@ -60,10 +79,32 @@ impl PortChange {
     pub fn device(&self) -> &IfName {
         match self {
             Self::Prepare { device, .. }
+            | Self::Listen { device, .. }
             | Self::Restore { device, .. }
             | Self::Forget { device } => device,
         }
     }
+
+    /// Is it made before anything is copied, rather than after?
+    pub fn comes_first(&self) -> bool {
+        matches!(self, Self::Prepare { .. } | Self::Listen { .. })
+    }
+
+    /// Does it set the device up or down?
+    pub fn moves_link(&self) -> bool {
+        match self {
+            Self::Listen { link, .. } | Self::Restore { link, .. } => link.up.is_some(),
+            Self::Prepare { .. } | Self::Forget { .. } => false,
+        }
+    }
+}
+
+/// Which of a device's settings are ours for as long as it is what it is.
+#[derive(Clone, Copy, Default)]
+struct Ours {
+    flags: bool,
+    offloads: bool,
+    link: bool,
 }
 
 /// Compares devices' settings.
@@ -79,89 +120,131 @@ pub fn plan(desired: &Desired, observed: &Observed, kept: &Kept<'_>, plan: &mut 
                 text: format!("{} cannot be made ready: {why}", key.output),
             }));
         }
-        let Some(is) = observed
-            .ports
-            .get(device)
-            .filter(|is| is.index == output.index)
-        else {
+        let Some((is, saved)) = seen_of(device, output.index, observed) else {
             continue;
         };
-        let saved = observed
-            .saved
-            .get(device)
-            .filter(|saved| saved.index == is.index);
         let change = prepare(device, output, is, saved, seen);
-        let saved = match &change {
-            Some(PortChange::Prepare { before, .. }) => Some(before),
-            _ => saved,
+        let ours = Ours {
+            flags: output.exclusive == Exclusive::Us,
+            offloads: output.wire == Switch::Yes,
+            link: false,
         };
-        let back = saved.and_then(|saved| give_back(device, output, is, saved));
-        plan.ports.extend(change);
-        plan.ports.extend(back);
+        add(device, is, saved, ours, change, plan);
     }
-    let former = observed
-        .saved
-        .iter()
-        .filter(|(device, _)| !desired.outputs.contains_key(*device));
-    for (device, saved) in former.filter(|(device, _)| !observed.unclear.contains_key(*device)) {
-        match observed
-            .ports
-            .get(device)
-            .filter(|is| is.index == saved.index)
-        {
-            None => plan.ports.push(PortChange::Forget {
-                device: device.clone(),
-            }),
-            Some(is) if is_over(device, is, desired, observed, kept) => {
-                plan.ports.push(restore(device, is, saved));
-            }
-            Some(_) => {}
+    let sources = desired.listening.iter();
+    for (device, source) in sources.filter(|(device, _)| !desired.outputs.contains_key(*device)) {
+        if let Some(why) = observed.unclear.get(device) {
+            plan.problems
+                .extend(source.of.iter().map(|session| Problem {
+                    session: session.clone(),
+                    text: format!("port:{device} cannot be made ready: {why}"),
+                }));
         }
+        let Some((is, saved)) = seen_of(device, source.index, observed) else {
+            continue;
+        };
+        // While Open vSwitch cannot be asked, the device may be a port of it.
+        let may_change = !matches!(observed.ovs, OvsState::Failed(_));
+        let change = listen(device, source, is, saved).filter(|_| may_change);
+        let ours = Ours {
+            link: true,
+            ..Ours::default()
+        };
+        add(device, is, saved, ours, change, plan);
     }
+    put_back_former(desired, observed, kept, plan);
     // What was noted has been lost, but our rule tells that there was something: then what the kernel begins with.
     let dropping = seen.into_iter().flat_map(Seen::dropping);
     for device in dropping.filter(|device| {
         !desired.outputs.contains_key(*device) && !observed.saved.contains_key(*device)
     }) {
         let is = observed.ports.get(device);
-        let is = is.filter(|is| is.flags == Some(BridgeFlags::exclusive()));
-        if let Some(is) = is.filter(|is| is_over(device, is, desired, observed, kept)) {
-            let before = PortSettings {
-                index: is.index,
-                flags: Some(BridgeFlags::default()),
-                offloads: BTreeSet::new(),
-            };
-            plan.ports.push(restore(device, is, &before));
+        let is = is.filter(|is| {
+            let flags = is.flags.as_ref();
+            flags.is_some_and(|flags| *flags == flags.made_exclusive())
+        });
+        let before = is.map(|is| PortSettings {
+            index: is.index,
+            flags: Some(BridgeFlags::default()),
+            ..PortSettings::default()
+        });
+        let Some((is, before)) = is.zip(before) else {
+            continue;
+        };
+        if is_over(device, (is, &before), desired, observed, kept) {
+            plan.ports.extend(give_back(device, None, is, &before));
         }
     }
 }
 
-/// Is a former output certainly one no more? One that is on Open vSwitch, perhaps, only if that can be asked.
-fn is_over(
+/// What a device is like, and was like before it was changed; nothing if it is not the one that is meant.
+fn seen_of<'o>(
+    device: &IfName,
+    index: u32,
+    observed: &'o Observed,
+) -> Option<(&'o PortSettings, Option<&'o PortSettings>)> {
+    let is = observed.ports.get(device).filter(|is| is.index == index)?;
+    let saved = observed.saved.get(device);
+    Some((is, saved.filter(|saved| saved.index == index)))
+}
+
+/// Plans a change, and what goes back because it is no longer asked for: `wire = no` from now on, say.
+fn add(
     device: &IfName,
     is: &PortSettings,
+    saved: Option<&PortSettings>,
+    ours: Ours,
+    change: Option<PortChange>,
+    plan: &mut Plan,
+) {
+    let saved = match &change {
+        Some(PortChange::Prepare { before, .. } | PortChange::Listen { before, .. }) => {
+            Some(before)
+        }
+        _ => saved,
+    };
+    let back = saved.and_then(|saved| give_back(device, Some(ours), is, saved));
+    plan.ports.extend(change);
+    plan.ports.extend(back);
+}
+
+/// Devices that are nothing to us any more.
+fn put_back_former(desired: &Desired, observed: &Observed, kept: &Kept<'_>, plan: &mut Plan) {
+    let is_former = |device: &IfName| {
+        !desired.outputs.contains_key(device)
+            && !desired.listening.contains_key(device)
+            && !observed.unclear.contains_key(device)
+    };
+    let former = observed.saved.iter();
+    for (device, saved) in former.filter(|(device, _)| is_former(device)) {
+        match seen_of(device, saved.index, observed) {
+            None => plan.ports.push(PortChange::Forget {
+                device: device.clone(),
+            }),
+            Some((is, _)) if is_over(device, (is, saved), desired, observed, kept) => {
+                plan.ports.extend(give_back(device, None, is, saved));
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// Is a former output or source certainly one no more? One that is on Open vSwitch, perhaps, only if that can be asked.
+fn is_over(
+    device: &IfName,
+    (is, saved): (&PortSettings, &PortSettings),
     desired: &Desired,
     observed: &Observed,
     kept: &Kept<'_>,
 ) -> bool {
     let ovs_can_tell = !matches!(observed.ovs, OvsState::Failed(_)) || is.flags.is_some();
+    // Nobody has noted whose source it was.
+    let was_source = saved.promiscuous.is_some() || saved.up.is_some();
     ovs_can_tell
         && matches!(observed.nft, NftState::Present(_))
         && !kept.uses(is.index)
+        && (desired.held.is_empty() || !was_source)
         && !is_held(device, desired, observed)
-}
-
-fn restore(device: &IfName, is: &PortSettings, saved: &PortSettings) -> PortChange {
-    PortChange::Restore {
-        device: device.clone(),
-        index: is.index,
-        flags: saved
-            .flags
-            .clone()
-            .filter(|_| is.flags.is_some() && is.flags != saved.flags),
-        offloads: saved.offloads.difference(&is.offloads).cloned().collect(),
-        remains: None,
-    }
 }
 
 fn prepare(
@@ -175,8 +258,8 @@ fn prepare(
     let flags = is
         .flags
         .as_ref()
-        .filter(|flags| exclusive && **flags != BridgeFlags::exclusive())
-        .map(|_| BridgeFlags::exclusive());
+        .filter(|flags| exclusive && **flags != flags.made_exclusive())
+        .map(BridgeFlags::made_exclusive);
     let offloads = if output.wire == Switch::Yes {
         is.offloads.clone()
     } else {
@@ -187,12 +270,9 @@ fn prepare(
     if flags.is_none() && offloads.is_empty() && !drops {
         return None;
     }
-    let mut before = saved.cloned().unwrap_or(PortSettings {
-        index: is.index,
-        ..PortSettings::default()
-    });
-    if flags.is_some() && before.flags.is_none() {
-        before.flags = is.flags.as_ref().map(BridgeFlags::to_put_back);
+    let mut before = before(is, saved);
+    if flags.is_some() {
+        before.flags = flags_before(is, before.flags);
     }
     before.offloads.extend(offloads.iter().cloned());
     Some(PortChange::Prepare {
@@ -206,38 +286,93 @@ fn prepare(
     })
 }
 
-/// What an output that stays one no longer needs: `wire = no` from now on, say.
+/// What the bridge did with a port before us. A port that gets everything is another one than ours, or its bridge is: it has
+/// been plugged anew. A state may change without anybody's doing.
+fn flags_before(is: &PortSettings, saved: Option<BridgeFlags>) -> Option<BridgeFlags> {
+    let now = is.flags_to_save()?;
+    match saved {
+        Some(saved) if !now.flood_all() => Some(BridgeFlags {
+            state: saved.state.or(now.state),
+            ..saved
+        }),
+        _ => Some(now),
+    }
+}
+
+fn listen(
+    device: &IfName,
+    source: &SourcePort,
+    is: &PortSettings,
+    saved: Option<&PortSettings>,
+) -> Option<PortChange> {
+    use port_settings::Switch::{Off, On};
+    let raise = source.raise == Raise::Yes;
+    let link = LinkChange {
+        promiscuous: is.promiscuous.filter(|is| *is == Off).map(|_| On),
+        up: is.up.filter(|is| raise && *is == Off).map(|_| On),
+    };
+    if link.is_nothing() {
+        return None;
+    }
+    let mut before = before(is, saved);
+    before.promiscuous = before.promiscuous.or(link.promiscuous.map(|_| Off));
+    before.up = before.up.or(link.up.map(|_| Off));
+    Some(PortChange::Listen {
+        device: device.clone(),
+        index: is.index,
+        sessions: source.of.clone(),
+        link,
+        before,
+    })
+}
+
+/// What is to be put back so far.
+fn before(is: &PortSettings, saved: Option<&PortSettings>) -> PortSettings {
+    saved.cloned().unwrap_or(PortSettings {
+        index: is.index,
+        ..PortSettings::default()
+    })
+}
+
+/// Puts back what is not ours any more: everything, or all but `ours`.
 fn give_back(
     device: &IfName,
-    output: &OutputPort,
+    ours: Option<Ours>,
     is: &PortSettings,
     saved: &PortSettings,
 ) -> Option<PortChange> {
-    let no_wire = output.wire == Switch::No && !saved.offloads.is_empty();
-    let not_ours = output.exclusive == Exclusive::Ovs && saved.flags.is_some();
-    if !no_wire && !not_ours {
-        return None;
-    }
+    let still = ours.unwrap_or_default();
     let mut remains = saved.clone();
-    let mut offloads = BTreeSet::new();
-    if no_wire {
-        offloads = saved.offloads.difference(&is.offloads).cloned().collect();
-        remains.offloads.clear();
-    }
-    let mut flags = None;
-    if not_ours {
-        flags = saved
+    let (mut flags, mut offloads) = (None, BTreeSet::new());
+    let mut link = LinkChange::default();
+    if !still.flags {
+        let before = remains.flags.take();
+        flags = is
             .flags
-            .clone()
-            .filter(|_| is.flags.is_some() && is.flags != saved.flags);
-        remains.flags = None;
+            .as_ref()
+            .zip(before)
+            .and_then(|(is, before)| is.back_to(&before));
     }
-    Some(PortChange::Restore {
+    if !still.offloads {
+        let before = std::mem::take(&mut remains.offloads);
+        offloads = before.difference(&is.offloads).cloned().collect();
+    }
+    if !still.link {
+        link = LinkChange {
+            promiscuous: remains
+                .promiscuous
+                .take()
+                .filter(|was| is.promiscuous != Some(*was)),
+            up: remains.up.take().filter(|was| is.up != Some(*was)),
+        };
+    }
+    (ours.is_none() || remains != *saved).then(|| PortChange::Restore {
         device: device.clone(),
         index: is.index,
         flags,
         offloads,
-        remains: Some(remains),
+        link,
+        remains: ours.map(|_| remains),
     })
 }
 
@@ -257,47 +392,4 @@ fn is_held(device: &IfName, desired: &Desired, observed: &Observed) -> bool {
             .is_some_and(|mark| desired.held.contains(&mark.session))
     });
     held.any(|mirror| mirror.config.output == MirrorOutput::Port(device.clone()))
-}
-
-impl fmt::Display for PortChange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Prepare {
-                device,
-                outputs,
-                flags,
-                offloads,
-                drops,
-                ..
-            } => {
-                let outputs: Vec<&str> = outputs.iter().map(String::as_str).collect();
-                let mut what = Vec::new();
-                if flags.is_some() {
-                    what.push("nothing but copies goes there");
-                }
-                if *drops {
-                    what.push("what it sends is dropped");
-                }
-                if !offloads.is_empty() {
-                    what.push("offloads off, for frames as on a wire");
-                }
-                write!(
-                    f,
-                    "output {} ({device}): {}",
-                    outputs.join(", "),
-                    what.join(", ")
-                )
-            }
-            Self::Restore {
-                device,
-                remains: None,
-                ..
-            } => write!(f, "{device}: as before it was an output"),
-            Self::Restore { device, .. } => write!(
-                f,
-                "{device}: offloads and flags as before, as they are no longer asked for"
-            ),
-            Self::Forget { device } => write!(f, "{device}: gone, nothing to put back"),
-        }
-    }
 }

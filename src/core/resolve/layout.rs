@@ -9,7 +9,7 @@ use super::engine::{Engine, From, Reason, engine, never_ovs};
 use super::finished::hands_over_unfinished;
 use super::outputs::{Outputs, Place, Target};
 use crate::core::annotations::{EngineChoice, Session, Switch};
-use crate::core::copies::{Copies, CopyKey, Exclusive, OutputPort};
+use crate::core::copies::{Copies, CopyKey, Exclusive, OutputPort, Raise, SourcePort};
 use crate::core::model::{IfName, SessionName};
 use crate::core::ports::{BridgeKind, Port, PortMap};
 use crate::core::selector::Output;
@@ -231,6 +231,7 @@ impl<'a> Layout<'a> {
             .notes
             .extend(self.notes(target, copies.as_ref(), by_ovs));
         if let Some(copies) = copies {
+            self.listen(&copies, &split.nft, desired);
             desired.copies.insert(key, copies);
         }
         (self.explained(target, &split), split.lacks)
@@ -374,6 +375,34 @@ impl<'a> Layout<'a> {
             undecided,
         };
         desired.mirrors.insert(key, wanted);
+    }
+
+    /// A port in no bridge has to take in what is addressed to others, for as long as what comes in by it is copied.
+    fn listen(&self, copies: &Copies, sources: &[(&Port, Taken)], desired: &mut Desired) {
+        let alone = sources.iter().filter(|(port, taken)| {
+            port.bridge_kind == BridgeKind::None
+                && taken.sent()
+                && copies.sources.contains_key(&port.name)
+        });
+        for (port, _) in alone {
+            let Some(link) = self.outputs.observed.links.get(&port.name) else {
+                continue;
+            };
+            let raise = if link.master.is_none() {
+                Raise::Yes
+            } else {
+                Raise::No
+            };
+            let source = desired
+                .listening
+                .entry(port.name.clone())
+                .or_insert_with(|| SourcePort {
+                    index: link.index,
+                    of: BTreeSet::new(),
+                    raise,
+                });
+            source.of.insert(self.session.name.clone());
+        }
     }
 
     /// The output's device is one for as long as the session runs, with or without sources.

@@ -7,7 +7,7 @@ use std::io;
 use netlink_packet_core::{DefaultNla, Emitable, NetlinkDeserializable, NetlinkHeader};
 use netlink_packet_route::link::{
     BridgePortState, BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoPortData,
-    InfoPortKind, LinkAttribute, LinkExtentMask, LinkInfo, LinkMessage,
+    InfoPortKind, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -15,11 +15,42 @@ use nix::libc;
 
 use super::{Error, failed};
 use crate::core::model::IfName;
-use crate::core::port_settings::BridgeFlags;
+use crate::core::port_settings::{BridgeFlags, LinkChange, PortSettings, PortState};
 use crate::linux::socket::{Netlink, Want};
 
-/// The device's index, and its flags if it is a port of a Linux bridge.
-pub fn read(device: &IfName) -> Result<(u32, Option<BridgeFlags>), Error> {
+/// All of a device's settings but its offloads.
+pub fn read(device: &IfName) -> Result<PortSettings, Error> {
+    let link = get(device).map_err(failed(device, "reading its bridge's flags"))?;
+    let mut flags = flags(&link);
+    if let Some(flags) = &mut flags {
+        flags.state = flags.state.filter(|_| !bridge(&link).is_some_and(runs_stp));
+    }
+    let has = |flag: LinkFlags| link.header.flags.contains(flag);
+    Ok(PortSettings {
+        index: link.header.index,
+        flags,
+        promiscuous: Some(has(LinkFlags::Promisc).into()),
+        up: Some(has(LinkFlags::Up).into()),
+        running: has(LinkFlags::Up | LinkFlags::Running).into(),
+        ..PortSettings::default()
+    })
+}
+
+/// Is the device a port of anything?
+pub fn has_master(device: &IfName) -> Result<bool, Error> {
+    let link = get(device).map_err(failed(device, "asking for its bridge"))?;
+    Ok(bridge(&link).is_some())
+}
+
+fn bridge(link: &LinkMessage) -> Option<u32> {
+    let mut attributes = link.attributes.iter();
+    attributes.find_map(|attribute| match attribute {
+        LinkAttribute::Controller(index) => Some(*index),
+        _ => None,
+    })
+}
+
+fn get(device: &IfName) -> io::Result<LinkMessage> {
     let mut request = LinkMessage::default();
     request.attributes = vec![
         LinkAttribute::IfName(device.as_str().to_owned()),
@@ -30,21 +61,24 @@ pub fn read(device: &IfName) -> Result<(u32, Option<BridgeFlags>), Error> {
         answer = Some(parse(body));
     })
     .and_then(|()| answer.unwrap_or_else(|| Err(io::ErrorKind::UnexpectedEof.into())))
-    .map(|link| {
-        let bridge = link
-            .attributes
-            .iter()
-            .find_map(|attribute| match attribute {
-                LinkAttribute::Controller(index) => Some(*index),
-                _ => None,
-            });
-        let mut flags = flags(&link);
-        if let Some(flags) = flags.as_mut().filter(|flags| flags.forwarding.is_on()) {
-            flags.forwarding = (!bridge.is_some_and(runs_stp)).into();
+}
+
+/// Sets the device up or down, and promiscuous or not.
+pub fn set_link(device: &IfName, index: u32, change: LinkChange) -> Result<(), Error> {
+    let mut request = LinkMessage::default();
+    request.header.index = index;
+    let wishes = [
+        (change.promiscuous, LinkFlags::Promisc),
+        (change.up, LinkFlags::Up),
+    ];
+    for (wish, flag) in wishes {
+        if let Some(wish) = wish {
+            request.header.change_mask |= flag;
+            request.header.flags.set(flag, wish.is_on());
         }
-        (link.header.index, flags)
-    })
-    .map_err(failed(device, "reading its bridge's flags"))
+    }
+    // Without NLM_F_CREATE, RTM_NEWLINK changes what is there.
+    ask(libc::RTM_NEWLINK, &request, |_| {}).map_err(failed(device, "setting it up or promiscuous"))
 }
 
 /// Does the bridge itself decide which ports take part?
@@ -106,7 +140,14 @@ fn flags(link: &LinkMessage) -> Option<BridgeFlags> {
             InfoBridgePort::MulticastFlood(is_on) => flags.mcast_flood = (*is_on).into(),
             InfoBridgePort::BroadcastFlood(is_on) => flags.bcast_flood = (*is_on).into(),
             InfoBridgePort::State(state) => {
-                flags.forwarding = (*state != BridgePortState::Disabled).into();
+                flags.state = match state {
+                    BridgePortState::Disabled => Some(PortState::Disabled),
+                    BridgePortState::Listening => Some(PortState::Listening),
+                    BridgePortState::Learning => Some(PortState::Learning),
+                    BridgePortState::Forwarding => Some(PortState::Forwarding),
+                    BridgePortState::Blocking => Some(PortState::Blocking),
+                    _ => None,
+                };
             }
             _ => {}
         }
@@ -123,16 +164,19 @@ pub fn set(device: &IfName, index: u32, flags: &BridgeFlags) -> Result<(), Error
         // What was learned before would still be sent there; the kernel comes to this one last.
         InfoBridgePort::Flush,
     ];
-    let state = u8::from(if flags.forwarding.is_on() {
-        BridgePortState::Forwarding
-    } else {
-        BridgePortState::Disabled
+    let state = flags.state.map(|state| match state {
+        PortState::Disabled => BridgePortState::Disabled,
+        PortState::Listening => BridgePortState::Listening,
+        PortState::Learning => BridgePortState::Learning,
+        PortState::Forwarding => BridgePortState::Forwarding,
+        PortState::Blocking => BridgePortState::Blocking,
     });
-    match change(index, data).and_then(|()| match set_state(index, state) {
+    let set_state = |state: BridgePortState| match set_state(index, state.into()) {
         // The bridge runs STP, or nobody has opened the device yet: then the kernel sees to it.
         Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::ENETDOWN)) => Ok(()),
         result => result,
-    }) {
+    };
+    match change(index, data).and_then(|()| state.map_or(Ok(()), set_state)) {
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Err(Error::NoBridgePort {
             device: device.clone(),
         }),
