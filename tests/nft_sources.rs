@@ -710,3 +710,51 @@ fn a_source_that_was_made_anew_or_that_somebody_uses_by_now_is_left_as_it_is() {
         );
     }
 }
+
+#[test]
+fn without_a_firewall_bridge_what_a_guest_sends_is_copied_before_its_firewall_and_that_is_told() {
+    let node = Node::without_ovs();
+    node.use_nftables_firewall();
+    node.linux_bridge("vmbr0");
+    start(
+        &node,
+        &[
+            vm_on(101, "bridge=vmbr0,firewall=1"),
+            vm_on(102, "bridge=vmbr0"),
+            sensor_on(200, "bridge=vmbr0"),
+        ],
+    );
+    assert_eq!(node.bridge_port("101/net0"), "tap101i0");
+    node.introduce("101/net0", "102/net0");
+    node.nft(
+        "table bridge fw {\n chain forward {\n type filter hook forward priority 0; iifname \"tap101i0\" drop; \
+         oifname \"tap101i0\" drop;\n }\n }\n",
+    );
+    let told = "101/net0: `firewall=1`, but no firewall bridge (so it is with Proxmox VE's nftables firewall): what the guest \
+                sends is copied before its firewall, and what it gets after it";
+    for point in ["bridge", "guest"] {
+        apply(&node, &format!("{BOTH}point = {point}\n"));
+        let mut sensor = node.capture("200/net1");
+        let mut broadcast = node.capture("102/net0");
+        for number in 0..10 {
+            let sent = node.frame("101/net0", "102/net0", &format!("sent-{number}"));
+            let got = node.frame("102/net0", "101/net0", &format!("got-{number}"));
+            node.send("101/net0", &sent);
+            node.send("102/net0", &got);
+        }
+        sensor.wait_for(|frame| frame.contains("sent-9"));
+        assert_eq!(
+            (sensor.count("sent-"), sensor.count("got-")),
+            (10, 0),
+            "{point}"
+        );
+        assert_eq!(broadcast.count("sent-"), 0);
+        let (_, plan, _) = run(&node, &["plan"]);
+        assert!(plan.contains(told), "{plan}");
+        let (_, explained, _) = run(&node, &["explain", "101/net0"]);
+        assert!(
+            explained.contains(told.split_once(": ").unwrap().1),
+            "{explained}"
+        );
+    }
+}

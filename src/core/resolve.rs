@@ -7,6 +7,7 @@ mod choice;
 mod copying;
 mod engine;
 mod finished;
+pub mod firewall;
 mod index;
 mod layout;
 mod matching;
@@ -74,6 +75,7 @@ pub fn resolve(
         };
         match state.phase {
             SessionPhase::Running => {
+                state.notes.extend(firewall::notes(&choice, cluster));
                 place(
                     session,
                     &choice,

@@ -8,6 +8,7 @@ use super::words::some;
 use super::{Ground, Subject, Unexplained, View};
 use crate::core::model::{GuestKind, NicId, NodeName, Vmid, excerpt};
 use crate::core::ports::PortMap;
+use crate::core::resolve::firewall::without_bridge;
 use crate::core::state::OvsState;
 
 /// Where a guest is.
@@ -247,6 +248,8 @@ impl Ground<'_> {
         notes.extend(remarks.into_iter().cloned());
         let guest = self.view.cluster.guest(nic.vmid);
         let config = guest.and_then(|guest| guest.nics.get(&nic.index));
+        let firewall = port.and_then(|port| without_bridge(nic, port, self.view.cluster));
+        notes.extend(firewall.map(str::to_owned));
         if config.is_some_and(|config| config.link_down) {
             notes.push(
                 "`link_down=1`: its cable is out, so no frames pass until that is taken away"
