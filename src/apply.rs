@@ -261,7 +261,7 @@ fn cleared(look: &mut Look, sessions: Option<&BTreeSet<SessionName>>) {
     };
     let unlisted = stay.into_iter().filter(|session| !runs(session));
     let unlisted: Vec<SessionName> = unlisted.collect();
-    desired.held.extend(unlisted);
+    desired.held.sessions.extend(unlisted);
 }
 
 /// The sessions that something on this node is of.
@@ -322,10 +322,12 @@ fn act(
             continue;
         }
         // Where there have never been sessions there is nothing to lose either.
-        if let (OvsState::Failed(why), true) = (&look.observed.ovs, has_sessions) {
-            if clear.is_some() || look.needs_ovs() {
-                faults.push(Error::Ovs(why.clone()));
-            }
+        let silent = match clear {
+            Some(_) => look.observed.ovs.unanswered(),
+            None => look.waits_for_ovs(),
+        };
+        if let Some(why) = silent.filter(|_| has_sessions) {
+            faults.push(Error::Ovs(why.to_owned()));
         }
         if let (NftState::Failed(why), true) = (&look.observed.nft, has_sessions) {
             faults.push(Error::NoNft(why.clone()));

@@ -96,7 +96,7 @@ fn everything(root: &Path, host: &Host) -> Vec<Finding> {
             observed: &look.observed,
             desired: &look.desired,
             plan: &look.plan,
-            needs_ovs: if look.needs_ovs() {
+            needs_ovs: if look.waits_for_ovs().is_some() {
                 Answer::Yes
             } else {
                 Answer::No

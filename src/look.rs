@@ -13,9 +13,7 @@ use crate::core::nft::NftState;
 use crate::core::plan::{Plan, plan};
 use crate::core::ports::PortMap;
 use crate::core::resolve::resolve;
-use crate::core::state::{
-    Assumptions, Desired, Link, Observed, Ovs, OvsState, SessionPhase, SessionState,
-};
+use crate::core::state::{Assumptions, Desired, Link, Observed, Ovs, OvsState};
 use crate::inforce::{self, InForce};
 use crate::ovs::{self, Client, Ports};
 use crate::pve::{Pve, Questions, Whose};
@@ -160,27 +158,10 @@ pub fn look_by(
 }
 
 impl Look {
-    /// Does it matter that Open vSwitch cannot be asked? Where every session is served without it, it may be a
-    /// leftover.
-    pub fn needs_ovs(&self) -> bool {
-        let sessions = &self.desired.sessions;
-        let is_served = |state: &SessionState| {
-            state.unplugged.is_empty()
-                && state.notes.is_empty()
-                && state
-                    .outputs
-                    .iter()
-                    .all(|output| output.fault.is_none() && output.lacks.is_empty())
-        };
-        let running = |state: &&SessionState| state.phase == SessionPhase::Running;
-        !self.desired.held.is_empty()
-            || sessions.is_empty()
-            || !sessions.iter().filter(running).all(is_served)
-            || self
-                .desired
-                .copies
-                .values()
-                .any(|copies| !copies.undecided.is_empty())
+    /// Why Open vSwitch does not answer, if that matters: where every session is served without it, it may be a leftover.
+    pub fn waits_for_ovs(&self) -> Option<&str> {
+        let is_needed = self.desired.sessions.is_empty() || !self.desired.waiting.is_empty();
+        self.observed.ovs.unanswered().filter(|_| is_needed)
     }
 }
 

@@ -244,7 +244,7 @@ fn without_open_vswitch_what_is_on_it_is_told_as_missing() {
         "{err}"
     );
     assert!(
-        out.contains("101/net0 → tap101i0 → fwbr101i0\n  tap101i0 is in no Linux bridge, and "),
+        out.contains("101/net0 → tap101i0 → fwbr101i0\n  tap101i0 is in fwbr101i0, and where that leads only Open vSwitch knows: "),
         "{out}"
     );
     assert!(
@@ -252,10 +252,10 @@ fn without_open_vswitch_what_is_on_it_is_told_as_missing() {
         "{out}"
     );
     // What is copied there stays.
-    let why = "cannot be asked where 201/net1 is: ";
+    let why = "tap201i1 is in no Linux bridge, and ";
     for told in [
-        format!("  cannot tell whether it is in force: Open vSwitch {why}"),
-        format!("what arrives at 201/net1 from session held cannot be told: Open vSwitch {why}"),
+        format!("  cannot tell whether it is in force: {why}"),
+        format!("what arrives at 201/net1 from session held cannot be told: {why}"),
     ] {
         assert!(out.contains(&told), "{out}");
     }

@@ -10,7 +10,6 @@ use crate::apply::{self, Error, NOT_YET};
 use crate::core::diagnostic::did_you_mean;
 use crate::core::model::{SessionName, printable};
 use crate::core::plan::{Action, PortChange};
-use crate::core::state::OvsState;
 use crate::inforce::{self, InForce};
 use crate::look::{Context, Detail, look};
 use crate::ovs::Applied;
@@ -98,11 +97,12 @@ fn all_known(context: &Context, chosen: &BTreeSet<SessionName>) -> Result<bool, 
                 .map(|name| name.as_str().to_owned()),
         );
     }
-    if let OvsState::Failed(why) = &look.observed.ovs {
-        return Err(Error::Ovs(why.clone()));
-    }
     let ours = apply::ours(&look.observed);
     known.extend(ours.iter().map(|session| session.as_str().to_owned()));
+    let all_known = chosen.iter().all(|name| known.contains(name.as_str()));
+    if let Some(why) = look.observed.ovs.unanswered().filter(|_| !all_known) {
+        return Err(Error::Ovs(why.to_owned()));
+    }
     let mut all = true;
     for name in chosen.iter().filter(|name| !known.contains(name.as_str())) {
         let hint = did_you_mean(name.as_str(), known.iter().map(String::as_str))

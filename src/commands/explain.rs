@@ -14,7 +14,6 @@ use crate::core::explain::{
     explain, some,
 };
 use crate::core::model::SessionName;
-use crate::core::state::OvsState;
 use crate::inforce::InForce;
 use crate::look::{Detail, Look, look, now};
 use crate::report::{self, Out};
@@ -59,8 +58,8 @@ pub fn run(root: &Path, subjects: &[Subject], format: Format) -> Result<u8, Erro
             }
         }
     }
-    let lacks_ovs = look.needs_ovs() || guests.iter().any(is_unplugged);
-    if let (OvsState::Failed(why), true) = (&look.observed.ovs, lacks_ovs) {
+    let lacks_ovs = look.waits_for_ovs().is_some() || guests.iter().any(is_unplugged);
+    if let Some(why) = look.observed.ovs.unanswered().filter(|_| lacks_ovs) {
         log::error!("Open vSwitch cannot be asked, and what is on it is missing here: {why}");
         exit = 2;
     }

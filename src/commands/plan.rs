@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{Format, context, line_per_session, notice};
 use crate::apply::Error;
 use crate::core::plan::Plan;
-use crate::core::state::{OvsState, SessionState};
+use crate::core::state::SessionState;
 use crate::inforce::InForce;
 use crate::look::{Detail, Look, look};
 use crate::report::Out;
@@ -32,8 +32,9 @@ pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
         return Err(Error::NotInForce(why.clone()));
     }
     notice(&look);
-    if let (OvsState::Failed(why), true) = (&look.observed.ovs, look.needs_ovs()) {
-        return Err(Error::Ovs(why.clone()));
+    let silent = look.waits_for_ovs();
+    if let Some(why) = silent {
+        log::error!("{}", Error::Ovs(why.to_owned()));
     }
     if format == Format::Json {
         let (notice, sessions) = (look.in_force.notice(), look.desired.sessions.as_slice());
@@ -46,7 +47,8 @@ pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
     if format == Format::Text {
         tell(&mut out, &look);
     }
-    Ok(match (look.plan.is_done(), look.plan.problems.is_empty()) {
+    let is_known = look.plan.problems.is_empty() && silent.is_none();
+    Ok(match (look.plan.is_done(), is_known) {
         (false, _) => 2,
         (true, true) => 0,
         (true, false) => 1,
@@ -68,7 +70,9 @@ pub(super) fn tell(out: &mut Out, look: &Look) {
     line_per_session(out, &look.desired.sessions);
     let text = look.plan.to_string();
     text.lines().for_each(|line| out.line(line));
-    if look.plan.is_done() {
+    if look.plan.is_done() && look.waits_for_ovs().is_none() {
         out.line("nothing to do");
+    } else if look.plan.is_done() {
+        out.line("nothing to do but what waits for Open vSwitch");
     }
 }

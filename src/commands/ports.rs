@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use super::{Format, context, notice};
 use crate::apply::Error;
-use crate::core::model::{GuestKind, IfName, NicId, VlanSet};
+use crate::core::model::{GuestKind, IfName, NicId, VlanSet, port_owner};
 use crate::core::ports::{BridgeKind, PluggedNic, Port, PortMap};
-use crate::core::state::{OvsState, SessionState};
+use crate::core::state::SessionState;
 use crate::look::{Detail, Look, look};
 use crate::report::{self, Out, Row};
 
@@ -55,13 +55,12 @@ pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
             .map(|(nic, device)| unplugged(*nic, device, &look)),
     );
     entries.sort_by_key(|entry| entry.nic);
-    let exit = match &look.observed.ovs {
-        OvsState::Failed(why) => {
-            log::error!("Open vSwitch cannot be asked, and its ports are missing here: {why}");
-            2
-        }
-        _ => 0,
-    };
+    let is_nic = |device: &IfName| port_owner(device.as_str()).is_some();
+    let is_missing = map.perhaps_on_ovs.iter().flatten().any(is_nic);
+    let silent = look.observed.ovs.unanswered().filter(|_| is_missing);
+    if let Some(why) = silent {
+        log::error!("Open vSwitch cannot be asked, and its ports are missing here: {why}");
+    }
     let mut out = Out::new();
     if format == Format::Json {
         out.json(&Report {
@@ -79,7 +78,7 @@ pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
             &rows,
         );
     }
-    Ok(exit)
+    Ok(if silent.is_some() { 2 } else { 0 })
 }
 
 fn plugged<'a>(port: &'a Port, nic: &'a PluggedNic, look: &'a Look) -> Entry<'a> {

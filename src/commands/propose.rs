@@ -7,7 +7,6 @@ use std::path::Path;
 
 use super::{check, context, plan};
 use crate::core::annotations::Annotations;
-use crate::core::state::OvsState;
 use crate::files;
 use crate::inforce::{self, InForce};
 use crate::linux::desk::{Answer, Desk};
@@ -80,12 +79,9 @@ fn tell_plan(root: &Path, annotations: Annotations, out: &mut Out) {
     let context = context(root, "edit");
     let look = look_by(in_force, &context, Detail::All, &BTreeSet::new());
     let why = match &look {
-        Ok(look) => match &look.observed.ovs {
-            OvsState::Failed(why) if look.needs_ovs() => {
-                Some(format!("Open vSwitch cannot be asked: {why}"))
-            }
-            _ => None,
-        },
+        Ok(look) => look
+            .waits_for_ovs()
+            .map(|why| format!("Open vSwitch cannot be asked: {why}")),
         Err(error) => Some(chain(error)),
     };
     match (look, why) {

@@ -72,10 +72,11 @@ pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
     if let InForce::Unknown { why } = &look.in_force {
         return Err(Error::NotInForce(why.clone()));
     }
-    if let (OvsState::Failed(why), true) = (&look.observed.ovs, look.needs_ovs()) {
-        return Err(Error::Ovs(why.clone()));
-    }
     notice(&look);
+    let silent = look.waits_for_ovs();
+    if let Some(why) = silent {
+        log::error!("{}", Error::Ovs(why.to_owned()));
+    }
     let known = known(root);
     let counted = linux::counters().unwrap_or_default();
     let leftovers = leftovers(&look.desired, &look.plan);
@@ -87,7 +88,10 @@ pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
         .chain(&leftovers)
         .map(|state| session(state, &look, measured.as_ref(), known.as_ref(), &counted))
         .collect();
-    let healthy = sessions.iter().all(|session| session.state.is_healthy());
+    let waiting = &look.desired.waiting;
+    let is_sick =
+        |session: &Session<'_>| !session.state.is_healthy() && !waiting.contains(session.name);
+    let is_any_sick = sessions.iter().any(is_sick);
     let mut out = Out::new();
     if format == Format::Json {
         out.json(&Report {
@@ -105,7 +109,11 @@ pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
             &rows,
         );
     }
-    Ok(u8::from(!healthy))
+    Ok(match (is_any_sick, silent) {
+        (true, _) => 1,
+        (false, Some(_)) => 2,
+        (false, None) => 0,
+    })
 }
 
 /// What devices have counted, by interface index.

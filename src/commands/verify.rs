@@ -20,7 +20,7 @@ use crate::core::copies::CopyKey;
 use crate::core::diagnostic::did_you_mean;
 use crate::core::health::{Health, faults, health};
 use crate::core::model::{NicId, SessionName, printable};
-use crate::core::state::{Desired, OvsState, SessionPhase, SessionState};
+use crate::core::state::{Desired, SessionPhase, SessionState};
 use crate::core::verify::verdict::{Found, Inject, Watched, reasons};
 use crate::core::verify::watching::Watching;
 use crate::inforce::InForce;
@@ -38,11 +38,13 @@ pub fn run(root: &Path, args: &VerifyArgs) -> Result<u8, Error> {
     if let InForce::Unknown { why } = &before.in_force {
         return Err(Error::NotInForce(why.clone()));
     }
-    if let (OvsState::Failed(why), true) = (&before.observed.ovs, before.needs_ovs()) {
-        return Err(Error::Ovs(why.clone()));
-    }
     notice(&before);
     let asked = asked(&before, &args.sessions)?;
+    let is_waiting = |state: &&SessionState| before.desired.waiting.contains(&state.name);
+    let silent = before.waits_for_ovs();
+    if let Some(why) = silent.filter(|_| asked.iter().all(is_waiting)) {
+        return Err(Error::Ovs(why.to_owned()));
+    }
     let chosen: Vec<&SessionState> = asked
         .iter()
         .copied()

@@ -62,6 +62,9 @@ impl Health {
 const STILL_MIRRORED: &str =
     "still mirrored, although span.cfg no longer asks for it: pve-span apply ends it";
 
+/// What is said of a session of which only Open vSwitch could tell a part.
+const WAITS_FOR_OVS: &str = "Open vSwitch does not answer: what is on its bridges waits for it, and existing mirrors are kept";
+
 /// How a session does, by one look, and what of it is not told by [`faults`].
 pub fn health(
     state: &SessionState,
@@ -103,6 +106,9 @@ pub fn health(
     reasons.extend(stale.collect::<BTreeSet<_>>().into_iter().map(|bridge| {
         format!("conversations that pass {bridge} already go on as before the last change: pve-span apply")
     }));
+    if desired.waiting.contains(&state.name) {
+        reasons.push(WAITS_FOR_OVS.to_owned());
+    }
     let sources_here = !state.present.is_empty();
     let output_fault = state.outputs.iter().any(|output| match &output.fault {
         Some(Fault::Refused(_)) => true,

@@ -4,7 +4,7 @@
 //! without a firewall bridge between), and the firewall checkbox does not tell which: only the
 //! ports that exist do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -71,6 +71,8 @@ pub struct PortMap {
     pub unplugged: BTreeMap<NicId, IfName>,
     /// All bridges but the firewall bridges.
     pub bridges: BTreeMap<IfName, BridgeKind>,
+    /// While Open vSwitch does not answer: the devices that may be on one of its bridges.
+    pub perhaps_on_ovs: Option<BTreeSet<IfName>>,
 }
 
 impl PortMap {
@@ -84,6 +86,8 @@ impl PortMap {
             .nics()
             .map(|(port, nic)| (nic.id, port.name.clone()))
             .collect();
+        let silent = observed.ovs.unanswered();
+        map.perhaps_on_ovs = silent.map(|_| map.not_on_linux(observed));
         devices.retain(|nic, _| !map.by_nic.contains_key(nic));
         map.unplugged = devices
             .into_iter()
@@ -98,7 +102,9 @@ impl PortMap {
         let Some(link) = observed.links.get(name) else {
             return;
         };
-        let is_taken = self.ports.contains_key(name) || self.bridges.contains_key(name);
+        let is_taken = self.ports.contains_key(name)
+            || self.bridges.contains_key(name)
+            || self.may_be_on_ovs(name);
         if is_taken || port_owner(name.as_str()).is_some() || is_firewall_bridge(name) {
             return;
         }
@@ -138,6 +144,12 @@ impl PortMap {
         self.by_nic.get(&nic).and_then(|name| self.ports.get(name))
     }
 
+    /// May the device be on a bridge of an Open vSwitch that does not answer?
+    pub fn may_be_on_ovs(&self, name: &IfName) -> bool {
+        let devices = self.perhaps_on_ovs.as_ref();
+        devices.is_some_and(|devices| devices.contains(name))
+    }
+
     fn add_ovs(&mut self, observed: &Observed, devices: &Devices) {
         let OvsState::Present(ovs) = &observed.ovs else {
             return;
@@ -162,6 +174,29 @@ impl PortMap {
                 self.ports.insert(name.clone(), port);
             }
         }
+    }
+
+    /// The devices that the kernel shows on no Linux bridge. All devices of a NIC are known whose port is on one.
+    fn not_on_linux(&self, observed: &Observed) -> BTreeSet<IfName> {
+        let is_enslaved = |link: &Link| {
+            let master = link
+                .master
+                .as_ref()
+                .and_then(|name| observed.links.get(name));
+            master.is_some_and(|master| master.kind.as_deref() == Some("bridge"))
+        };
+        let is_known = |name: &IfName, link: &Link| match port_owner(name.as_str()) {
+            Some((_, PortRole::LinuxFirewall)) if is_enslaved(link) => true,
+            Some((nic, _)) => self.by_nic.contains_key(&nic),
+            None => {
+                is_enslaved(link) || self.bridges.contains_key(name) || is_firewall_bridge(name)
+            }
+        };
+        let links = observed.links.iter();
+        links
+            .filter(|(name, link)| !is_known(name, link))
+            .map(|(name, _)| name.clone())
+            .collect()
     }
 
     fn add_linux(&mut self, observed: &Observed, devices: &Devices) {
@@ -276,6 +311,24 @@ fn owner(
             })
         }
         _ => None,
+    }
+}
+
+/// Why a guest's device is in no bridge that can be seen.
+pub fn why_in_no_bridge(device: &IfName, observed: &Observed) -> String {
+    let link = observed.links.get(device);
+    let firewall = link.and_then(|link| link.master.as_ref());
+    let firewall = firewall.filter(|master| is_firewall_bridge(master));
+    match (&observed.ovs, firewall) {
+        (OvsState::Failed(why), Some(firewall)) => {
+            format!(
+                "{device} is in {firewall}, and where that leads only Open vSwitch knows: {why}"
+            )
+        }
+        (OvsState::Absent(why) | OvsState::Failed(why), _) => {
+            format!("{device} is in no Linux bridge, and {why}")
+        }
+        (OvsState::Present(_), _) => format!("{device} is not plugged into any bridge"),
     }
 }
 

@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::annotations::{Annotations, Session, Switch};
 use super::cluster::Cluster;
-use super::model::{IfName, NicId, SessionName, Vmid};
+use super::model::{IfName, NicId, SessionName, Vmid, port_owner};
 use super::ports::PortMap;
 use super::selector::{Output, Selector};
 use super::state::{
@@ -87,6 +87,9 @@ pub fn resolve(
             }
             SessionPhase::Disabled | SessionPhase::Expired => {}
         }
+        if state.phase == SessionPhase::Running && choice.waits_for_ovs() {
+            desired.waiting.insert(name.clone());
+        }
         desired.sessions.push(state);
     }
     desired
@@ -108,6 +111,10 @@ fn ports(annotations: &Annotations, observed: &Observed, assume: &Assumptions) -
     }
     map.unplugged
         .retain(|nic, _| !assume.gone.contains(&nic.vmid));
+    if let Some(devices) = &mut map.perhaps_on_ovs {
+        let is_gone = |nic: NicId| assume.gone.contains(&nic.vmid);
+        devices.retain(|name| port_owner(name.as_str()).is_none_or(|(nic, _)| !is_gone(nic)));
+    }
     map
 }
 

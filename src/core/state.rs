@@ -84,6 +84,16 @@ pub enum OvsState {
     Present(Ovs),
 }
 
+impl OvsState {
+    /// Why nobody can tell what it holds, if it is there and does not answer.
+    pub fn unanswered(&self) -> Option<&str> {
+        match self {
+            Self::Failed(why) => Some(why),
+            Self::Absent(_) | Self::Present(_) => None,
+        }
+    }
+}
+
 impl Default for OvsState {
     fn default() -> Self {
         Self::Absent("not looked for".into())
@@ -266,8 +276,10 @@ pub struct Desired {
     pub outputs: BTreeMap<IfName, OutputPort>,
     /// The ports in no bridge that are sources.
     pub listening: BTreeMap<IfName, SourcePort>,
-    /// Sessions of which everything stays as it is.
-    pub held: BTreeSet<SessionName>,
+    /// What stays as it is, whatever it is.
+    pub held: Held,
+    /// Sessions of which a part cannot be told while Open vSwitch does not answer.
+    pub waiting: BTreeSet<SessionName>,
     /// Why the rest goes, where that is not what span.cfg says.
     pub why: Option<&'static str>,
     /// What became of each session.
@@ -325,6 +337,28 @@ impl Desired {
             .filter_map(|source| source.nic)
             .map(|nic| nic.vmid)
             .collect()
+    }
+}
+
+/// What is left alone, because nobody can tell what it shall be.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Held {
+    /// Whole sessions.
+    pub sessions: BTreeSet<SessionName>,
+    /// Single outputs of sessions.
+    pub outputs: BTreeSet<CopyKey>,
+}
+
+impl Held {
+    /// Is what a session mirrors to an output left alone?
+    pub fn holds(&self, session: &SessionName, output: &str) -> bool {
+        let is_it = |key: &CopyKey| key.session == *session && key.output == output;
+        self.sessions.contains(session) || self.outputs.iter().any(is_it)
+    }
+
+    /// Is there nothing to be left alone?
+    pub fn is_empty(&self) -> bool {
+        self.sessions.is_empty() && self.outputs.is_empty()
     }
 }
 

@@ -199,7 +199,7 @@ impl Ground<'_> {
 
     /// Does what is mirrored to an output stay as it is, as nobody can tell where that is?
     pub(super) fn is_held(&self, session: &SessionName, output: &OutputState) -> bool {
-        output.fault.is_some() && self.view.desired.held.contains(session)
+        output.fault.is_some() && self.view.desired.held.holds(session, &output.output)
     }
 
     /// Why nothing of it gets to an output.

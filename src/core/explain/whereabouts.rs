@@ -7,9 +7,8 @@ use serde::Serialize;
 use super::words::some;
 use super::{Ground, Subject, Unexplained, View};
 use crate::core::model::{GuestKind, NicId, NodeName, Vmid, excerpt};
-use crate::core::ports::PortMap;
+use crate::core::ports::{PortMap, why_in_no_bridge};
 use crate::core::resolve::firewall::without_bridge;
-use crate::core::state::OvsState;
 
 /// Where a guest is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -177,18 +176,12 @@ impl Ground<'_> {
         if self.map.of_nic(nic).is_some() {
             return NicState::Plugged;
         }
-        let observed = self.view.observed;
         if let Some(device) = self.map.unplugged.get(&nic) {
             let by_config = self.view.cluster.out_of_bridges(nic);
-            return NicState::Unplugged(match &observed.ovs {
-                _ if by_config.is_some() => {
-                    by_config.map_or_else(String::new, |why| why.told(device))
-                }
-                OvsState::Absent(why) | OvsState::Failed(why) => {
-                    format!("{device} is in no Linux bridge, and {why}")
-                }
-                OvsState::Present(_) => format!("{device} is not plugged into any bridge"),
-            });
+            return NicState::Unplugged(by_config.map_or_else(
+                || why_in_no_bridge(device, self.view.observed),
+                |why| why.told(device),
+            ));
         }
         let config = self.view.cluster.guest(nic.vmid);
         let config = config.and_then(|config| Some((config.kind, config.nics.get(&nic.index)?)));

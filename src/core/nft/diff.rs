@@ -10,12 +10,14 @@ use super::names::{self, Label, Named, Role, Told};
 use super::table::{Memory, Table};
 use super::{Act, Chain, Command, Hook, Rule, Seen, SeenChain, SeenRule};
 use crate::core::copies::{Copies, CopyKey};
-use crate::core::model::{IfName, SessionName};
-use crate::core::state::Desired;
+use crate::core::model::IfName;
+use crate::core::state::{Desired, Held};
 
 /// What is not touched.
 pub struct Kept<'a> {
-    held: &'a BTreeSet<SessionName>,
+    held: &'a Held,
+    /// The outputs among it, as the table has them.
+    held_outputs: BTreeSet<(&'a str, Label)>,
     undecided: BTreeMap<(&'a str, Label), &'a BTreeSet<IfName>>,
     /// Of which rules stay.
     perhaps: BTreeSet<(String, Label)>,
@@ -40,13 +42,19 @@ impl<'a> Kept<'a> {
         };
         let mut kept = Self {
             held: &desired.held,
+            held_outputs: desired
+                .held
+                .outputs
+                .iter()
+                .map(|key| (key.session.as_str(), Label::of(&key.output)))
+                .collect(),
             undecided: undecided.map(by_key).collect(),
             perhaps: BTreeSet::new(),
             memory: Memory::default(),
             used: BTreeSet::new(),
         };
         let copying = seen.chains.iter().filter(|(name, _)| {
-            matches!(names::read(name), Named::Own { session, role: Role::Copies, .. } if kept.holds(session))
+            matches!(names::read(name), Named::Own { session, role: Role::Copies, label } if kept.holds(session, &label))
         });
         kept.used = copying
             .flat_map(|(_, chain)| &chain.rules)
@@ -85,9 +93,13 @@ impl<'a> Kept<'a> {
         self.perhaps.contains(&(session.to_owned(), label))
     }
 
-    /// Is the session left alone?
-    pub fn holds(&self, session: &str) -> bool {
-        self.held.iter().any(|held| held.as_str() == session)
+    /// Is what a session copies to an output left alone?
+    pub fn holds(&self, session: &str, label: &Label) -> bool {
+        self.held
+            .sessions
+            .iter()
+            .any(|held| held.as_str() == session)
+            || self.held_outputs.contains(&(session, label.clone()))
     }
 
     /// Does a session that is left alone copy there?
@@ -101,7 +113,7 @@ impl<'a> Kept<'a> {
             return false;
         };
         let undecided = || self.undecided.get(&(session, label.clone()));
-        self.holds(session)
+        self.holds(session, label)
             || undecided()
                 .zip(device)
                 .is_some_and(|(devices, device)| devices.contains(device))
@@ -116,7 +128,7 @@ impl<'a> Kept<'a> {
     ) -> bool {
         match names::read(name) {
             Named::Own { session, label, .. } => {
-                self.holds(session) || self.perhaps(session, label)
+                self.holds(session, &label) || self.perhaps(session, label)
             }
             Named::Drop => {
                 let index = chain.hook.as_ref().and_then(|hook| index_of(&hook.device));
@@ -168,7 +180,7 @@ pub fn diff(
         .keys()
         .filter(|counter| !wanted.counters.contains(*counter))
     {
-        if !names::counted(counter).is_some_and(|(session, _)| kept.holds(session)) {
+        if !names::counted(counter).is_some_and(|(session, label)| kept.holds(session, &label)) {
             steps.last.push(Command::DeleteCounter(counter.clone()));
         }
     }

@@ -59,7 +59,7 @@ pub fn plan<'a>(desired: &'a Desired, observed: &Observed, plan: &mut Plan) -> K
         .map(|(key, _)| (key.session.as_str(), Label::of(&key.output)))
         .collect();
     for key in was.copies.keys() {
-        if !listed.contains(key) && !kept.holds(key.0) {
+        if !listed.contains(key) && !kept.holds(key.0, &key.1) {
             plan.actions.push(removal(desired, key));
         }
     }

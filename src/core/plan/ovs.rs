@@ -22,7 +22,7 @@ pub fn plan(desired: &Desired, ovs: &Ovs, plan: &mut Plan) {
         let mut count = bridge.mirrors.len();
         for (row, mirror) in &bridge.mirrors {
             let Some(mark) = &mirror.mark else { continue };
-            if desired.held.contains(&mark.session) {
+            if desired.held.holds(&mark.session, &mark.output) {
                 continue;
             }
             let key = MirrorKey {

@@ -7,7 +7,7 @@ use super::matching::{Matcher, Subject, Truth, Verdict, whole_bridges};
 use super::{phase, sensors};
 use crate::core::annotations::{Annotations, Session};
 use crate::core::loops::{Circles, Feeds, Knot};
-use crate::core::model::{IfName, NicId, SessionName, Vmid};
+use crate::core::model::{IfName, NicId, SessionName, Vmid, port_owner};
 use crate::core::ports::{Port, PortMap};
 use crate::core::selector::{Output, Selector};
 use crate::core::state::{Assumptions, SessionPhase, SourceState};
@@ -21,6 +21,10 @@ pub struct Choice<'a> {
     pub bridges: BTreeMap<&'a IfName, Whole>,
     /// What would close a loop with these sensors, or may, and is left out or undecided for it.
     pub loops: BTreeMap<&'a IfName, Vmid>,
+    /// Devices of which only Open vSwitch could tell whether they are sources, and it does not answer.
+    pub perhaps_on_ovs: BTreeSet<IfName>,
+    /// Bridges and ports that it names and that only such an Open vSwitch could have.
+    pub sought: BTreeSet<IfName>,
     /// What nobody can tell.
     pub unknown: Vec<String>,
     pub notes: Vec<String>,
@@ -37,6 +41,11 @@ pub enum Whole {
 }
 
 impl Choice<'_> {
+    /// Is there a part of it of which only Open vSwitch could tell, which does not answer?
+    pub fn waits_for_ovs(&self) -> bool {
+        !self.sought.is_empty() || !self.perhaps_on_ovs.is_empty()
+    }
+
     pub fn present(&self) -> Vec<SourceState> {
         let bridges = self.bridges.keys().map(|bridge| SourceState {
             nic: None,
@@ -100,16 +109,24 @@ pub fn choose<'a>(
             _ => {}
         }
     }
+    choice.perhaps_on_ovs = perhaps_on_ovs(session, map, matcher);
     for source in &session.sources {
-        let missing = match &source.value {
-            Selector::Bridge(bridge) if !map.bridges.contains_key(bridge) => "bridge",
-            Selector::Port(port) if !map.ports.contains_key(port) => "port",
+        let (kind, name) = match &source.value {
+            Selector::Bridge(bridge) if !map.bridges.contains_key(bridge) => ("bridge", bridge),
+            Selector::Port(port) if !map.ports.contains_key(port) => ("port", port),
             _ => continue,
         };
-        choice.notes.push(format!(
-            "there is no such {missing} on this node: {}",
-            source.value
-        ));
+        if map.perhaps_on_ovs.is_none() {
+            choice.notes.push(format!(
+                "there is no such {kind} on this node: {}",
+                source.value
+            ));
+        } else {
+            choice.sought.insert(name.clone());
+            choice.unknown.push(format!(
+                "cannot tell what the {kind} {name} is: Open vSwitch does not answer; existing mirrors are kept"
+            ));
+        }
     }
     if !choice.undecided.is_empty() {
         let ports: Vec<String> = choice.undecided.keys().map(ToString::to_string).collect();
@@ -120,6 +137,26 @@ pub fn choose<'a>(
         ));
     }
     choice
+}
+
+/// The devices that the session may take, if they are where only Open vSwitch could tell.
+fn perhaps_on_ovs(session: &Session, map: &PortMap, matcher: &Matcher<'_>) -> BTreeSet<IfName> {
+    let by_bridge = || whole_bridges(session).any(|bridge| !map.bridges.contains_key(bridge));
+    let by_nic = |nic: NicId| {
+        matcher.cluster.out_of_bridges(nic).is_none()
+            && matcher.takes(session, Subject::unplugged(nic)) != Truth::No
+    };
+    let is_named = |name: &IfName| {
+        let mut sources = session.sources.iter();
+        sources.any(|source| source.value.names_port(name))
+    };
+    let may_take = |name: &&IfName| {
+        is_named(name)
+            || port_owner(name.as_str()).is_some_and(|(nic, _)| by_nic(nic))
+            || by_bridge()
+    };
+    let devices = map.perhaps_on_ovs.iter().flatten();
+    devices.filter(may_take).cloned().collect()
 }
 
 /// What a session makes of a port: its words, and what stands above them.

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::outputs::{Outputs, Target};
 use crate::core::annotations::{Point, Session};
 use crate::core::copies::{Copies, CopySource, Facing, Frames, Mac, Vlans};
-use crate::core::model::{IfName, NicId, SessionName, port_owner};
+use crate::core::model::{IfName, NicId, SessionName};
 use crate::core::ports::{BridgeKind, Port};
-use crate::core::state::{Lack, OvsState, Taken};
+use crate::core::state::{Lack, Taken};
 
 /// One output's part of a session.
 pub struct Copying<'a> {
@@ -27,6 +27,7 @@ impl<'a> Copying<'a> {
         ports: &[(&Port, Taken)],
         bridges: &[&IfName],
         undecided: &[&Port],
+        perhaps_on_ovs: &BTreeSet<IfName>,
     ) -> Option<Copies> {
         let mut sources = BTreeMap::new();
         let below = self.below_target();
@@ -41,7 +42,7 @@ impl<'a> Copying<'a> {
             .filter_map(|port| self.device(port).ok())
             .cloned()
             .collect();
-        undecided.extend(self.perhaps_on_ovs());
+        undecided.extend(perhaps_on_ovs.iter().cloned());
         let session = self.session;
         Some(Copies {
             device: self.target.device.clone(),
@@ -215,32 +216,5 @@ impl<'a> Copying<'a> {
         let nic = guest.nics.get(&nic.index);
         nic.and_then(|nic| nic.mac_number())
             .map_or(Mac::None, Mac::Known)
-    }
-
-    /// While Open vSwitch cannot be asked, a guest's device in no Linux bridge may be one of its ports.
-    fn perhaps_on_ovs(&self) -> BTreeSet<IfName> {
-        let observed = self.outputs.observed;
-        if !matches!(observed.ovs, OvsState::Failed(_)) {
-            return BTreeSet::new();
-        }
-        let is_on_linux = |name: &IfName| {
-            self.outputs
-                .map
-                .ports
-                .get(name)
-                .is_some_and(|port| port.bridge_kind == BridgeKind::Linux)
-        };
-        let unclear = observed.links.keys().filter(|name| !is_on_linux(name));
-        unclear
-            .filter(|name| {
-                port_owner(name.as_str()).is_some()
-                    || self
-                        .session
-                        .sources
-                        .iter()
-                        .any(|source| source.value.names_port(name))
-            })
-            .cloned()
-            .collect()
     }
 }

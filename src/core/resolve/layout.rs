@@ -14,7 +14,7 @@ use crate::core::model::{IfName, SessionName};
 use crate::core::ports::{BridgeKind, Port, PortMap};
 use crate::core::selector::Output;
 use crate::core::state::{
-    Desired, Fault, Lack, MirrorConfig, MirrorKey, MirrorOutput, OutputState, OvsState, Reserves,
+    Desired, Fault, Lack, MirrorConfig, MirrorKey, MirrorOutput, OutputState, Reserves,
     SessionState, Taken, Wanted,
 };
 
@@ -62,9 +62,14 @@ pub fn place(
             }
             Err(fault) => served.fault = Some(fault),
         }
-        if served.fault.is_some() && matches!(outputs.observed.ovs, OvsState::Failed(_)) {
+        let is_unknown = matches!(served.fault, Some(Fault::Unknown(_)));
+        if is_unknown && outputs.observed.ovs.unanswered().is_some() {
             // Where the output is cannot be told, so what is copied to it stays.
-            desired.held.insert(session.name.clone());
+            desired.held.outputs.insert(CopyKey {
+                session: session.name.clone(),
+                output: served.output.clone(),
+            });
+            desired.waiting.insert(session.name.clone());
         }
         state.outputs.push(served);
     }
@@ -202,7 +207,12 @@ impl<'a> Layout<'a> {
             reserved: self.reserved,
             lacks: Vec::new(),
         };
-        let copies = copying.copies(&split.nft, &split.nft_bridges, &split.nft_undecided);
+        let copies = copying.copies(
+            &split.nft,
+            &split.nft_bridges,
+            &split.nft_undecided,
+            &self.choice.perhaps_on_ovs,
+        );
         split.lacks.append(&mut copying.lacks);
         let copies =
             copies.filter(|copies| !copies.sources.is_empty() || !copies.undecided.is_empty());

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::core::annotations::NO_TUNNELS;
 use crate::core::cluster::Cluster;
 use crate::core::model::{IfName, NicId, NodeName};
-use crate::core::ports::{BridgeKind, Port, PortMap};
+use crate::core::ports::{BridgeKind, Port, PortMap, why_in_no_bridge};
 use crate::core::selector::Output;
 use crate::core::state::{Fault, Observed, OvsState};
 
@@ -94,11 +94,6 @@ impl<'a> Outputs<'a> {
     /// Where a guest's NIC is, whose port is not here.
     fn without_port(&self, nic: NicId) -> Result<Place<'a>, Fault> {
         let guest = nic.vmid;
-        if let OvsState::Failed(why) = &self.observed.ovs {
-            return Err(Refused(format!(
-                "Open vSwitch cannot be asked where {nic} is: {why}"
-            )));
-        }
         if let Some(device) = self.map.unplugged.get(&nic) {
             return Err(self.why_unplugged(nic, device));
         }
@@ -139,11 +134,11 @@ impl<'a> Outputs<'a> {
         if let Some(why) = self.cluster.out_of_bridges(nic) {
             return Absent(why.told(device));
         }
+        let why = why_in_no_bridge(device, self.observed);
         match &self.observed.ovs {
-            OvsState::Absent(why) | OvsState::Failed(why) => {
-                Refused(format!("{device} is in no Linux bridge, and {why}"))
-            }
-            _ => Absent(format!("{device} is not plugged into any bridge")),
+            OvsState::Absent(_) => Refused(why),
+            OvsState::Failed(_) => Unknown(why),
+            OvsState::Present(_) => Absent(why),
         }
     }
 
@@ -162,9 +157,11 @@ impl<'a> Outputs<'a> {
         self.in_use(name)?;
         let Some(port) = self.map.ports.get(name) else {
             return Err(match &self.observed.ovs {
-                OvsState::Failed(why) if link.is_none() => Refused(format!(
-                    "Open vSwitch cannot be asked where {name} is: {why}"
-                )),
+                OvsState::Failed(why) if link.is_none() || self.map.may_be_on_ovs(name) => {
+                    Unknown(format!(
+                        "{name} is in no Linux bridge, and whether it is in one of Open vSwitch's cannot be told: {why}"
+                    ))
+                }
                 _ if link.is_some() => Refused(format!("{name} is part of a firewall bridge")),
                 _ => Absent(format!("there is no port {name} on this node")),
             });

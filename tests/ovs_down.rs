@@ -1,0 +1,170 @@
+//! An Open vSwitch that is installed and does not answer: what is on Linux bridges is served as ever, what only Open
+//! vSwitch could tell stays as it is, and nothing is mirrored twice.
+
+#![allow(clippy::unwrap_used)]
+
+mod lab;
+mod scene;
+
+use lab::{Load, Node};
+use scene::linux::{ct_on, linux_three_guests, mixed_guests, sensor_on, vm_on};
+use scene::{apply, counts, hook, run};
+use serde_json::Value;
+
+/// Ticks or unticks the firewall of 101's or 300's NIC, as Proxmox VE does: no hook is called.
+fn set_firewall(node: &Node, vmid: u32, firewall: bool) {
+    node.edit(vmid, |guest| {
+        let more = if firewall { ",firewall=1" } else { "" };
+        let nic = guest.to_conf();
+        let line = nic.lines().find_map(|line| line.strip_prefix("net0: "));
+        let line = line.unwrap().replace(",firewall=1", "");
+        guest.net(0, &format!("{line}{more}"))
+    });
+    node.replug(&format!("{vmid}/net0"));
+}
+
+fn states(node: &Node) -> (i32, Vec<(String, String)>) {
+    let (code, out, err) = run(node, &["status", "--json"]);
+    let told: Value = serde_json::from_str(&out).unwrap_or_else(|_| panic!("{out}{err}"));
+    let sessions = told["sessions"].as_array().unwrap().iter();
+    let word = |value: &Value| value.as_str().unwrap().to_owned();
+    let states = sessions.map(|told| (word(&told["name"]), word(&told["state"])));
+    (code, states.collect())
+}
+
+/// Linux bridges only, and an Open vSwitch that was once installed and does not run.
+fn linux_with_dead_ovs() -> Node {
+    let node = linux_three_guests();
+    node.install_ovs();
+    node.kill_vswitchd();
+    node.stop_ovsdb();
+    node
+}
+
+#[test]
+fn a_firewall_toggle_on_a_linux_bridge_mirrors_each_frame_once() {
+    let node = linux_with_dead_ovs();
+    apply(&node, "[dmz]\nsource = 101\noutput = 200/net1\n");
+    node.introduce("101/net0", "102/net0");
+    for firewall in [true, false] {
+        set_firewall(&node, 101, firewall);
+        let (code, _, err) = run(&node, &["apply"]);
+        assert_eq!((code, err.as_str()), (0, ""));
+        let mut at_sensor = node.capture("200/net1");
+        node.exchange("101/net0", "102/net0", "once");
+        node.exchange("102/net0", "101/net0", "back");
+        node.exchange("102/net0", "200/net1", "last");
+        assert_eq!(counts(&mut at_sensor, &["once", "back"]), [1, 1]);
+        let healthy = vec![("dmz".to_owned(), "active".to_owned())];
+        assert_eq!(states(&node), (0, healthy));
+        assert_eq!(
+            hook(&node, 101, "post-start"),
+            <(String, String)>::default()
+        );
+        for command in ["plan", "ports"] {
+            assert_eq!(run(&node, &[command]).0, 0, "{command}");
+        }
+    }
+}
+
+#[test]
+fn under_traffic_the_service_doubles_no_frame() {
+    let node = linux_with_dead_ovs();
+    node.introduce("101/net0", "102/net0");
+    node.span_cfg("[dmz]\nsource = 101\noutput = 200/net1\n");
+    let watch = node.watch();
+    let counter = node.counter("200/net1", "flow");
+    let load: Load<'_> = node.load("101/net0", "102/net0", "flow", 500);
+    load.wait_for(200);
+    for firewall in [true, false, true] {
+        set_firewall(&node, 101, firewall);
+        let before = counter.received();
+        lab::wait_until("it is mirrored again", || counter.received() > before + 50);
+    }
+    load.finish();
+    assert_eq!(counter.finish().doubled(), [0usize; 0]);
+    watch.terminate();
+}
+
+#[test]
+fn what_needs_open_vswitch_waits_and_the_rest_is_served() {
+    let node = mixed_guests(&[
+        vm_on(101, "bridge=vmbr2"),
+        vm_on(102, "bridge=vmbr2"),
+        ct_on(300, "bridge=vmbr0"),
+        ct_on(301, "bridge=vmbr0"),
+        sensor_on(200, "bridge=vmbr2"),
+        sensor_on(201, "bridge=vmbr0"),
+    ]);
+    node.introduce("101/net0", "102/net0");
+    node.introduce("300/net0", "301/net0");
+    apply(
+        &node,
+        "[both]\nsource = 300\noutput = 201/net1, 200/net1\n\
+         [linux]\nsource = 300\nfilter = udp\noutput = 201/net1\n\
+         [ovs]\nsource = 101\noutput = 200/net1\n\
+         [whole]\nsource = bridge:vmbr2\nengine = nft\noutput = 201/net1\n",
+    );
+    let seen = |tokens: &[&str]| {
+        let mut captures = [node.capture("201/net1"), node.capture("200/net1")];
+        node.exchange("300/net0", "301/net0", tokens[0]);
+        node.exchange("101/net0", "102/net0", tokens[1]);
+        captures.each_mut().map(|capture| {
+            for token in tokens {
+                capture.wait_for(|frame| frame.contains(token));
+            }
+            counts(capture, tokens)
+        })
+    };
+    // 300's go to both sensors; 101's by `whole` to 201 and by `ovs` to 200.
+    assert_eq!(seen(&["a-linux", "a-ovs"]), [[1, 1], [1, 1]]);
+    // It hangs: ovs-vswitchd goes on, and is not told of anything.
+    set_firewall(&node, 300, true);
+    node.pause_ovsdb();
+    let (code, _, err) = run(&node, &["apply"]);
+    assert_eq!(code, 1);
+    assert!(err.contains("Open vSwitch cannot be asked"), "{err}");
+    assert_eq!(seen(&["b-linux", "b-ovs"]), [[1, 1], [1, 1]]);
+    let (code, told) = states(&node);
+    let told: Vec<(&str, &str)> = told.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+    assert_eq!(
+        (code, told),
+        (
+            2,
+            vec![
+                ("both", "degraded"),
+                ("linux", "active"),
+                ("ovs", "degraded"),
+                ("whole", "degraded")
+            ]
+        )
+    );
+    let (code, out, err) = run(&node, &["status"]);
+    assert_eq!(code, 2);
+    assert!(err.contains("Open vSwitch cannot be asked"), "{err}");
+    assert!(
+        out.contains("  cannot tell what the bridge vmbr2 is: Open vSwitch does not answer; existing mirrors are kept\n"),
+        "{out}"
+    );
+    // What is known to be over ends, and the rest stays.
+    let (code, _, _) = run(&node, &["clear", "linux"]);
+    assert_eq!(code, 1);
+    assert!(!node.nft_list().contains("to/linux/"));
+    assert_eq!(seen(&["c-linux", "c-ovs"]), [[1, 1], [1, 1]]);
+    node.resume_ovsdb();
+    apply(
+        &node,
+        "[both]\nsource = 300\noutput = 201/net1, 200/net1\n[ovs]\nsource = 101\noutput = 200/net1\n",
+    );
+    let (code, told) = states(&node);
+    assert_eq!(code, 0, "{told:?}");
+    set_firewall(&node, 300, false);
+    apply(
+        &node,
+        "[both]\nsource = 300\noutput = 201/net1, 200/net1\n[ovs]\nsource = 101\noutput = 200/net1\n",
+    );
+    let mut at_sensor = node.capture("200/net1");
+    node.exchange("300/net0", "301/net0", "d-linux");
+    at_sensor.wait_for(|frame| frame.contains("d-linux"));
+    assert_eq!(counts(&mut at_sensor, &["d-linux"]), [1]);
+}
