@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use pve_span::core::chained;
-use pve_span::core::cluster::{Pools, parse_members, parse_pools, parse_vmlist};
+use pve_span::core::cluster::{Pools, Quorum, parse_members, parse_pools, parse_vmlist};
 use pve_span::core::model::{GuestKind, Invalid, Vmid};
 use pve_span::core::storage::{self, StorageId, Volume};
 
@@ -87,8 +87,13 @@ fn members(text: &str) {
             (node.as_str(), serde_json::json!({"online": online}))
         })
         .collect();
-    let again =
-        serde_json::json!({"nodename": members.this.as_str(), "nodelist": list}).to_string();
+    let quorate = u8::from(members.quorum == Quorum::There);
+    let again = serde_json::json!({
+        "nodename": members.this.as_str(),
+        "cluster": {"quorate": quorate},
+        "nodelist": list,
+    })
+    .to_string();
     assert_eq!(parse_members(&again).as_ref(), Ok(&members), "{again}");
 }
 
