@@ -1,6 +1,7 @@
 //! What `pve-span doctor` looks at. Nothing is changed, and nothing that hangs holds it: whatever could (files on
 //! storages, /etc/pve, programs) is looked at by a child or until a deadline, and what could not be seen in time is told.
 
+mod diversions;
 mod host;
 mod scripts;
 
@@ -68,6 +69,7 @@ fn without_pve(root: &Path, host: &Host, pve: Answer, why: String) -> Vec<Findin
         programs: scripts::programs(root),
         packaged: scripts::packaged(root),
         clearing: scripts::clearing_files(root),
+        diversions: Vec::new(),
         offloading: Vec::new(),
     })
 }
@@ -112,6 +114,7 @@ fn everything(root: &Path, host: &Host) -> Vec<Finding> {
         programs: scripts::programs(root),
         packaged: scripts::packaged(root),
         clearing: scripts.clearing,
+        diversions: diversions::look(&look),
         offloading: offloading(&look),
     })
 }

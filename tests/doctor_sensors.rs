@@ -10,7 +10,7 @@ mod scene;
 use doctor_lab::{fine, found, gone, qm, sh};
 use lab::{Guest, Node};
 use scene::linux::{linux_guests, sensor_on, vm_on};
-use scene::{apply, guests, sensor, vm};
+use scene::{apply, guests, sensor, their_mirror, vm};
 
 const DMZ: &str = "[dmz]\nsource = 101\noutput = 200/net1\n";
 
@@ -224,4 +224,107 @@ fn guests_that_no_mirror_of_this_node_reaches_are_told() {
          seen: /etc/pve/nodes/pve2/qemu-server/200.conf; /etc/pve/nodes/pve1/qemu-server/101.conf\n\
          do: a sensor on each node; or, on pve2: qm migrate 200 pve1 --online",
     );
+}
+
+#[test]
+fn what_others_copy_or_divert_is_told() {
+    let node = guests(&[vm(101, ""), vm(102, ""), sensor(200)]);
+    apply(&node, DMZ);
+    for id in ["tc-mirred", "mirror-foreign", "mac-shared"] {
+        gone(&node, id);
+    }
+    // A script of earlier days: both directions of a source to its sensor, and a guest that nobody asked for.
+    let filter = "protocol all u32 match u8 0 0 action mirred egress";
+    node.tc(&[
+        "qdisc add dev tap101i0 clsact".to_owned(),
+        format!("filter add dev tap101i0 ingress pref 7 {filter} mirror dev tap200i1"),
+        format!("filter add dev tap101i0 egress pref 8 {filter} mirror dev tap200i1"),
+        "qdisc add dev tap102i0 handle ffff: ingress".to_owned(),
+        format!("filter add dev tap102i0 parent ffff: pref 9 {filter} redirect dev tap101i0"),
+    ]);
+    for (side, pref) in [("ingress", 7), ("egress", 8)] {
+        let finding = found(
+            &node,
+            "tc-mirred",
+            &format!(
+                "warning: a filter of tc copies frames of tap101i0 ({side}) to tap200i1: the sensor of dmz gets frames there that \
+                 pve-span did not send, or gets them twice\n\
+                 seen: tc filter show dev tap101i0 {side}: pref {pref} u32, action mirred mirror\n\
+                 do: tc filter del dev tap101i0 {side} pref {pref}"
+            ),
+        );
+        sh(&node, &finding.remedy);
+    }
+    let finding = found(
+        &node,
+        "tc-mirred",
+        "warning: a filter of tc diverts frames of tap102i0 (ingress) to tap101i0: these frames do not go their own way\n\
+         seen: tc filter show dev tap102i0 ingress: pref 9 u32, action mirred redirect\n\
+         do: tc filter del dev tap102i0 ingress pref 9",
+    );
+    sh(&node, &finding.remedy);
+    gone(&node, "tc-mirred");
+
+    node.nft(
+        "table netdev theirs {\n chain early {\n type filter hook ingress device \"tap101i0\" priority 0;\n \
+         ip saddr 10.0.0.1 dup to \"tap200i1\"\n }\n chain other {\n \
+         type filter hook ingress device \"tap102i0\" priority 0;\n dup to \"tap101i0\"\n }\n}\n",
+    );
+    let finding = found(
+        &node,
+        "mirror-foreign",
+        "warning: somebody else's nftables rule copies frames of tap101i0 (ingress) to tap200i1: the sensor of dmz gets frames \
+         there that pve-span did not send, or gets them twice\n\
+         seen: table netdev theirs, chain early: ip saddr 10.0.0.1 dup to \"tap200i1\"\n\
+         do: nft delete rule netdev theirs early handle 3",
+    );
+    sh(&node, &finding.remedy);
+    gone(&node, "mirror-foreign");
+
+    their_mirror(
+        &node,
+        &[
+            "name=old",
+            "select_src_port=@tap101i0",
+            "output_port=@tap102i0",
+        ],
+    );
+    let finding = found(
+        &node,
+        "mirror-foreign",
+        "note: somebody else's mirror on vmbr2 takes tap101i0 too, and sends it to tap102i0: it stays as it is, and what it \
+         sends is not pve-span's\n\
+         seen: ovs-vsctl list mirror old\n\
+         do: ovs-vsctl -- --id=@m get mirror old -- remove bridge vmbr2 mirrors @m; or take it over: pve-span import",
+    );
+    let (command, _) = finding.remedy.split_once(';').unwrap();
+    let words: Vec<&str> = command.split(' ').skip(1).collect();
+    node.ovs_vsctl(&words);
+    gone(&node, "mirror-foreign");
+}
+
+#[test]
+fn guests_that_share_a_mac_address_are_told() {
+    let shared = "virtio=BC:24:11:2A:00:01,bridge=vmbr2";
+    let node = guests(&[
+        Guest::vm(101).net(0, shared),
+        Guest::vm(102).net(0, "virtio=bc:24:11:2a:00:01,bridge=vmbr2,tag=5"),
+        sensor(200),
+    ]);
+    apply(&node, DMZ);
+    let finding = found(
+        &node,
+        "mac-shared",
+        "warning: 101/net0 and 102/net0 have the same MAC address bc:24:11:2a:00:01: their bridge delivers one guest's frames to the \
+         other, and a sensor cannot tell them apart\n\
+         seen: /etc/pve/nodes/pve1/qemu-server/101.conf: net0 and /etc/pve/nodes/pve1/qemu-server/102.conf: net0\n\
+         do: qm set 102 --net0 virtio,bridge=vmbr2,tag=5 (Proxmox VE makes a new address)",
+    );
+    // One that does not run harms nobody.
+    node.stop_guest(102);
+    gone(&node, "mac-shared");
+    node.start_guest(102);
+    let (command, _) = finding.remedy.split_once(" (").unwrap();
+    qm(&node, command);
+    gone(&node, "mac-shared");
 }

@@ -4,10 +4,12 @@
 //! session's choice of engine or sources, which `plan` and `status` tell.
 
 mod chained;
+mod diversions;
 mod facts;
 mod file;
 mod findings;
 mod kernel;
+mod macs;
 mod mend;
 mod mtu;
 mod offload;
@@ -19,8 +21,8 @@ mod snippets;
 mod sources;
 
 pub use facts::{
-    Answer, Chain, ChainRecord, Clearing, Facts, Feature, File, Host, Node, OvsMore, Program,
-    Script, Service, VolumeFact, VolumeState,
+    Answer, Chain, ChainRecord, Clearing, Diversion, DivertedBy, Facts, Feature, File, Host, Node,
+    Original, OvsMore, Program, Script, Service, VolumeFact, VolumeState,
 };
 pub use findings::{Finding, Id, Severity};
 pub use scripts::clearing_lines;
@@ -38,7 +40,9 @@ pub fn examine(facts: &Facts<'_>) -> Vec<Finding> {
     chained::judge(facts, &mut found);
     if let Ok(node) = &facts.node {
         sources::judge(facts, node, &mut found);
+        diversions::judge(facts, node, &mut found);
         let mender = mend::Mender::new(node);
+        macs::judge(node, &mender.map, &mut found);
         outputs::judge(facts, node, &mender, &mut found);
         mtu::judge(node, &mender, &mut found);
     }

@@ -69,7 +69,7 @@ fn features() -> Known<Vec<Feature>> {
 }
 
 /// What a program answers; a text, whatever its exit code.
-fn ask(path: &Path, arguments: &[&str]) -> Known<(i32, String)> {
+pub(super) fn ask(path: &Path, arguments: &[&str]) -> Known<(i32, String)> {
     let shown = || format!("{} {}", path.display(), arguments.join(" "));
     match program::ask(path, arguments, Instant::now() + PATIENCE) {
         Ok((Outcome::Exited { code, .. }, answer)) => {

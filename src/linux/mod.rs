@@ -9,6 +9,7 @@ pub mod desk;
 pub mod fuzzing;
 pub mod job;
 pub mod listener;
+pub mod mirred;
 mod names;
 mod netlink;
 pub mod nft;

@@ -36,6 +36,8 @@ pub struct Facts<'a> {
     pub packaged: Option<String>,
     /// Commands that wipe everybody's mirrors.
     pub clearing: Vec<Clearing>,
+    /// What others have that copies or diverts frames of devices that matter.
+    pub diversions: Vec<Diversion>,
     /// Network cards that may switch frames past the host (`hw-tc-offload`).
     pub offloading: Vec<IfName>,
 }
@@ -186,6 +188,43 @@ pub struct Chain {
     pub side: Side,
     /// When it has its turn; ours have theirs at -500.
     pub priority: i64,
+}
+
+/// Something of others' that copies or diverts a device's frames.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diversion {
+    /// What it is.
+    pub by: DivertedBy,
+    /// The device.
+    pub device: IfName,
+    /// Where on it: `ingress`, `egress`, `parent 1:`.
+    pub place: String,
+    /// Do the frames go on as well?
+    pub original: Original,
+    /// The device that they go to; nothing if that cannot be told.
+    pub to: Option<IfName>,
+    /// What was seen.
+    pub seen: String,
+    /// The command that ends it.
+    pub remedy: String,
+}
+
+/// Who copies or diverts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DivertedBy {
+    /// A filter of tc(8).
+    Tc,
+    /// A rule of nft(8).
+    Nft,
+}
+
+/// What becomes of a frame that was copied or diverted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Original {
+    /// It goes its way.
+    GoesOn,
+    /// It does not.
+    Ends,
 }
 
 /// What the service says of itself.

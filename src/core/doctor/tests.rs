@@ -50,6 +50,7 @@ fn told(id: Id, nft: NftState, change: impl Fn(&mut Facts<'_>)) -> Vec<String> {
         programs: Vec::new(),
         packaged: None,
         clearing: Vec::new(),
+        diversions: Vec::new(),
         offloading: Vec::new(),
     };
     change(&mut facts);

@@ -22,11 +22,11 @@ pub fn attribute(kind: u16, text: &str) -> Vec<u8> {
 
 /// A run of attributes.
 #[derive(Clone, Copy)]
-struct Attributes<'a>(&'a [u8]);
+pub(in crate::linux) struct Attributes<'a>(pub(in crate::linux) &'a [u8]);
 
 impl<'a> Attributes<'a> {
     /// Each attribute's kind and value, up to the first that is broken.
-    fn iter(self) -> impl Iterator<Item = (u16, &'a [u8])> {
+    pub(in crate::linux) fn iter(self) -> impl Iterator<Item = (u16, &'a [u8])> {
         let attributes = NlasIterator::new(self.0).map_while(Result::ok);
         attributes.map(|attribute| {
             let end = usize::from(attribute.length());
@@ -35,16 +35,16 @@ impl<'a> Attributes<'a> {
         })
     }
 
-    fn get(self, kind: u16) -> Option<&'a [u8]> {
+    pub(in crate::linux) fn get(self, kind: u16) -> Option<&'a [u8]> {
         let mut of_kind = self.iter().filter(|(found, _)| *found == kind);
         of_kind.next().map(|(_, value)| value)
     }
 
-    fn nested(self, kind: u16) -> Option<Self> {
+    pub(in crate::linux) fn nested(self, kind: u16) -> Option<Self> {
         self.get(kind).map(Self)
     }
 
-    fn text(self, kind: u16) -> Option<String> {
+    pub(in crate::linux) fn text(self, kind: u16) -> Option<String> {
         self.get(kind).map(text)
     }
 
