@@ -603,6 +603,9 @@ const CABLE: &str = "[cable]\nsource = port:eno2\noutput = 200/net1\n";
 fn a_port_in_no_bridge_takes_in_every_frame_while_it_is_a_source_and_is_then_as_before() {
     let node = linux_three_guests();
     let cable = node.physical_unplugged("eno2");
+    // With IPv6 it has a link-local address of its own when it is up.
+    node.inside(|| std::fs::write("/proc/sys/net/ipv6/conf/eno2/disable_ipv6", "0"))
+        .unwrap();
     let frame =
         |token: &str| Frame::new(Mac([2, 0, 0, 0, 0, 9]), Mac([2, 0, 0, 0, 0, 8])).carrying(token);
     for (was_up, was_promiscuous) in [(false, false), (true, false), (false, true)] {

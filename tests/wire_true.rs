@@ -5,9 +5,9 @@
 mod lab;
 mod scene;
 
-use lab::{Inspection, Node, Stream, TapFrame};
+use lab::{Inspection, Node, Stream, TapFrame, wait_until};
 use scene::linux::{linux_qemu_guests, ovs_qemu_guests};
-use scene::{apply, hook};
+use scene::{apply, hook, told};
 
 const MTU: usize = 1500;
 const LEN: usize = 4 << 20;
@@ -145,4 +145,34 @@ fn so_does_a_veth_in_a_bridge() {
     let node = linux_qemu_guests("bridge=vmbr0");
     let end = node.physical("span0", "vmbr0");
     assert_port_is_wire_true(&node, "span0", &end);
+}
+
+#[test]
+fn an_internal_port_of_open_vswitch_gets_frames_as_guests_leave_them_and_that_is_told() {
+    let node = ovs_qemu_guests();
+    let port = ["add-port", "vmbr2", "span0", "--", "set"];
+    node.ovs_vsctl(&[&port[..], &["Interface", "span0", "type=internal"]].concat());
+    node.ip(&["link set span0 up"]);
+    let before = node.ethtool(&["-k", "span0"]);
+    apply(&node, "[dmz]\nsource = 101\noutput = port:span0\n");
+    let mut tcpdump = node.command("tcpdump");
+    tcpdump.args([
+        "-nUi",
+        "span0",
+        "-c",
+        "1",
+        "-w",
+        "/dev/null",
+        "greater",
+        "3000",
+    ]);
+    let mut large = tcpdump.spawn().unwrap();
+    wait_until("a frame arrives that is longer than the MTU", || {
+        node.stream("101/net0", "102/net0", LEN);
+        large.try_wait().unwrap().is_some()
+    });
+    assert_eq!(node.ethtool(&["-k", "span0"]), before);
+    let plan = told(&node.pve_span(&["plan"]));
+    let note = "port:span0 is an internal port of Open vSwitch, which delivers frames there as guests leave them";
+    assert!(plan.contains(note), "{plan}");
 }

@@ -243,7 +243,12 @@ fn kind_of(info: &LinkInfo) -> Option<String> {
 /// # Errors
 /// The kernel cannot be asked.
 pub fn has_address(index: u32) -> Result<bool, Error> {
-    Ok(addresses()?.contains_key(&index))
+    let says_something = |address: &core::net::IpAddr| match address {
+        core::net::IpAddr::V4(address) => !address.is_link_local(),
+        core::net::IpAddr::V6(address) => !address.is_unicast_link_local(),
+    };
+    let addresses = addresses()?.remove(&index).unwrap_or_default();
+    Ok(addresses.iter().any(says_something))
 }
 
 /// The node's addresses by interface index; loopback and link-local ones say nothing about it.
