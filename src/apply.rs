@@ -1,5 +1,7 @@
 //! The one reconcile that every trigger runs: look, plan, act, look again.
 
+mod hold;
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -11,11 +13,13 @@ use crate::core::plan::{Action, PortChange, plan};
 use crate::core::state::{Desired, Observed, OvsState, SessionPhase};
 use crate::inforce::{self, InForce};
 use crate::linux::nft;
-use crate::lock::{Lock, Moment, Reach};
-use crate::look::{Context, Detail, Look, look, look_by, observe_outputs};
-use crate::ovs::{self, Applied, Client, Goal};
+use crate::lock::{Moment, Reach};
+use crate::look::{Context, Look, observe_outputs, resolved, see};
+use crate::ovs::{self, Applied, Client, Goal, Waited};
 use crate::pve::{Pve, SPAN_CFG};
 use crate::{events, linux, lock, outputs, report};
+
+use hold::{Occasion, hold, vmids};
 
 /// How often a plan is made anew because Open vSwitch's configuration changed meanwhile.
 const TRIES: usize = 8;
@@ -121,6 +125,8 @@ pub struct Done {
     pub faults: Vec<Error>,
     /// Has ovs-vswitchd acted on it?
     pub applied: Applied,
+    /// How it went to wait for ovs-vswitchd, if that was needed.
+    pub waited: Option<Waited>,
 }
 
 impl Done {
@@ -164,29 +170,17 @@ pub fn reconcile(
     trigger: &Trigger,
     arrival: Moment,
 ) -> Result<Option<Done>, Error> {
-    let mut lock = Lock::acquire(&context.root, context.deadline)?;
-    let began = Moment::now();
-    match trigger {
-        Trigger::Command => lock.memory.forget(),
-        Trigger::Settled(vmid) => lock.memory.settled(*vmid),
-        Trigger::Stopping(vmid) => lock.memory.stops(*vmid, began),
-        Trigger::Watch => {}
-    }
-    let gone = lock.memory.stopping(began);
-    let (detail, reach) = match trigger {
-        Trigger::Command => (Detail::All, Reach::Cluster),
-        Trigger::Settled(_) | Trigger::Stopping(_) => (Detail::Mirrors, Reach::Node),
-        Trigger::Watch => (Detail::Anywhere, Reach::Cluster),
-    };
-    let is_covered = lock.memory.covers(arrival, began, &gone, reach);
-    if *trigger != Trigger::Command && is_covered {
+    let Some(held) = hold(context, Occasion::Reconcile(trigger, arrival))? else {
         return Ok(None);
-    }
+    };
+    let (mut lock, began, gone) = (held.lock, held.began, held.gone);
     // Written before the work: who dies in the middle leaves the announcement and no claim of success.
-    lock.memory.failed();
+    lock.memory.begins();
     lock.store();
-    let vmids = gone.iter().copied().filter_map(Vmid::new).collect();
-    let done = act(context, detail, &vmids, None)?;
+    let before = lock.memory.clone();
+    // An administrator waits for ovs-vswitchd also where others have waited in vain.
+    let stuck_at = before.stuck_at.filter(|_| *trigger != Trigger::Command);
+    let done = act(context, held.look, &vmids(&gone), None, stuck_at)?;
     done.record(context);
     if let Err(error) = inforce::keep(&context.root, &done.look.in_force) {
         log::warn!(
@@ -194,11 +188,22 @@ pub fn reconcile(
             ovs::chain(&error)
         );
     }
+    lock.memory.is_ovs_silent = done.look.is_ovs_silent;
+    match done.waited {
+        None => {}
+        Some(Waited::Reached) => lock.memory.stuck_at = None,
+        Some(Waited::InVain { stuck_at }) => lock.memory.stuck_at = stuck_at,
+    }
     if done.applied == Applied::Yes && done.faults.is_empty() {
         // Who has found all that were looked for need not have looked farther.
         let found_all = done.look.cluster.guests.values().all(Result::is_ok);
-        let reach = if found_all { Reach::Cluster } else { reach };
+        let reach = match held.reach {
+            Reach::Node if found_all => Reach::Cluster,
+            reach => reach,
+        };
         lock.memory.succeeded(began, gone, reach);
+    }
+    if lock.memory != before {
         lock.store();
     }
     Ok(Some(done))
@@ -209,10 +214,15 @@ pub fn reconcile(
 /// # Errors
 /// See [`Error`].
 pub fn clear(context: &Context, sessions: Option<&BTreeSet<SessionName>>) -> Result<Done, Error> {
-    let mut lock = Lock::acquire(&context.root, context.deadline)?;
-    lock.memory.failed();
-    lock.store();
-    let done = act(context, Detail::Mirrors, &BTreeSet::new(), Some(sessions))?;
+    let occasion = match sessions {
+        None => Occasion::ClearAll,
+        Some(_) => Occasion::Clear,
+    };
+    // Nobody else clears what is to be cleared.
+    let mut held = hold(context, occasion)?.ok_or(Error::Conflicts)?;
+    held.lock.memory.begins();
+    held.lock.store();
+    let done = act(context, held.look, &BTreeSet::new(), Some(sessions), None)?;
     done.record(context);
     Ok(done)
 }
@@ -287,21 +297,20 @@ pub fn ours(observed: &Observed) -> BTreeSet<SessionName> {
     sessions
 }
 
-/// Looks, acts and looks again, until there is nothing left to do.
+/// Acts on a look and looks again, until there is nothing left to do. The lock is held, so nothing in /etc/pve is touched:
+/// a guest that comes meanwhile stays unknown, and is the next reconcile's.
 fn act(
     context: &Context,
-    detail: Detail,
+    mut look: Look,
     gone: &BTreeSet<Vmid>,
     clear: Option<Option<&BTreeSet<SessionName>>>,
+    stuck_at: Option<i64>,
 ) -> Result<Done, Error> {
     let mut done = Round::default();
-    for _ in 0..TRIES {
-        let seen = match clear {
-            // What goes whatever the file says goes also while /etc/pve hangs.
-            Some(None) => look_by(nothing_asked(context), context, detail, gone),
-            _ => look(context, detail, gone),
-        };
-        let mut look = seen.map_err(|error| done.after(error))?;
+    for round in 0..TRIES {
+        if round > 0 {
+            look = look_again(look, context, gone).map_err(|error| done.after(error))?;
+        }
         if let Some(sessions) = clear {
             cleared(&mut look, sessions);
             look.plan = plan(&look.desired, &look.observed);
@@ -333,7 +342,7 @@ fn act(
             faults.push(Error::NoNft(why.clone()));
         }
         if look.plan.is_done() || !faults.is_empty() {
-            let applied = done.follow(context, &mut look.observed, &mut faults);
+            let applied = done.follow(context, &mut look.observed, &mut faults, stuck_at);
             return Ok(Done {
                 look,
                 actions: done.actions,
@@ -341,6 +350,7 @@ fn act(
                 tidy: done.tidy,
                 faults,
                 applied,
+                waited: done.waited,
             });
         }
         // A port that went meanwhile leaves something to do: that is another round, not a failure.
@@ -356,6 +366,15 @@ fn act(
     })
 }
 
+/// Looks at the node again, by what has been read.
+fn look_again(look: Look, context: &Context, gone: &BTreeSet<Vmid>) -> Result<Look, Error> {
+    let mut reading = look.into_reading();
+    reading.close();
+    let seen = see(context, &reading)?;
+    let look = resolved(reading, seen, context, gone).map_err(|_| Error::Conflicts)?;
+    Ok(*look)
+}
+
 /// What has been done so far.
 #[derive(Default)]
 struct Round {
@@ -365,6 +384,7 @@ struct Round {
     /// Has a device been set up or down since the last look?
     raised: bool,
     waiting: Option<(Client, Goal)>,
+    waited: Option<Waited>,
 }
 
 impl Round {
@@ -479,10 +499,15 @@ impl Round {
         context: &Context,
         observed: &mut Observed,
         faults: &mut Vec<Error>,
+        stuck_at: Option<i64>,
     ) -> Applied {
         let patience = context.deadline.min(Instant::now() + context.patience);
         let applied = match (self.waiting.take(), &observed.ovs) {
-            (Some((client, goal)), _) => ovs::wait(client, goal, patience),
+            (Some((client, goal)), _) => {
+                let waited = ovs::wait(client, goal, patience, stuck_at);
+                self.waited = Some(waited);
+                waited.into()
+            }
             // An earlier commit has left it behind, and was waited for then.
             (None, OvsState::Present(ovs)) if !observed.stale.is_empty() && !ovs.caught_up => {
                 Applied::NotYet

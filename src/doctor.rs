@@ -76,13 +76,7 @@ fn without_pve(root: &Path, host: &Host, pve: Answer, why: String) -> Vec<Findin
 
 fn everything(root: &Path, host: &Host) -> Vec<Finding> {
     let now = Instant::now();
-    let context = Context {
-        root: root.to_owned(),
-        deadline: now + ALL / 2,
-        patience: Duration::ZERO,
-        by: "doctor".to_owned(),
-        migrated_from: None,
-    };
+    let context = Context::new(root, "doctor", now + ALL / 2, Duration::ZERO);
     let look = match look(&context, Detail::All, &BTreeSet::new()) {
         Ok(look) => look,
         Err(error) => return without_pve(root, host, Answer::Yes, chain(&error)),

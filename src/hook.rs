@@ -14,10 +14,11 @@ use std::time::{Duration, Instant};
 use crate::apply::{self, Done, Trigger};
 use crate::core::model::{NodeName, Vmid, printable};
 use crate::core::state::{Fault, SessionPhase, SessionState};
-use crate::linux::{Ended, supervise};
-use crate::lock::Moment;
+use crate::linux::{Attempt, Ended, Patience, Progress, supervise};
+use crate::lock::{Lock, Moment};
 use crate::look::Context;
 use crate::ovs::{Applied, chain};
+use crate::reading::PveAccess;
 use crate::report::{self, Out};
 
 pub use after::Caller;
@@ -31,6 +32,9 @@ const LONGEST: f64 = 3600.0;
 
 /// How long ovs-vswitchd may take to act on a change before the hook says so and goes on.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Which part of the time /etc/pve may take to answer; it takes microseconds. The rest is for going on without it.
+const PVE_SHARE: f64 = 0.3;
 
 /// Reacts to a phase, and sees to it that the hookscript that the guest had before is called. Whatever happens, it comes
 /// back, unless it has become that hookscript.
@@ -69,19 +73,25 @@ fn react(root: &Path, vmid: Vmid, phase: &str, deadline: f64, caller: &Caller) -
     if trigger.is_none() && *caller == Caller::Other {
         return Next::Nobody;
     }
-    let context = Context {
-        root: root.to_owned(),
-        deadline: child_deadline,
-        patience: PATIENCE,
-        by: format!("hook {vmid} {phase}"),
-        migrated_from: migrated_from(),
+    let patience = Patience {
+        deadline,
+        hung: Duration::from_secs_f64(seconds * PVE_SHARE),
     };
-    let supervised = supervise(deadline, |answer: File| {
-        if *caller != Caller::Other {
+    let by = format!("hook {vmid} {phase}");
+    let supervised = supervise(patience, |attempt, answer: File| {
+        let mut context = Context::new(root, &by, child_deadline, PATIENCE);
+        context.migrated_from = migrated_from();
+        match attempt {
             // First: whatever hangs later, this is told.
-            after::answer(root, vmid, answer);
+            Attempt::First if *caller != Caller::Other => after::answer(root, vmid, &answer),
+            Attempt::First => {}
+            Attempt::Instead(hung) => context.pve = PveAccess::Hangs(Some(hung)),
         }
-        trigger.map_or(0, |trigger| work(&context, &trigger, vmid, arrival))
+        context.progress = Progress::through(answer);
+        match &trigger {
+            Some(trigger) => work(&context, trigger, vmid, arrival),
+            None => remember(&context),
+        }
     });
     let (ended, answer) = match supervised {
         Ok(supervised) => supervised,
@@ -104,6 +114,20 @@ fn react(root: &Path, vmid: Vmid, phase: &str, deadline: f64, caller: &Caller) -
 
 fn migrated_from() -> Option<NodeName> {
     std::env::var("PVE_MIGRATED_FROM").ok()?.parse().ok()
+}
+
+/// Where there is nothing else to do, whoever comes next learns at least that /etc/pve hangs.
+fn remember(context: &Context) -> i32 {
+    if let PveAccess::Hangs(Some(pid)) = context.pve {
+        match Lock::acquire(&context.root, Instant::now()) {
+            Ok(mut lock) => {
+                lock.memory.hung = Some(pid);
+                lock.store();
+            }
+            Err(error) => log::debug!("{}", chain(&error)),
+        }
+    }
+    0
 }
 
 fn work(context: &Context, trigger: &Trigger, vmid: Vmid, arrival: Moment) -> i32 {

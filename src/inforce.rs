@@ -120,6 +120,15 @@ pub fn load(root: &Path) -> InForce {
             }
         }
     };
+    instead(root, last_good, &why)
+}
+
+/// The last good copy, because the file cannot be read: nothing in /etc/pve is touched.
+pub fn by_last_good(root: &Path, why: &str) -> InForce {
+    instead(root, files::read_text(&root.join(LAST_GOOD)).ok(), why)
+}
+
+fn instead(root: &Path, last_good: Option<String>, why: &str) -> InForce {
     let copy = root.join(LAST_GOOD);
     let Some(text) = last_good else {
         return InForce::Unknown {

@@ -27,6 +27,7 @@ pub mod outputs;
 pub mod ovs;
 pub mod proxmox;
 pub mod pve;
+pub mod reading;
 pub mod report;
 pub mod saved;
 pub mod span_file;

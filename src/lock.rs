@@ -1,30 +1,38 @@
 //! One reconcile at a time on a node, and as few as possible.
 //!
-//! `/run/pve-span.lock` is held (flock(2)) while a reconcile runs, and holds two things that the next
-//! one wants to know: when the last good one began, so that who waited for it has nothing left to do;
-//! and which guests have just been announced as stopping, so that another guest's hook does not put
-//! their mirrors back.
+//! `/run/pve-span.lock` is held (flock(2)) while a reconcile changes something, and holds what the next
+//! one wants to know ([`Memory`]): when the last good one began, so that who waited for it has nothing left to do;
+//! which guests have just been announced as stopping, so that another guest's hook does not put
+//! their mirrors back; and what hung, so that not everybody waits for it.
+//!
+//! Who holds it does not touch /etc/pve, which may hang; see [`readers`].
 
-use std::collections::{BTreeMap, BTreeSet};
+mod memory;
+pub mod readers;
+
+use std::cell::Cell;
 use std::fs::{File, Metadata, OpenOptions};
-use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
-use nix::time::{ClockId, clock_gettime};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use crate::core::model::Vmid;
 use crate::files;
+
+pub use memory::{Life, Memory, Moment, Reach, STOPPING};
 
 /// The lock, below the root directory.
 pub const PATH: &str = "run/pve-span.lock";
 
-/// How long a guest counts as stopping after its pre-stop. A shutdown that the guest refuses leaves
-/// it running, and then its mirror has to come back.
-pub const STOPPING: Duration = Duration::from_secs(5);
+/// How long one who waits sleeps before the next try: at first, and at most.
+const FIRST_PAUSE: Duration = Duration::from_micros(200);
+const LONGEST_PAUSE: Duration = Duration::from_millis(10);
+
+/// The most that is read of the memory, in bytes.
+const MOST: usize = 1 << 20;
 
 /// Why the lock was not had.
 #[derive(Debug, thiserror::Error)]
@@ -49,154 +57,81 @@ pub enum Error {
     },
 }
 
-/// A moment on a clock that all processes share and nobody sets, in nanoseconds since boot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
-pub struct Moment(u64);
-
-impl Moment {
-    /// Now.
-    pub fn now() -> Self {
-        let now = clock_gettime(ClockId::CLOCK_BOOTTIME)
-            .map(Duration::from)
-            .unwrap_or_default();
-        Self(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
-    }
-
-    fn after(self, time: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)),
-        )
-    }
+/// The lock's file, open.
+#[derive(Debug)]
+pub struct LockFile {
+    file: File,
+    path: PathBuf,
 }
 
-/// How far a reconcile has looked for guests' configs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Reach {
-    /// This node's, and those that the hook's caller named.
-    Node,
-    /// Wherever in the cluster they are filed.
-    Cluster,
-}
-
-/// What the lock remembers between its holders.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Memory {
-    /// Who wrote this.
-    #[serde(default)]
-    pid: Option<u32>,
-    /// When the last reconcile that succeeded began, for which guests as gone, and how far it looked.
-    #[serde(default)]
-    last: Option<(Moment, BTreeSet<u32>, Reach)>,
-    /// Guests that were announced as stopping, and until when that counts.
-    #[serde(default)]
-    stopping: BTreeMap<u32, Moment>,
-}
-
-impl Memory {
-    /// The guests that count as stopping now.
-    pub fn stopping(&self, now: Moment) -> BTreeSet<u32> {
-        self.stopping
-            .iter()
-            .filter(|(_, until)| **until > now && **until <= now.after(STOPPING))
-            .map(|(vmid, _)| *vmid)
-            .collect()
+impl LockFile {
+    /// Opens it, and makes it if it is not there.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn open(root: &Path) -> Result<Self, Error> {
+        let path = root.join(PATH);
+        match open_or_make(&path) {
+            Ok(file) => Ok(Self { file, path }),
+            Err(source) => Err(Error::Open { path, source }),
+        }
     }
 
-    /// How long it takes until one of them no longer does.
-    pub fn settles_in(&self, now: Moment) -> Option<Duration> {
-        let until = self.stopping.values().filter(|until| **until > now).min()?;
-        Some(Duration::from_nanos(until.0.saturating_sub(now.0)).min(STOPPING))
-    }
-
-    /// What the last holder of the lock left, without waiting for the lock.
-    pub fn peek(root: &Path) -> Self {
+    /// Opens it for reading only, if it is there.
+    pub fn existing(root: &Path) -> Option<Self> {
+        let path = root.join(PATH);
         let file = OpenOptions::new()
             .read(true)
             .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK)
-            .open(root.join(PATH));
-        file.map(|mut file| read(&mut file)).unwrap_or_default()
+            .open(&path)
+            .ok()?;
+        Some(Self { file, path })
     }
 
-    /// Notes that a guest is about to stop.
-    pub fn stops(&mut self, vmid: Vmid, now: Moment) {
-        self.stopping.insert(vmid.get(), now.after(STOPPING));
+    /// What the last holder of the lock left, without waiting for the lock.
+    pub fn peek(&self) -> Memory {
+        read(&self.file)
     }
 
-    /// Notes that a guest is no longer about to stop: it has, or it has started.
-    pub fn settled(&mut self, vmid: Vmid) {
-        self.stopping.remove(&vmid.get());
-    }
-
-    /// Forgets all announcements.
-    pub fn forget(&mut self) {
-        self.stopping.clear();
-    }
-
-    /// Has a reconcile that began after `arrival` and looked as far already done, for the same guests as gone, what
-    /// the one that arrived then would do?
-    pub fn covers(&self, arrival: Moment, now: Moment, gone: &BTreeSet<u32>, reach: Reach) -> bool {
-        self.last
-            .as_ref()
-            .is_some_and(|(began, last_gone, last_reach)| {
-                (arrival..=now).contains(began) && last_gone == gone && *last_reach >= reach
-            })
-    }
-
-    /// Notes a reconcile that succeeded.
-    pub fn succeeded(&mut self, began: Moment, gone: BTreeSet<u32>, reach: Reach) {
-        self.last = Some((began, gone, reach));
-    }
-
-    /// Notes that the last reconcile counts for nothing.
-    pub fn failed(&mut self) {
-        self.last = None;
-    }
-}
-
-/// The lock, held until dropped.
-#[derive(Debug)]
-pub struct Lock {
-    file: Flock<File>,
-    /// What it remembers; [`Lock::store`] writes it.
-    pub memory: Memory,
-}
-
-impl Lock {
     /// Waits for the lock, until the deadline at most.
     ///
     /// # Errors
     /// The file cannot be opened, or somebody else holds it all the time.
-    pub fn acquire(root: &Path, deadline: Instant) -> Result<Self, Error> {
-        let path = root.join(PATH);
+    pub fn lock(self, deadline: Instant) -> Result<Lock, Error> {
+        let Self { mut file, path } = self;
         let open = |source| Error::Open {
             path: path.clone(),
             source,
         };
-        let mut file = open_or_make(&path).map_err(open)?;
         let began = Instant::now();
-        let mut pause = Duration::from_micros(200);
+        let mut pause = FIRST_PAUSE;
+        let mut at_once = true;
         loop {
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(mut locked) => {
+                Ok(locked) => {
                     if is_current(&locked, &path) {
-                        let memory = read(&mut locked);
-                        return Ok(Self {
+                        let memory = read(&locked);
+                        return Ok(Lock {
                             file: locked,
+                            path,
                             memory,
+                            at_once,
+                            _mark: Mark::new(),
                         });
                     }
                     // Somebody removed it, and whoever comes next makes a new one.
                     drop(locked);
+                    at_once = false;
                     if Instant::now() >= deadline {
                         return Err(open(io::ErrorKind::NotFound.into()));
                     }
                     file = open_or_make(&path).map_err(open)?;
                 }
-                Err((mut back, nix::errno::Errno::EWOULDBLOCK | nix::errno::Errno::EINTR)) => {
+                Err((back, nix::errno::Errno::EWOULDBLOCK | nix::errno::Errno::EINTR)) => {
+                    at_once = false;
                     let left = deadline.saturating_duration_since(Instant::now());
                     if left.is_zero() {
-                        let holder = read(&mut back).pid;
+                        let holder = read(&back).pid;
                         return Err(Error::Busy {
                             path,
                             waited: began.elapsed(),
@@ -205,29 +140,103 @@ impl Lock {
                     }
                     file = back;
                     std::thread::sleep(pause.min(left));
-                    pause = (pause * 2).min(Duration::from_millis(10));
+                    pause = (pause * 2).min(LONGEST_PAUSE);
                 }
                 Err((_, errno)) => return Err(open(errno.into())),
             }
         }
     }
+}
+
+thread_local! {
+    /// How many locks this thread holds: one, but for tests.
+    static HELD: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Does this thread hold the lock, and so must not do what may hang?
+pub fn is_held() -> bool {
+    HELD.get() > 0
+}
+
+/// Says that this thread holds the lock.
+#[derive(Debug)]
+struct Mark;
+
+impl Mark {
+    fn new() -> Self {
+        HELD.set(HELD.get() + 1);
+        Self
+    }
+}
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        HELD.set(HELD.get().saturating_sub(1));
+    }
+}
+
+/// The lock, held until dropped.
+#[derive(Debug)]
+pub struct Lock {
+    file: Flock<File>,
+    path: PathBuf,
+    /// What it remembers; [`Lock::store`] writes it.
+    pub memory: Memory,
+    /// Was it free?
+    pub at_once: bool,
+    _mark: Mark,
+}
+
+impl Lock {
+    /// Opens the file and waits for the lock, until the deadline at most.
+    ///
+    /// # Errors
+    /// The file cannot be opened, or somebody else holds it all the time.
+    pub fn acquire(root: &Path, deadline: Instant) -> Result<Self, Error> {
+        LockFile::open(root)?.lock(deadline)
+    }
+
+    /// Lets others read in /etc/pve.
+    pub fn end_turn(&mut self) {
+        readers::end_turn(&self.file);
+    }
+
+    /// Lets go of the lock, and keeps the file, with the turn to read if that is ours.
+    ///
+    /// # Errors
+    /// The kernel does not unlock it.
+    pub fn release(self) -> Result<LockFile, Error> {
+        let path = self.path;
+        match self.file.unlock() {
+            Ok(file) => Ok(LockFile { file, path }),
+            Err((_, errno)) => Err(Error::Open {
+                path,
+                source: errno.into(),
+            }),
+        }
+    }
 
     /// Writes the memory for the next holder.
     pub fn store(&mut self) {
-        let now = Moment::now();
-        self.memory.stopping.retain(|_, until| *until > now);
+        self.memory.tidy();
         self.memory.pid = Some(std::process::id());
         let text = serde_json::to_string(&self.memory).unwrap_or_default();
-        let file: &mut File = &mut self.file;
+        let file: &File = &self.file;
+        let length = u64::try_from(text.len()).unwrap_or_default();
+        // In this order, who reads meanwhile finds a whole text at the beginning.
         let written = file
-            .set_len(0)
-            .and_then(|()| file.rewind())
-            .and_then(|()| file.write_all(text.as_bytes()));
+            .write_all_at(text.as_bytes(), 0)
+            .and_then(|()| file.set_len(length));
         if let Err(error) = written {
             // The next holder then reconciles once more than it had to.
             log::warn!("cannot write {PATH}: {error}");
         }
     }
+}
+
+/// What the last holder of the lock left, without making a lock where there is none.
+pub fn peek(root: &Path) -> Memory {
+    LockFile::existing(root).map_or_else(Memory::default, |file| file.peek())
 }
 
 /// Opens the lock, and makes it if it is not there: for root alone, or another user could hold it.
@@ -264,19 +273,32 @@ pub fn was_removed(root: &Path) -> bool {
 }
 
 /// What an earlier holder wrote; nothing if it is not understood.
-fn read(file: &mut File) -> Memory {
-    let mut text = String::new();
-    let read = file
-        .rewind()
-        .and_then(|()| file.take(1 << 20).read_to_string(&mut text));
-    read.ok()
-        .and_then(|_| serde_json::from_str(&text).ok())
-        .unwrap_or_default()
+fn read(file: &File) -> Memory {
+    let mut bytes = vec![0; 4096];
+    let mut length = 0;
+    loop {
+        let at = u64::try_from(length).unwrap_or_default();
+        match file.read_at(bytes.get_mut(length..).unwrap_or_default(), at) {
+            Ok(0) => break,
+            Ok(count) => length += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return Memory::default(),
+        }
+        if length < bytes.len() || length >= MOST {
+            break;
+        }
+        bytes.resize(length * 2, 0);
+    }
+    let text = bytes.get(..length).unwrap_or_default();
+    // What is left of a longer text that was there before does not count.
+    let mut reader = serde_json::Deserializer::from_slice(text);
+    Memory::deserialize(&mut reader).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::model::Vmid;
     use std::fs::Permissions;
     use std::os::unix::fs::PermissionsExt;
 
@@ -333,52 +355,50 @@ mod tests {
     }
 
     #[test]
-    fn work_that_began_after_the_arrival_covers_it() {
-        let mut memory = Memory::default();
-        let gone = BTreeSet::new();
-        memory.succeeded(Moment(10), gone.clone(), Reach::Node);
-        assert!(memory.covers(Moment(9), Moment(20), &gone, Reach::Node));
-        assert!(
-            !memory.covers(Moment(9), Moment(20), &gone, Reach::Cluster),
-            "a guest that comes in may be filed elsewhere"
-        );
-        assert!(
-            !memory.covers(Moment(11), Moment(20), &gone, Reach::Node),
-            "it may have missed what happened since"
-        );
-        assert!(
-            !memory.covers(Moment(9), Moment(20), &[101].into(), Reach::Node),
-            "another guest counted as gone"
-        );
-        assert!(
-            !memory.covers(Moment(3), Moment(8), &gone, Reach::Node),
-            "it cannot have begun later than now"
-        );
-        memory.failed();
-        assert!(!memory.covers(Moment(9), Moment(20), &gone, Reach::Node));
-    }
-
-    #[test]
-    fn a_guest_counts_as_stopping_for_a_while() {
-        let mut memory = Memory::default();
-        let (now, vmid) = (Moment(5), Vmid::new(101).unwrap());
-        memory.stops(vmid, now);
-        assert_eq!(memory.stopping(now), [101].into());
-        assert_eq!(memory.stopping(now.after(STOPPING)), [].into());
-        memory.settled(vmid);
-        assert_eq!(memory.stopping(now), [].into());
-    }
-
-    #[test]
     fn what_is_remembered_survives_and_garbage_does_no_harm() {
         let root = tree();
         std::fs::write(root.path().join(PATH), "garbage").unwrap();
         let mut lock = Lock::acquire(root.path(), soon()).unwrap();
         assert_eq!(lock.memory, Memory::default());
-        lock.memory.stops(Vmid::new(101).unwrap(), Moment::now());
+        lock.memory
+            .stops(Vmid::new(101).unwrap(), &[7].into(), Moment::now());
         lock.store();
         drop(lock);
         let lock = Lock::acquire(root.path(), soon()).unwrap();
         assert_eq!(lock.memory.stopping(Moment::now()), [101].into());
+    }
+
+    #[test]
+    fn a_shorter_text_leaves_nothing_of_a_longer_one_and_a_longer_one_is_read_whole() {
+        let root = tree();
+        let mut lock = Lock::acquire(root.path(), soon()).unwrap();
+        for vmid in 100..600 {
+            let life = (vmid..vmid + 10).collect();
+            lock.memory
+                .stops(Vmid::new(vmid).unwrap(), &life, Moment::now());
+        }
+        lock.store();
+        let long = lock.memory.clone();
+        assert_eq!(LockFile::open(root.path()).unwrap().peek(), long);
+        lock.memory = Memory::default();
+        lock.store();
+        assert_eq!(LockFile::open(root.path()).unwrap().peek(), lock.memory);
+        // Somebody reads between the two steps of a write.
+        let short = std::fs::read(root.path().join(PATH)).unwrap();
+        let path = root.path().join(PATH);
+        std::fs::write(&path, [short.as_slice(), b"}}rest"].concat()).unwrap();
+        assert_eq!(LockFile::open(root.path()).unwrap().peek(), lock.memory);
+    }
+
+    #[test]
+    fn who_holds_it_knows() {
+        let root = tree();
+        assert!(!is_held());
+        let lock = Lock::acquire(root.path(), soon()).unwrap();
+        assert!(is_held());
+        let file = lock.release().unwrap();
+        assert!(!is_held());
+        assert!(file.lock(soon()).unwrap().at_once);
+        assert!(!is_held());
     }
 }

@@ -5,18 +5,17 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::apply::Error;
-use crate::core::annotations::Annotations;
 use crate::core::cluster::Cluster;
 use crate::core::interest::{Interest, needs_detail};
 use crate::core::model::{IfName, NodeName, Vmid};
 use crate::core::nft::NftState;
 use crate::core::plan::{Plan, plan};
-use crate::core::ports::PortMap;
 use crate::core::resolve::resolve;
 use crate::core::state::{Assumptions, Desired, Link, Observed, Ovs, OvsState};
-use crate::inforce::{self, InForce};
+use crate::inforce::InForce;
+use crate::linux::Progress;
 use crate::ovs::{self, Client, Ports};
-use crate::pve::{Pve, Questions, Whose};
+use crate::reading::{Files, More, PveAccess, Reading};
 use crate::{linux, saved};
 
 /// Where and until when.
@@ -32,6 +31,28 @@ pub struct Context {
     pub by: String,
     /// Where an incoming guest's config may still be filed.
     pub migrated_from: Option<NodeName>,
+    /// Does /etc/pve answer?
+    pub pve: PveAccess,
+    /// Where to say that what comes may hang.
+    pub progress: Progress,
+    /// How long Open vSwitch may take to answer a look.
+    pub ovs_patience: Duration,
+}
+
+impl Context {
+    /// For one whom nobody waits for, where everything answers.
+    pub fn new(root: &Path, by: &str, deadline: Instant, patience: Duration) -> Self {
+        Self {
+            root: root.to_owned(),
+            deadline,
+            patience,
+            by: by.to_owned(),
+            migrated_from: None,
+            pve: PveAccess::Answers,
+            progress: Progress::default(),
+            ovs_patience: OVS_PATIENCE,
+        }
+    }
 }
 
 /// One look at the node.
@@ -49,6 +70,12 @@ pub struct Look {
     pub plan: Plan,
     /// The connection to Open vSwitch.
     pub client: Option<Client>,
+    /// How much it has looked at.
+    detail: Detail,
+    more: More,
+    asked_where: bool,
+    /// Was Open vSwitch waited for in vain?
+    pub is_ovs_silent: bool,
 }
 
 /// Whose configs a look reads.
@@ -67,7 +94,7 @@ pub enum Detail {
 /// # Errors
 /// The kernel cannot be asked. A failing Open vSwitch or an unknown file is part of the look.
 pub fn look(context: &Context, detail: Detail, gone: &BTreeSet<Vmid>) -> Result<Look, Error> {
-    look_by(inforce::load(&context.root), context, detail, gone)
+    look_from(Reading::take(context, detail), context, gone)
 }
 
 /// The same by other annotations than the file's: what would change if they were in force.
@@ -80,84 +107,145 @@ pub fn look_by(
     detail: Detail,
     gone: &BTreeSet<Vmid>,
 ) -> Result<Look, Error> {
-    let nobody = Annotations::default();
-    let annotations = in_force.annotations().unwrap_or(&nobody);
-    let interest = match detail {
-        Detail::All => Interest::Everything,
-        Detail::Mirrors | Detail::Anywhere => Interest::of(annotations),
-    };
-    let (mut observed, client) = observe(context, &interest)?;
-    if annotations
-        .sessions
-        .values()
-        .any(|session| !session.vlans.is_empty())
-    {
+    look_from(Reading::by(in_force, context, detail), context, gone)
+}
+
+fn look_from(
+    mut reading: Reading,
+    context: &Context,
+    gone: &BTreeSet<Vmid>,
+) -> Result<Look, Error> {
+    let mut seen = see(context, &reading)?;
+    loop {
+        match resolved(reading, seen, context, gone) {
+            Ok(look) => return Ok(*look),
+            Err(unread) => (reading, seen) = unread.read(context),
+        }
+    }
+}
+
+/// What is there.
+pub struct Seen {
+    /// It.
+    pub observed: Observed,
+    client: Option<Client>,
+    is_ovs_silent: bool,
+}
+
+/// A look that lacks something which has to be read for it.
+pub struct Unread {
+    reading: Reading,
+    seen: Seen,
+    more: Files,
+}
+
+impl Unread {
+    /// Reads it.
+    pub fn read(mut self: Box<Self>, context: &Context) -> (Reading, Seen) {
+        self.reading.add(context, &self.more);
+        (self.reading, self.seen)
+    }
+
+    /// Leaves it unknown.
+    pub fn leave(mut self: Box<Self>) -> (Reading, Seen) {
+        self.reading.close();
+        (self.reading, self.seen)
+    }
+}
+
+/// Looks at what is there, as far as it matters.
+///
+/// # Errors
+/// The kernel cannot be asked.
+pub fn see(context: &Context, reading: &Reading) -> Result<Seen, Error> {
+    let (began, patience) = (Instant::now(), share(context));
+    let (mut observed, client) = observe(context, &reading.interest())?;
+    let is_ovs_silent = matches!(observed.ovs, OvsState::Failed(_)) && began.elapsed() >= patience;
+    let sessions = &reading.annotations().sessions;
+    if sessions.values().any(|session| !session.vlans.is_empty()) {
         add_vlans(&mut observed.links)?;
     }
     observed.nft = linux::nft::read::observe();
     observed.stale = ovs::flows::owed(&context.root, &observed.ovs);
     tell_observed(&observed);
-    let questions = Questions::of(annotations);
-    let here = || {
-        PortMap::new(&observed)
-            .nics()
-            .map(|(_, nic)| nic.id.vmid)
-            .collect()
+    Ok(Seen {
+        observed,
+        client,
+        is_ovs_silent,
+    })
+}
+
+/// What shall be there by what was read and seen, and the difference. Nothing in /etc/pve is touched.
+///
+/// # Errors
+/// More has to be read for it.
+pub fn resolved(
+    reading: Reading,
+    seen: Seen,
+    context: &Context,
+    gone: &BTreeSet<Vmid>,
+) -> Result<Box<Look>, Box<Unread>> {
+    let lacks = |reading, seen, more| {
+        Err(Box::new(Unread {
+            reading,
+            seen,
+            more,
+        }))
     };
-    let questions = match detail {
-        Detail::All => Questions::ALL,
-        Detail::Mirrors => questions,
-        Detail::Anywhere => Questions {
-            nodes: true,
-            ..questions
-        },
-    };
-    let whose = match detail {
-        Detail::All => Whose::AllAnd(here()),
-        Detail::Mirrors | Detail::Anywhere if questions.tags => Whose::Of(here()),
-        Detail::Mirrors | Detail::Anywhere => Whose::Of(BTreeSet::new()),
-    };
-    let mut cluster = if in_force.annotations().is_none() && detail != Detail::All {
-        Cluster::unknown("not read")
-    } else {
-        Pve::new(&context.root).cluster(questions, &whose, context.migrated_from.as_ref())
-    };
+    let more = reading.more_with(&seen.observed);
+    if !more.is_nothing() {
+        return lacks(reading, seen, more);
+    }
     let assume = Assumptions {
         gone: gone.clone(),
         now: now(),
     };
     let mut desired = Desired::default();
-    if in_force.annotations().is_some() {
-        desired = resolve(annotations, &cluster, &observed, &assume);
+    if let Some(annotations) = reading.in_force.annotations() {
+        desired = resolve(annotations, &reading.cluster, &seen.observed, &assume);
         // The files that a look rarely needs are read when it does.
-        let unread = desired.unread(&cluster);
-        let asks_where = desired.asks_where() && cluster.placements.is_err();
-        if detail != Detail::All && (asks_where || !unread.is_empty()) {
-            let pve = Pve::new(&context.root);
-            if asks_where {
-                cluster.placements = pve.placements();
-            }
-            pve.add_guests(&mut cluster, &unread, context.migrated_from.as_ref());
-            desired = resolve(annotations, &cluster, &observed, &assume);
+        let more = reading.more_for(&desired);
+        if !more.is_nothing() {
+            return lacks(reading, seen, more);
         }
     }
+    let Seen {
+        mut observed,
+        client,
+        is_ovs_silent,
+    } = seen;
     observe_outputs(&context.root, &desired, &mut observed);
-    let plan = if in_force.annotations().is_some() {
+    let plan = if reading.in_force.annotations().is_some() {
         plan(&desired, &observed)
     } else {
         Plan::default()
     };
-    Ok(Look {
-        in_force,
-        cluster,
+    Ok(Box::new(Look {
+        in_force: reading.in_force,
+        cluster: reading.cluster,
+        detail: reading.detail,
+        more: reading.more,
+        asked_where: reading.asked_where,
         observed,
         desired,
         plan,
         client,
-    })
+        is_ovs_silent,
+    }))
 }
 
 impl Look {
+    /// What it went by.
+    pub fn into_reading(self) -> Reading {
+        Reading {
+            in_force: self.in_force,
+            cluster: self.cluster,
+            detail: self.detail,
+            more: self.more,
+            asked_where: self.asked_where,
+        }
+    }
+
     /// Why Open vSwitch does not answer, if that matters: where every session is served without it, it may be a leftover.
     pub fn waits_for_ovs(&self) -> Option<&str> {
         let is_needed = self.desired.sessions.is_empty() || !self.desired.waiting.is_empty();
@@ -195,18 +283,20 @@ const FEW: usize = 48;
 /// How long Open vSwitch may take to answer a look; it takes milliseconds.
 const OVS_PATIENCE: Duration = Duration::from_secs(3);
 
-/// Until when Open vSwitch is waited for: if it hangs, there has to be time left for what nftables does, and for others
+/// The same where it has just let somebody else wait in vain.
+pub const OVS_SHORT_PATIENCE: Duration = Duration::from_millis(250);
+
+/// How long Open vSwitch is waited for: if it hangs, there has to be time left for what nftables does, and for others
 /// who wait for the lock.
-fn share(deadline: Instant) -> Instant {
-    let now = Instant::now();
-    let left = deadline.saturating_duration_since(now);
-    now + OVS_PATIENCE.min(left / 2)
+fn share(context: &Context) -> Duration {
+    let left = context.deadline.saturating_duration_since(Instant::now());
+    context.ovs_patience.min(left / 2)
 }
 
 /// Looks at the kernel and at Open vSwitch, as far as it matters.
 fn observe(context: &Context, interest: &Interest) -> Result<(Observed, Option<Client>), Error> {
     let asked = |which: &Ports| {
-        let deadline = share(context.deadline);
+        let deadline = Instant::now() + share(context);
         let (ovs, mut client) = ovs::observe(&context.root, which, deadline);
         if let Some(client) = &mut client {
             client.set_deadline(context.deadline);

@@ -61,7 +61,7 @@ fn run(cli: &Cli, caller: &Caller) -> ExitCode {
             return ExitCode::from(fail(&Error::NotRoot, json, failed));
         }
     }
-    if let Some((json, failed)) = reads_pve(&cli.command) {
+    if let Some((json, failed)) = needs_pve(&cli.command) {
         if let Err(error) = commands::expect_pve(root) {
             return ExitCode::from(fail(&error, json, failed));
         }
@@ -140,25 +140,33 @@ fn needs_root(command: &Command) -> Option<(bool, u8)> {
         Command::Doctor(args) => Some((args.json, 2)),
         Command::Clear(args) => Some((args.json, 1)),
         Command::Status(args) => Some((args.json, 2)),
-        other => reads_pve(other),
-    }
-}
-
-/// What reads in /etc/pve and has no way of its own to bear one that hangs: whether it prints JSON, and how it then ends.
-fn reads_pve(command: &Command) -> Option<(bool, u8)> {
-    match command {
-        Command::Hook(_) | Command::Watch(_) | Command::Doctor(_) => None,
-        Command::Clear(args) => (!args.all).then_some((args.json, 1)),
-        Command::Check(args) => args.file.is_none().then_some((args.json, 2)),
-        Command::Status(args) => (!args.events).then_some((args.json, 2)),
         Command::Plan(args) | Command::Apply(args) => Some((args.json, 1)),
-        Command::Attach(args) => Some((args.common.json, 1)),
-        Command::Detach(args) => Some((args.common.json, 1)),
         Command::Explain(args) => Some((args.json, 2)),
         Command::Verify(args) => Some((args.json, 2)),
         Command::Ports(args) => Some((args.json, 2)),
+        other => needs_pve(other),
+    }
+}
+
+/// What cannot do without /etc/pve: whether it prints JSON, and how it ends if that hangs. The others go by the last good
+/// copy.
+fn needs_pve(command: &Command) -> Option<(bool, u8)> {
+    match command {
+        Command::Check(args) => args.file.is_none().then_some((args.json, 2)),
+        Command::Attach(args) => Some((args.common.json, 1)),
+        Command::Detach(args) => Some((args.common.json, 1)),
         Command::Import(args) => Some((args.json, 2)),
         Command::Init(_) | Command::Edit(_) => Some((false, 1)),
+        Command::Hook(_)
+        | Command::Watch(_)
+        | Command::Doctor(_)
+        | Command::Clear(_)
+        | Command::Status(_)
+        | Command::Plan(_)
+        | Command::Apply(_)
+        | Command::Explain(_)
+        | Command::Verify(_)
+        | Command::Ports(_) => None,
     }
 }
 

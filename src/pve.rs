@@ -59,6 +59,13 @@ impl Questions {
         nodes: true,
     };
 
+    /// Nothing does.
+    pub const NONE: Self = Self {
+        tags: false,
+        pools: false,
+        nodes: false,
+    };
+
     /// Looks through all selectors.
     pub fn of(annotations: &Annotations) -> Self {
         let selectors = || {
@@ -91,6 +98,7 @@ impl Pve {
     /// Is the cluster filesystem mounted? Without it /etc/pve is an empty folder, which says nothing
     /// about guests.
     pub fn is_mounted(&self) -> bool {
+        not_under_the_lock();
         self.path(".version").exists()
     }
 
@@ -106,6 +114,23 @@ impl Pve {
         whose: &Whose,
         migrated_from: Option<&NodeName>,
     ) -> Cluster {
+        let mut cluster = self.nodes(questions);
+        if !self.is_mounted() {
+            return cluster;
+        }
+        let wanted: BTreeSet<Vmid> = match whose {
+            Whose::Of(guests) => guests.clone(),
+            Whose::AllAnd(more) => {
+                let filed = cluster.placements.iter().flat_map(|all| all.keys());
+                filed.chain(more).copied().collect()
+            }
+        };
+        self.add_guests(&mut cluster, &wanted, migrated_from, || {});
+        cluster
+    }
+
+    /// What the cluster knows, without guests' configs.
+    pub fn nodes(&self, questions: Questions) -> Cluster {
         if let Err(Unknown(why)) = self.expect_mounted() {
             return Cluster::unknown(&why);
         }
@@ -124,27 +149,10 @@ impl Pve {
             .as_ref()
             .map(|members| members.this.clone())
             .map_err(Clone::clone);
-        let this = this.or_else(|why| self.local().ok_or(why));
-        let wanted: BTreeSet<Vmid> = match whose {
-            Whose::Of(guests) => guests.clone(),
-            Whose::AllAnd(more) => {
-                let filed = placements.iter().flat_map(|all| all.keys());
-                filed.chain(more).copied().collect()
-            }
-        };
-        let mut warnings = Vec::new();
-        let mut guests = BTreeMap::new();
-        for vmid in wanted {
-            let placement = placements.as_ref().ok().and_then(|all| all.get(&vmid));
-            guests.insert(
-                vmid,
-                self.guest(vmid, placement, migrated_from, &mut warnings),
-            );
-        }
         Cluster {
-            guests,
-            warnings,
-            this,
+            guests: BTreeMap::new(),
+            warnings: Vec::new(),
+            this: this.or_else(|why| self.local().ok_or(why)),
             nodes: members.map(|members| members.nodes).unwrap_or_default(),
             placements,
             pools: if questions.pools {
@@ -155,14 +163,16 @@ impl Pve {
         }
     }
 
-    /// Reads more guests' configs into what is known already.
+    /// Reads more guests' configs into what is known already; `next` is called before each of them.
     pub fn add_guests(
         &self,
         cluster: &mut Cluster,
         guests: &BTreeSet<Vmid>,
         migrated_from: Option<&NodeName>,
+        next: impl Fn(),
     ) {
         for vmid in guests {
+            next();
             let placements = cluster.placements.as_ref().ok();
             let placement = placements.and_then(|all| all.get(vmid)).cloned();
             let guest = self.guest(
@@ -176,6 +186,7 @@ impl Pve {
     }
 
     fn read(&self, name: &str) -> Known<String> {
+        not_under_the_lock();
         files::read_text(&self.path(name)).map_err(|error| Unknown(chain(&error)))
     }
 
@@ -295,6 +306,7 @@ impl Pve {
         migrated_from: Option<&NodeName>,
         told: &mut Vec<String>,
     ) -> Known<Guest> {
+        not_under_the_lock();
         let mut places: Vec<(String, GuestKind)> = Vec::new();
         if let Some(Placement { node, kind, .. }) = placement {
             places.push((format!("nodes/{node}"), *kind));
@@ -335,4 +347,12 @@ impl Pve {
         }
         Err(missing)
     }
+}
+
+/// Whoever reads here may hang, and would keep the lock from everybody else.
+fn not_under_the_lock() {
+    debug_assert!(
+        !crate::lock::is_held(),
+        "/etc/pve is read while the lock is held"
+    );
 }

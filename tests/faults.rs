@@ -82,8 +82,8 @@ fn a_hung_file_does_not_hold_the_hook() {
     assert_eq!(out, "");
     assert_eq!(
         err,
-        "pve-span: error: guest 101: post-start was not done within 0.5 s, and the guest does not wait for it any longer; \
-         `pve-span apply` makes up for it\n\
+        "pve-span: error: guest 101: /etc/pve does not answer: does pmxcfs hang? (systemctl status pve-cluster); \
+         there is no last good copy, so nothing is changed\n\
          pve-span: error: guest 101: nobody can tell whether another hookscript is to be called after pve-span; none is\n"
     );
     assert!(requests > 0, "the hook has asked it something");
@@ -194,6 +194,60 @@ fn committed_but_not_yet_applied_is_told_apart() {
     });
     let output = node.pve_span(&["apply"]);
     assert!(output.status.success(), "{}", told(&output));
+}
+
+#[test]
+fn ovs_vswitchd_is_waited_for_once_and_not_by_everybody() {
+    let node = three_guests();
+    apply(&node, SPAN_CFG);
+    node.kill_vswitchd();
+    let memory = || pve_span::lock::peek(node.root());
+    hook(&node, 101, "pre-stop");
+    let stuck_at = memory().stuck_at;
+    assert!(stuck_at.is_some());
+    let (_, err) = hook(&node, 101, "post-start");
+    assert!(
+        err.contains("ovs-vswitchd has not acted on it yet"),
+        "{err}"
+    );
+    assert_eq!(memory().stuck_at, stuck_at);
+    // With all the patience of the world the next one does not wait.
+    let commit = |text: &str, patience: Duration, stuck_at: Option<i64>| {
+        let (observed, mut client) = observed(&node);
+        let plan = wanted(&node, text, &observed);
+        let OvsState::Present(ovs) = &observed.ovs else {
+            panic!("{observed:?}")
+        };
+        let (_, goal) = ovs::commit(&mut client, &plan, ovs, "test").unwrap();
+        ovs::wait(client, goal, Instant::now() + patience, stuck_at)
+    };
+    let an_age = Duration::from_secs(1_000_000);
+    let waited = commit("# nothing\n", an_age, stuck_at);
+    assert_eq!(waited, ovs::Waited::InVain { stuck_at });
+    node.start_vswitchd();
+    assert_eq!(commit(SPAN_CFG, an_age, stuck_at), ovs::Waited::Reached);
+    hook(&node, 101, "pre-stop");
+    assert_eq!(memory().stuck_at, None);
+}
+
+#[test]
+fn an_ovsdb_server_that_hangs_is_waited_for_once_and_not_by_everybody() {
+    let node = three_guests();
+    apply(&node, SPAN_CFG);
+    let memory = || pve_span::lock::peek(node.root());
+    node.pause_ovsdb();
+    let (_, err) = hook(&node, 101, "pre-stop");
+    assert!(err.contains("Open vSwitch cannot be asked"), "{err}");
+    assert!(memory().is_ovs_silent);
+    let (_, err) = hook(&node, 101, "pre-stop");
+    assert!(err.contains("Open vSwitch cannot be asked"), "{err}");
+    assert!(memory().is_ovs_silent);
+    node.resume_ovsdb();
+    wait_until("it is asked, and answers", || {
+        hook(&node, 101, "post-start");
+        !memory().is_ovs_silent
+    });
+    assert_eq!(mirrors(&node), [MIRRORED]);
 }
 
 #[test]

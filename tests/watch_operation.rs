@@ -22,8 +22,8 @@ use nix::unistd::{chroot, fchdir};
 use pve_span::core::health::Health;
 use pve_span::watch::state::State;
 use scene::watched::{
-    DMZ, LINUX, OVS, Place, assert_mirrored, assert_no_faults, events, followed, mentions, ours,
-    quiet, watched,
+    DMZ, LINUX, OVS, Place, assert_mirrored, assert_no_faults, events, followed, let_go, mentions,
+    ours, quiet, watched,
 };
 use scene::{apply, run};
 
@@ -407,6 +407,37 @@ fn a_hanging_etc_pve_holds_neither_the_watchdog_nor_the_end() {
         // Until then nothing could end who waited for an answer.
         wait_until("its children end too", || our_processes(&node).is_empty());
         assert_mirrored(&node, "after it", "101/net0", "102/net0");
+    }
+}
+
+#[test]
+fn it_goes_on_by_what_it_knows_while_etc_pve_hangs() {
+    for place in [OVS, LINUX] {
+        let node = place.three_guests();
+        let watch = watched(&node, DMZ);
+        while_etc_pve_hangs(&node, &watch, || {
+            watch.wait_until_it_says("/etc/pve does not answer");
+            // The way out is open, and what somebody else clears is put back.
+            let (code, out, err) = run(&node, &["clear", "--all"]);
+            assert_eq!((code, out.is_empty()), (0, false), "{out}{err}");
+            wait_until("it is mirrored again", || {
+                mentions(&ours(&node), "tap101i0")
+            });
+            assert_mirrored(&node, "put back", "101/net0", "102/net0");
+            node.crash_guest(101);
+            let_go(&node, "tap101i0");
+            node.start_guest(101);
+            followed(&node, "hangs", "101/net0", "102/net0", Instant::now());
+            let deadline = Instant::now() + PATIENCE;
+            drop(pve_span::lock::Lock::acquire(node.root(), deadline).unwrap());
+            // The sentinel, and a reconcile and a survey that were at it when it began.
+            wait_until("few of its children hang", || watch.children().len() <= 3);
+        });
+        watch.wait_until_it_says("over after");
+        node.span_cfg("[dmz]\nsource = 102\noutput = 200/net1\n");
+        let_go(&node, "tap101i0");
+        followed(&node, "answers", "102/net0", "101/net0", Instant::now());
+        wait_until("its children have ended", || watch.children().len() <= 1);
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{Format, context, notice};
+use super::{Format, asked_context, notice};
 use crate::apply::{Done, Error, NOT_YET, Trigger, reconcile};
 use crate::core::health::faults_and_notes;
 use crate::core::plan::{Action, PortChange, Problem};
@@ -30,7 +30,12 @@ struct Report<'a> {
 /// # Errors
 /// Nothing was done, or it is not certain that what was done is in force.
 pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
-    let Some(done) = reconcile(&context(root, "apply"), &Trigger::Command, Moment::now())? else {
+    let Some(done) = reconcile(
+        &asked_context(root, "apply"),
+        &Trigger::Command,
+        Moment::now(),
+    )?
+    else {
         return Ok(0);
     };
     notice(&done.look);

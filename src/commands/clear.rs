@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{Format, context, expect_pve, say_first_step};
+use super::{Format, asked_context, context, expect_pve, say_first_step};
 use crate::apply::{self, Error, NOT_YET};
 use crate::core::diagnostic::did_you_mean;
 use crate::core::model::{SessionName, printable};
@@ -13,6 +13,7 @@ use crate::core::plan::{Action, PortChange};
 use crate::inforce::{self, InForce};
 use crate::look::{Context, Detail, look};
 use crate::ovs::Applied;
+use crate::reading::{PVE_HANGS, PveAccess};
 use crate::report::{self, Out};
 
 #[derive(Serialize)]
@@ -32,12 +33,18 @@ pub fn run(root: &Path, sessions: &[String], format: Format) -> Result<u8, Error
         .map(|name| SessionName::from_mark(name))
         .collect();
     let wanted = (!chosen.is_empty()).then_some(&chosen);
-    let context = context(root, "clear");
+    let context = match wanted {
+        Some(_) => asked_context(root, "clear"),
+        // To clear all, /etc/pve need not answer.
+        None => context(root, "clear"),
+    };
     if wanted.is_some() && !all_known(&context, &chosen)? {
         return Ok(2);
     }
-    // To clear all, /etc/pve need not answer.
-    let in_force = expect_pve(root).map(|()| inforce::load(root));
+    let in_force = match context.pve {
+        PveAccess::Hangs(_) => Ok(inforce::by_last_good(root, PVE_HANGS)),
+        PveAccess::Answers => expect_pve(root).map(|()| inforce::load(root)),
+    };
     if let Some(notice) = in_force.as_ref().ok().and_then(InForce::notice) {
         log::warn!("{notice}");
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::status::statistics;
-use super::{Format, context, notice};
+use super::{Format, asked_context, notice};
 use crate::apply::Error;
 use crate::core::annotations::Annotations;
 use crate::core::explain::{
@@ -30,7 +30,11 @@ struct Report<'a> {
 /// # Errors
 /// The kernel cannot be asked.
 pub fn run(root: &Path, subjects: &[Subject], format: Format) -> Result<u8, Error> {
-    let look = look(&context(root, "explain"), Detail::All, &BTreeSet::new())?;
+    let look = look(
+        &asked_context(root, "explain"),
+        Detail::All,
+        &BTreeSet::new(),
+    )?;
     notice(&look);
     let nobody = Annotations::default();
     let view = View {

@@ -40,8 +40,10 @@ use crate::core::health::faults_and_notes;
 use crate::core::state::SessionState;
 use crate::inforce::{self, InForce};
 use crate::linux::{ApartError, apart};
+use crate::lock::LockFile;
 use crate::look::{Context, Look};
 use crate::pve::Pve;
+use crate::reading::PveAccess;
 use crate::report::Out;
 
 /// How a command prints what it has to say.
@@ -66,14 +68,19 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long /etc/pve may take to answer at all; it takes microseconds.
 const PVE_PATIENCE: Duration = Duration::from_secs(3);
 
-/// Makes sure that /etc/pve answers: what reads from a pmxcfs that hangs cannot be interrupted, so a child asks first.
+/// Makes sure that /etc/pve answers: what reads from a pmxcfs that hangs cannot be interrupted, so a child asks first;
+/// unless another process is known to hang there.
 ///
 /// # Errors
 /// It does not.
 pub fn expect_pve(root: &Path) -> Result<(), Error> {
     let pve = Pve::new(root);
+    let hangs = || Error::PveHangs { path: pve.path("") };
+    if LockFile::existing(root).is_some_and(|file| file.hung().is_some()) {
+        return Err(hangs());
+    }
     match apart(PVE_PATIENCE, || pve.is_mounted()) {
-        Err(ApartError::TooLate { .. }) => Err(Error::PveHangs { path: pve.path("") }),
+        Err(ApartError::TooLate { .. }) => Err(hangs()),
         // Whatever else is wrong shows when it is read.
         _ => Ok(()),
     }
@@ -90,12 +97,29 @@ pub fn say_first_step(root: &Path) {
 }
 
 fn context(root: &Path, by: &str) -> Context {
+    Context::new(root, by, Instant::now() + DEADLINE, PATIENCE)
+}
+
+/// The same, by the last good copy if /etc/pve does not answer.
+fn asked_context(root: &Path, by: &str) -> Context {
+    let pve = match expect_pve(root) {
+        Ok(()) => {
+            say_first_step(root);
+            PveAccess::Answers
+        }
+        Err(_) => PveAccess::Hangs(None),
+    };
     Context {
-        root: root.to_owned(),
+        pve,
+        ..context(root, by)
+    }
+}
+
+/// The same for another look, later.
+fn anew(context: Context) -> Context {
+    Context {
         deadline: Instant::now() + DEADLINE,
-        patience: PATIENCE,
-        by: by.to_owned(),
-        migrated_from: None,
+        ..context
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{Format, context, line_per_session, notice};
+use super::{Format, asked_context, line_per_session, notice};
 use crate::apply::Error;
 use crate::core::plan::Plan;
 use crate::core::state::SessionState;
@@ -26,7 +26,7 @@ struct Report<'a> {
 /// # Errors
 /// It cannot be told what has to change.
 pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
-    let look = look(&context(root, "plan"), Detail::All, &BTreeSet::new())?;
+    let look = look(&asked_context(root, "plan"), Detail::All, &BTreeSet::new())?;
     let mut out = Out::new();
     if let InForce::Unknown { why } = &look.in_force {
         return Err(Error::NotInForce(why.clone()));

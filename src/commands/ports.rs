@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{Format, context, notice};
+use super::{Format, asked_context, notice};
 use crate::apply::Error;
 use crate::core::model::{GuestKind, IfName, NicId, VlanSet, port_owner};
 use crate::core::ports::{BridgeKind, PluggedNic, Port, PortMap};
@@ -42,7 +42,7 @@ struct Entry<'a> {
 /// # Errors
 /// The kernel or Open vSwitch cannot be asked.
 pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
-    let look = look(&context(root, "ports"), Detail::All, &BTreeSet::new())?;
+    let look = look(&asked_context(root, "ports"), Detail::All, &BTreeSet::new())?;
     notice(&look);
     let map = PortMap::new(&look.observed);
     let mut entries: Vec<Entry<'_>> = map

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::rate::{Measured, Rate};
-use super::{Format, context, notice};
+use super::{Format, asked_context, notice};
 use crate::apply::Error;
 use crate::core::copies::CopyKey;
 use crate::core::health::{Health, faults_and_notes, health, leftovers};
@@ -68,7 +68,11 @@ struct Output<'a> {
 /// # Errors
 /// Nothing can be told at all.
 pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
-    let look = look(&context(root, "status"), Detail::All, &BTreeSet::new())?;
+    let look = look(
+        &asked_context(root, "status"),
+        Detail::All,
+        &BTreeSet::new(),
+    )?;
     if let InForce::Unknown { why } = &look.in_force {
         return Err(Error::NotInForce(why.clone()));
     }

@@ -13,7 +13,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Format, context, notice};
+use super::{Format, anew, asked_context, notice};
 use crate::apply::Error;
 use crate::cli::VerifyArgs;
 use crate::core::copies::CopyKey;
@@ -34,7 +34,8 @@ use report::{OutputReport, SessionReport};
 /// # Errors
 /// Nothing can be told, or there is no such session.
 pub fn run(root: &Path, args: &VerifyArgs) -> Result<u8, Error> {
-    let before = look(&context(root, "verify"), Detail::All, &BTreeSet::new())?;
+    let context = asked_context(root, "verify");
+    let before = look(&context, Detail::All, &BTreeSet::new())?;
     if let InForce::Unknown { why } = &before.in_force {
         return Err(Error::NotInForce(why.clone()));
     }
@@ -73,7 +74,7 @@ pub fn run(root: &Path, args: &VerifyArgs) -> Result<u8, Error> {
         log::info!("watching for {} s", args.time);
         capturing::watch(&watching.groups, time, &mut injector, secret)?
     };
-    let after = look(&context(root, "verify"), Detail::All, &BTreeSet::new())?;
+    let after = look(&anew(context), Detail::All, &BTreeSet::new())?;
     let verify = Verify {
         before: &before,
         after: &after,

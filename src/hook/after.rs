@@ -12,8 +12,11 @@ use std::process::Command;
 
 use crate::cli;
 use crate::core::chained::{self, Chained};
+use crate::core::cluster::Unknown;
 use crate::core::model::Vmid;
+use crate::lock::LockFile;
 use crate::pve::Pve;
+use crate::reading::PVE_HANGS;
 
 /// Names the file descriptor on which hookscripts/pve-span waits to hear what comes next.
 const NEXT_FD: &str = "PVE_SPAN_NEXT_FD";
@@ -130,9 +133,15 @@ impl Next {
 const NOBODY: &str = "none\n";
 const UNKNOWN: &str = "unknown\n";
 
-/// The child's part: reads the record.
-pub(super) fn answer(root: &Path, vmid: Vmid, mut to: File) {
-    let text = match Pve::new(root).chained(vmid) {
+/// The child's part: reads the record. Where somebody else is known to hang in /etc/pve, it does not even try.
+pub(super) fn answer(root: &Path, vmid: Vmid, mut to: &File) {
+    let read = || Pve::new(root).chained(vmid);
+    let chained = match LockFile::open(root) {
+        Ok(file) if file.hung().is_some() => Err(Unknown(PVE_HANGS.into())),
+        Ok(file) => file.while_reading(read),
+        Err(_) => read(),
+    };
+    let text = match chained {
         Ok(None) => NOBODY.to_owned(),
         Ok(Some(chained)) => chained.to_text(vmid),
         Err(why) => {

@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -15,6 +15,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, pipe2};
 
+use super::progress::Waiting;
 use super::supervise::{become_child, default_sigchld, fork};
 
 /// A child at work.
@@ -25,6 +26,7 @@ pub struct Job {
     pub began: Instant,
     stdout: Pipe,
     stderr: Pipe,
+    waiting: Waiting,
     ended: bool,
 }
 
@@ -66,6 +68,7 @@ impl Job {
                     began: Instant::now(),
                     stdout: Pipe::new(out_read.into())?,
                     stderr: Pipe::new(err_read.into())?,
+                    waiting: Waiting::new(),
                     ended: false,
                 })
             }
@@ -83,7 +86,18 @@ impl Job {
     pub fn read(&mut self) -> bool {
         self.stdout.read();
         self.stderr.read();
+        self.waiting.take(&mut self.stdout.text);
         self.stdout.file.is_none() && self.stderr.file.is_none()
+    }
+
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        u32::try_from(self.pid.as_raw()).unwrap_or_default()
+    }
+
+    /// When it will have been in what may hang for so long; nothing if it is not, or has not said that it is out.
+    pub fn hangs_at(&self, patience: Duration) -> Option<Instant> {
+        self.waiting.until(patience)
     }
 
     /// What it has written on stdout so far, and not been taken.

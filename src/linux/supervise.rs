@@ -10,6 +10,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use super::progress::Waiting;
 use super::write::{remaining, write_in_time};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -32,45 +33,82 @@ pub enum Ended {
 /// The most that is kept of an answer, in bytes.
 const MOST_ANSWERED: usize = 16 * 1024;
 
+/// Which child it is that works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attempt {
+    /// The first one.
+    First,
+    /// The second one, which is to keep off what the first one, this process, hangs in.
+    Instead(u32),
+}
+
+/// Until when a child is waited for.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// The work as a whole.
+    pub deadline: Instant,
+    /// How long the first child may be in what may hang ([`super::Progress`]) until there is a second one.
+    pub hung: Duration,
+}
+
 /// Runs `work` in a child and relays its output, until the deadline at most. What the child has written to the file that
-/// it is given, however it ended, is the answer.
+/// it is given, however it ended, is the answer. A child that hangs is sent SIGKILL and left behind, and another one
+/// does the work.
 ///
 /// Must be called while the process has one thread only.
 ///
 /// # Errors
 /// There can be no child; nothing was done.
 pub fn supervise(
-    deadline: Instant,
-    work: impl FnOnce(File) -> i32,
+    patience: Patience,
+    work: impl Fn(Attempt, File) -> i32,
 ) -> Result<(Ended, Vec<u8>), Errno> {
     default_sigchld()?;
+    let deadline = patience.deadline;
+    let mut answer = Vec::new();
+    let first = start(&work, Attempt::First)?;
+    let child = first.pid;
+    if let Relayed::Hung = first.relay(deadline, Some(patience.hung), &mut answer) {
+        let _ = kill(child, Signal::SIGKILL);
+        // One that was only slow is reaped, so that nobody finds it still at it.
+        let _ = waitpid(child, Some(WaitPidFlag::WNOHANG));
+        let hung = u32::try_from(child.as_raw()).unwrap_or_default();
+        let second = start(&work, Attempt::Instead(hung))?;
+        let child = second.pid;
+        second.relay(deadline, None, &mut answer);
+        return Ok((reap(child, deadline), answer));
+    }
+    Ok((reap(child, deadline), answer))
+}
+
+/// A child, and what is to be relayed of it.
+struct Started {
+    pid: Pid,
+    pipes: [(OwnedFd, Destination); 3],
+}
+
+fn start(work: &impl Fn(Attempt, File) -> i32, attempt: Attempt) -> Result<Started, Errno> {
     let (out_read, out_write) = pipe2(OFlag::O_CLOEXEC)?;
     let (err_read, err_write) = pipe2(OFlag::O_CLOEXEC)?;
     let (answer_read, answer_write) = pipe2(OFlag::O_CLOEXEC)?;
     match fork()? {
         ForkResult::Child => {
             let code = if become_child(None, out_write, err_write, Some(&answer_write)).is_ok() {
-                let work = || work(answer_write.into());
+                let work = || work(attempt, answer_write.into());
                 std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or(101)
             } else {
                 102
             };
             std::process::exit(code);
         }
-        ForkResult::Parent { child } => {
-            drop((out_write, err_write, answer_write));
-            let mut answer = Vec::new();
-            relay(
-                deadline,
-                [
-                    (out_read, Destination::Stdout),
-                    (err_read, Destination::Stderr),
-                    (answer_read, Destination::Answer),
-                ],
-                &mut answer,
-            );
-            Ok((reap(child, deadline), answer))
-        }
+        ForkResult::Parent { child } => Ok(Started {
+            pid: child,
+            pipes: [
+                (out_read, Destination::Stdout),
+                (err_read, Destination::Stderr),
+                (answer_read, Destination::Answer),
+            ],
+        }),
     }
 }
 
@@ -134,29 +172,48 @@ enum Destination {
     Answer,
 }
 
-fn relay(deadline: Instant, from: [(OwnedFd, Destination); 3], answer: &mut Vec<u8>) {
-    let mut open: Vec<(File, Destination)> = from.map(|(fd, to)| (File::from(fd), to)).into();
-    while !open.is_empty() {
-        let mut waiting: Vec<PollFd<'_>> = open
-            .iter()
-            .map(|(pipe, _)| PollFd::new(pipe.as_fd(), PollFlags::POLLIN))
-            .collect();
-        match poll(&mut waiting, remaining(deadline)) {
-            Ok(0) => return,
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(_) => return,
+/// Why there is no more to relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Relayed {
+    /// The child has closed its pipes, or it is too late.
+    All,
+    /// The child hangs.
+    Hung,
+}
+
+impl Started {
+    /// Relays what the child says.
+    fn relay(self, deadline: Instant, hung: Option<Duration>, answer: &mut Vec<u8>) -> Relayed {
+        let mut waiting_for = Waiting::new();
+        let mut open: Vec<(File, Destination)> =
+            self.pipes.map(|(fd, to)| (File::from(fd), to)).into();
+        while !open.is_empty() {
+            let hangs_at = hung.and_then(|patience| waiting_for.until(patience));
+            let until = hangs_at.map_or(deadline, |at| at.min(deadline));
+            let mut waiting: Vec<PollFd<'_>> = open
+                .iter()
+                .map(|(pipe, _)| PollFd::new(pipe.as_fd(), PollFlags::POLLIN))
+                .collect();
+            match poll(&mut waiting, remaining(until)) {
+                Ok(0) if until < deadline => return Relayed::Hung,
+                Err(Errno::EINTR) => continue,
+                Ok(0) | Err(_) => return Relayed::All,
+                Ok(_) => {}
+            }
+            let ready: Vec<bool> = waiting
+                .iter()
+                .map(|pipe| pipe.any().unwrap_or(false))
+                .collect();
+            let mut ready = ready.into_iter();
+            open.retain_mut(|(pipe, to)| {
+                !ready.next().unwrap_or(false) || pass_on(pipe, *to, deadline, answer)
+            });
+            waiting_for.take(answer);
+            if Instant::now() >= deadline {
+                break;
+            }
         }
-        let ready: Vec<bool> = waiting
-            .iter()
-            .map(|pipe| pipe.any().unwrap_or(false))
-            .collect();
-        let mut ready = ready.into_iter();
-        open.retain_mut(|(pipe, to)| {
-            !ready.next().unwrap_or(false) || pass_on(pipe, *to, deadline, answer)
-        });
-        if Instant::now() >= deadline {
-            return;
-        }
+        Relayed::All
     }
 }
 

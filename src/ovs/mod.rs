@@ -135,30 +135,46 @@ pub struct Goal {
     following: Pending,
 }
 
-/// Waits until ovs-vswitchd has acted on a commit, for as long as there is patience.
-pub fn wait(mut client: Client, goal: Goal, patience: Instant) -> Applied {
-    client.set_deadline(patience);
-    match reached(&mut client, goal) {
-        Ok(()) => Applied::Yes,
-        // Committed is committed; that nobody can tell how far it got is not worse than that it did not.
-        Err(_) => Applied::NotYet,
+/// How it went to wait for ovs-vswitchd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waited {
+    /// It has acted.
+    Reached,
+    /// It has not.
+    InVain {
+        /// How far it was all the time (`cur_cfg`), as far as is known.
+        stuck_at: Option<i64>,
+    },
+}
+
+impl From<Waited> for Applied {
+    fn from(waited: Waited) -> Self {
+        match waited {
+            Waited::Reached => Self::Yes,
+            Waited::InVain { .. } => Self::NotYet,
+        }
     }
 }
 
-fn reached(
-    client: &mut Client,
-    Goal {
-        next_cfg,
-        following,
-    }: Goal,
-) -> Result<(), Error> {
-    let initial = client.reply(following)?;
+/// Waits until ovs-vswitchd has acted on a commit, for as long as there is patience; not at all if it is still where
+/// another one has left it after waiting in vain (`stuck_at`).
+pub fn wait(mut client: Client, goal: Goal, patience: Instant, stuck_at: Option<i64>) -> Waited {
+    client.set_deadline(patience);
+    let Ok(initial) = client.reply(goal.following) else {
+        // Committed is committed; that nobody can tell how far it got is not worse than that it did not.
+        return Waited::InVain { stuck_at: None };
+    };
     let mut seen = highest(&initial, 0);
-    while seen.is_none_or(|cur_cfg| cur_cfg < next_cfg) {
-        let update = client.notification()?;
+    while seen.is_none_or(|cur_cfg| cur_cfg < goal.next_cfg) {
+        if seen.is_some() && seen == stuck_at {
+            return Waited::InVain { stuck_at };
+        }
+        let Ok(update) = client.notification() else {
+            return Waited::InVain { stuck_at: seen };
+        };
         seen = seen.max(update.get("params").and_then(|params| highest(params, 0)));
     }
-    Ok(())
+    Waited::Reached
 }
 
 /// The `cur_cfg` anywhere in an update (`{table: {row: {"initial": {column: value}}}}`).

@@ -100,6 +100,12 @@ impl Schedule {
         self.reconcile = Some(self.reconcile.map_or(due, |earlier| earlier.min(due)));
     }
 
+    /// What a reconcile was for is still to be done, at once.
+    pub fn put_back(&mut self, roused: Instant, now: Instant) {
+        self.roused = Some(self.roused.map_or(roused, |later| later.min(roused)));
+        self.reconcile_by(now);
+    }
+
     /// Something was left undone.
     pub fn retry(&mut self, now: Instant) {
         // Whatever has been done until now does not count as having done it.

@@ -14,6 +14,7 @@ use nix::unistd::pipe2;
 
 use crate::files;
 use crate::linux::job::Job;
+use crate::lock::LockFile;
 use crate::pve::{Pve, SPAN_CFG};
 
 /// The process that looks.
@@ -95,6 +96,11 @@ impl Sentinel {
         }
     }
 
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.job.pid()
+    }
+
     /// Has the process ended? Then it is reaped.
     pub fn has_ended(&mut self) -> bool {
         self.job.has_ended()
@@ -122,7 +128,12 @@ fn answer_questions(root: &Path) {
         } else {
             Text::AsBefore
         };
-        let stamp = Stamp::take(&pve, old, text);
+        let take = || Stamp::take(&pve, old, text);
+        // One that hangs can be told by others to do so.
+        let stamp = match LockFile::open(root) {
+            Ok(file) => file.while_reading(take),
+            Err(_) => take(),
+        };
         round += 1;
         if last.as_ref().is_none_or(|last| last.time() != stamp.time()) {
             touched = Instant::now();

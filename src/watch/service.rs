@@ -1,5 +1,6 @@
 //! The loop: one thread, poll(2), and children for everything that may hang.
 
+mod files;
 mod outcomes;
 
 use std::os::fd::{AsFd, BorrowedFd};
@@ -20,19 +21,17 @@ use super::metrics;
 use super::notify::Notify;
 use super::report::{Surveyed, tell};
 use super::schedule::{Free, Schedule};
-use super::sentinel::{Answer, Sentinel};
+use super::sentinel::Sentinel;
 use super::state::State;
 use super::turns::Turns;
 use super::wakers::Wakers;
 use super::{Error, Options, work};
-use crate::files;
+use crate::files as node_files;
 use crate::linux::job::Job;
 use crate::look::now;
 use crate::ovs::chain;
 use crate::{lock, log as logger};
 
-/// How long /etc/pve may take before that is a fault.
-const FILES_PATIENCE: Duration = Duration::from_secs(5);
 /// When the service is ready although its first reconcile is not done: the node's boot waits for it.
 const READY_ANYWAY: Duration = Duration::from_secs(5);
 /// How often what is known is written although it is what it was, in seconds.
@@ -54,6 +53,10 @@ pub struct Service {
     side: Option<(Side, Job)>,
     /// Children that were sent SIGKILL and have not ended.
     lost: Vec<Job>,
+    /// Those of them that hang in /etc/pve, where they hold nothing.
+    hung: Vec<Job>,
+    /// Is it known that /etc/pve does not answer?
+    pve_hangs: bool,
     schedule: Schedule,
     /// When systemd is to be told that the service lives.
     ping: Option<Instant>,
@@ -136,6 +139,8 @@ impl Service {
             reconcile: None,
             side: None,
             lost: Vec::new(),
+            hung: Vec::new(),
+            pve_hangs: false,
             schedule,
             ping,
             faults: Faults::default(),
@@ -173,6 +178,7 @@ impl Service {
             }
             self.look_after_files();
             self.look_after_children();
+            self.follow_pve();
             self.look_at_the_clock()?;
             self.start_what_is_due();
         }
@@ -208,13 +214,21 @@ impl Service {
             side: may_start && self.side.is_none(),
         };
         let server = self.server.as_ref().and_then(Server::next_timeout);
-        let others = [self.ping, self.wakers.next_try(), server];
+        let others = [self.ping, self.wakers.next_try(), server, self.next_hang()];
         let others = others.into_iter().flatten();
         let next = others.fold(self.schedule.next(free), Instant::min);
         let left = next.saturating_duration_since(Instant::now());
         // Rounded up: a moment too early is another round for nothing.
         let millis = left.as_micros().div_ceil(1000);
         PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)
+    }
+
+    /// When a child is found to hang in /etc/pve.
+    fn next_hang(&self) -> Option<Instant> {
+        let reconcile = self.reconcile.as_ref().map(|running| &running.job);
+        let survey = self.side.as_ref().filter(|(side, _)| *side == Side::Survey);
+        let jobs = reconcile.into_iter().chain(survey.map(|(_, job)| job));
+        jobs.filter_map(|job| job.hangs_at(files::PATIENCE)).min()
     }
 
     /// Something has happened.
@@ -236,46 +250,6 @@ impl Service {
         self.schedule.retry_soon();
         self.rouse();
         self.schedule.survey_now(self.unready_since);
-    }
-
-    /// The child that looks at /etc/pve.
-    fn look_after_files(&mut self) {
-        let Some(sentinel) = &mut self.sentinel else {
-            return;
-        };
-        match sentinel.read() {
-            Answer::Nothing => {}
-            Answer::Same => self.faults.now(Whence::Files, &[]),
-            Answer::Changed => {
-                self.faults.now(Whence::Files, &[]);
-                self.rouse();
-            }
-            Answer::Ended => {
-                if sentinel.has_ended() {
-                    self.sentinel = None;
-                }
-            }
-        }
-    }
-
-    fn ask_for_files(&mut self) {
-        if self.sentinel.is_none() {
-            match Sentinel::start(&self.options.root) {
-                Ok(sentinel) => self.sentinel = Some(sentinel),
-                Err(errno) => log::debug!("cannot look at /etc/pve: {errno}"),
-            }
-        }
-        if let Some(sentinel) = &mut self.sentinel {
-            sentinel.ask();
-            let is_late = sentinel
-                .asked()
-                .is_some_and(|asked| asked.elapsed() > FILES_PATIENCE);
-            if is_late {
-                let text = "/etc/pve does not answer: does pmxcfs hang? (systemctl status pve-cluster); \
-                    what changes there is not seen";
-                self.faults.now(Whence::Files, &[text.to_owned()]);
-            }
-        }
     }
 
     fn be_ready(&mut self) {
@@ -334,8 +308,8 @@ impl Service {
         let time = Instant::now();
         if self.reconcile.is_none() {
             if let Some(roused) = self.schedule.take_reconcile(time) {
-                let root = self.options.root.clone();
-                match child(|| tell(&work::reconcile(&root, roused.last))) {
+                let (root, pve) = (self.options.root.clone(), self.pve());
+                match child(|| tell(&work::reconcile(&root, roused.last, pve))) {
                     Ok(job) => {
                         self.faults.now(Whence::Start, &[]);
                         let roused = roused.first;
@@ -348,9 +322,9 @@ impl Service {
         if self.side.is_some() {
             return;
         }
-        let root = self.options.root.clone();
+        let (root, pve) = (self.options.root.clone(), self.pve());
         let started = if self.schedule.take_survey(time) {
-            child(|| tell(&work::survey(&root))).map(|job| (Side::Survey, job))
+            child(|| tell(&work::survey(&root, pve))).map(|job| (Side::Survey, job))
         } else if self.schedule.take_count(time) {
             let sessions = &self.surveyed.sessions;
             child(|| tell(&work::count(&root, sessions))).map(|job| (Side::Count, job))
@@ -376,7 +350,7 @@ impl Service {
     fn end(&mut self) {
         let _ = self.notify.tell("STOPPING=1");
         if let Some(path) = &self.metrics_file {
-            if let Err(error) = files::publish(path, &metrics::stopped()) {
+            if let Err(error) = node_files::publish(path, &metrics::stopped()) {
                 log::debug!("{}", chain(&error));
             }
         }

@@ -1,6 +1,7 @@
 //! What the service's children do: reconcile, survey, count.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -12,10 +13,11 @@ use crate::core::model::{IfName, SessionName, Vmid};
 use crate::core::nft::{Side, names};
 use crate::core::state::{Desired, SessionState, Wanted};
 use crate::inforce::InForce;
-use crate::linux;
-use crate::lock::{Memory, Moment};
+use crate::linux::{self, Progress};
+use crate::lock::{self, Moment};
 use crate::look::{Context, Detail, Look, look, now};
 use crate::ovs::{self, Applied, chain};
+use crate::reading::PveAccess;
 use crate::report;
 
 /// How long a child may take, whatever hangs.
@@ -24,19 +26,20 @@ pub const DEADLINE: Duration = Duration::from_secs(10);
 /// How long ovs-vswitchd may take to act on a change before that is a fault.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-fn context(root: &Path) -> Context {
-    Context {
-        root: root.to_owned(),
-        deadline: Instant::now() + DEADLINE,
-        patience: PATIENCE,
-        by: "watch".into(),
-        migrated_from: None,
+fn context(root: &Path, pve: PveAccess) -> Context {
+    let mut context = Context::new(root, "watch", Instant::now() + DEADLINE, PATIENCE);
+    context.pve = pve;
+    // What waits for this child's report hears of it.
+    if let Ok(stdout) = std::io::stdout().as_fd().try_clone_to_owned() {
+        context.progress = Progress::through(stdout.into());
     }
+    context
 }
 
 /// Brings the node into its desired state.
-pub fn reconcile(root: &Path, arrival: Moment) -> Reconciled {
-    let mut told = match apply::reconcile(&context(root), &Trigger::Watch, arrival) {
+pub fn reconcile(root: &Path, arrival: Moment, pve: PveAccess) -> Reconciled {
+    let context = context(root, pve);
+    let mut told = match apply::reconcile(&context, &Trigger::Watch, arrival) {
         Ok(Some(done)) => reconciled(&done),
         // A hook has just done it.
         Ok(None) => Reconciled::default(),
@@ -47,7 +50,7 @@ pub fn reconcile(root: &Path, arrival: Moment) -> Reconciled {
             ..Reconciled::default()
         },
     };
-    let settles_in = Memory::peek(root).settles_in(Moment::now());
+    let settles_in = lock::peek(root).settles_in(Moment::now());
     told.settles_in = settles_in.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
     told
 }
@@ -74,14 +77,14 @@ const LOOKS: usize = 3;
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Looks at everything, and changes nothing.
-pub fn survey(root: &Path) -> Surveyed {
-    let context = context(root);
+pub fn survey(root: &Path, pve: PveAccess) -> Surveyed {
+    let context = context(root, pve);
     let mut last = None;
     for round in 0..LOOKS {
         if round > 0 {
             std::thread::sleep(PAUSE);
         }
-        let gone = Memory::peek(root).stopping(Moment::now());
+        let gone = lock::peek(root).stopping(Moment::now());
         let gone: BTreeSet<Vmid> = gone.into_iter().filter_map(Vmid::new).collect();
         match look(&context, Detail::All, &gone) {
             Ok(look) => {

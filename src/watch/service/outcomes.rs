@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 
+use super::files::PATIENCE;
 use super::{Running, Service, Side};
 use crate::files;
 use crate::linux::job::Job;
@@ -22,9 +23,13 @@ impl Service {
     pub(super) fn look_after_children(&mut self) {
         self.lost.retain_mut(|job| !job.has_ended());
         if let Some(mut running) = self.reconcile.take() {
-            match over(&mut running.job) {
+            match over(&mut running.job, Reads::Pve) {
                 Over::No => self.reconcile = Some(running),
                 Over::Yes => self.reconciled(running),
+                Over::Hangs => {
+                    self.schedule.put_back(running.roused, Instant::now());
+                    self.leave_behind(running.job);
+                }
                 Over::TooLate => {
                     let totals = &mut self.state.totals;
                     totals.reconciles += 1;
@@ -34,9 +39,14 @@ impl Service {
             }
         }
         if let Some((side, mut job)) = self.side.take() {
-            match over(&mut job) {
+            let reads = match side {
+                Side::Survey => Reads::Pve,
+                Side::Count => Reads::Nothing,
+            };
+            match over(&mut job, reads) {
                 Over::No => self.side = Some((side, job)),
                 Over::Yes => self.side_done(side, job),
+                Over::Hangs => self.leave_behind(job),
                 Over::TooLate => self.lose(job, Whence::Look),
             }
         }
@@ -223,12 +233,27 @@ impl Service {
 enum Over {
     No,
     Yes,
+    /// It hangs in /etc/pve.
+    Hangs,
     TooLate,
 }
 
-fn over(job: &mut Job) -> Over {
+/// Does a child's work read in /etc/pve?
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reads {
+    Pve,
+    Nothing,
+}
+
+fn over(job: &mut Job, reads: Reads) -> Over {
+    let hangs = |job: &Job| {
+        job.hangs_at(PATIENCE)
+            .is_some_and(|at| reads == Reads::Pve && Instant::now() >= at)
+    };
     if job.read() {
         Over::Yes
+    } else if hangs(job) {
+        Over::Hangs
     } else if job.began.elapsed() > work::DEADLINE + GRACE {
         Over::TooLate
     } else {
