@@ -1,6 +1,6 @@
 //! What is on another node, or plugged into nothing as its config asks, is not here: that is no fault.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod lab;
 mod scene;

@@ -153,7 +153,7 @@ fn reconcile(mut client: Client, ovs: &Ovs, deadline: Instant) {
             if let Err(error) = now {
                 super::assert_printable(&chain(&error));
             }
-            wait(client, goal, deadline);
+            wait(client, goal, deadline, None);
         }
     }
 }

@@ -68,7 +68,7 @@ impl Job {
                     began: Instant::now(),
                     stdout: Pipe::new(out_read.into())?,
                     stderr: Pipe::new(err_read.into())?,
-                    waiting: Waiting::new(),
+                    waiting: Waiting::begun(),
                     ended: false,
                 })
             }

@@ -65,7 +65,7 @@ pub struct Waiting(Option<Instant>);
 
 impl Waiting {
     /// For a child that has just begun.
-    pub fn new() -> Self {
+    pub fn begun() -> Self {
         Self(Some(Instant::now()))
     }
 
@@ -109,7 +109,7 @@ mod tests {
         read.read_to_end(&mut said).unwrap();
         assert_eq!(said, [OUT, IN], "what was known is not said");
 
-        let mut waiting = Waiting::new();
+        let mut waiting = Waiting::begun();
         assert!(waiting.until(Duration::ZERO).is_some());
         let mut text = b"no\x01\x02ne\n".to_vec();
         waiting.take(&mut text);

@@ -184,7 +184,7 @@ enum Relayed {
 impl Started {
     /// Relays what the child says.
     fn relay(self, deadline: Instant, hung: Option<Duration>, answer: &mut Vec<u8>) -> Relayed {
-        let mut waiting_for = Waiting::new();
+        let mut waiting_for = Waiting::begun();
         let mut open: Vec<(File, Destination)> =
             self.pipes.map(|(fd, to)| (File::from(fd), to)).into();
         while !open.is_empty() {
