@@ -4,7 +4,7 @@ mod hold;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::core::model::{IfName, SessionName, Vmid};
 use crate::core::nft::NftState;
@@ -22,7 +22,10 @@ use crate::{events, linux, lock, outputs, report};
 use hold::{Occasion, hold, vmids};
 
 /// How often a plan is made anew because Open vSwitch's configuration changed meanwhile.
-const TRIES: usize = 8;
+const TRIES: u32 = 8;
+
+/// How long the pause before the second try is; each one after that is twice as long as the one before.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
 /// What is said when a commit has not been acted on in time.
 pub const NOT_YET: &str = "committed to Open vSwitch's database, but ovs-vswitchd has not acted on it yet; \
@@ -103,7 +106,7 @@ pub enum Error {
     #[error("{0}")]
     Output(#[source] outputs::Error),
     /// It kept changing.
-    #[error("what there is kept changing, and nothing was changed after {TRIES} tries")]
+    #[error("what there is kept changing, and nothing was changed after up to {TRIES} tries")]
     Conflicts,
     /// The transaction is in the database, but what is there now is not what was wanted.
     #[error("committed, but not in force: {0}")]
@@ -309,6 +312,9 @@ fn act(
     let mut done = Round::default();
     for round in 0..TRIES {
         if round > 0 {
+            if !pause(round, context.deadline) {
+                break;
+            }
             look = look_again(look, context, gone).map_err(|error| done.after(error))?;
         }
         if let Some(sessions) = clear {
@@ -373,6 +379,17 @@ fn look_again(look: Look, context: &Context, gone: &BTreeSet<Vmid>) -> Result<Lo
     let seen = see(context, &reading)?;
     let look = resolved(reading, seen, context, gone).map_err(|_| Error::Conflicts)?;
     Ok(*look)
+}
+
+/// Leaves those time who change the same things, before the try of this number. Is there still time for it?
+fn pause(number: u32, deadline: Instant) -> bool {
+    let pause = FIRST_PAUSE.saturating_mul(1 << number.saturating_sub(1).min(16));
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left <= pause {
+        return false;
+    }
+    std::thread::sleep(pause);
+    true
 }
 
 /// What has been done so far.

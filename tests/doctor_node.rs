@@ -49,7 +49,7 @@ fn open_vswitch_that_is_full_behind_or_down_is_told() {
         "mirror-budget",
         "warning: vmbr2 is nearly full of mirrors: Open vSwitch allows 32 a bridge\n\
          seen: 28 of 32 mirrors, 27 of them not pve-span's; 28 with what is planned\n\
-         do: use fewer sessions or outputs on this bridge, or `engine = nft`; ovs-vsctl list mirror shows whose they are",
+         do: use fewer sessions or outputs on this bridge, or `engine = nft`, which needs one mirror for each output port; ovs-vsctl list mirror shows whose they are",
     );
     for number in 27..32 {
         their_mirror(&node, &[&format!("name=theirs{number}")]);
@@ -59,7 +59,7 @@ fn open_vswitch_that_is_full_behind_or_down_is_told() {
         "mirror-budget",
         "error: vmbr2 has no room for all of its mirrors: Open vSwitch allows 32 a bridge\n\
          seen: 33 of 32 mirrors, 32 of them not pve-span's; 33 with what is planned\n\
-         do: use fewer sessions or outputs on this bridge, or `engine = nft`; ovs-vsctl list mirror shows whose they are",
+         do: use fewer sessions or outputs on this bridge, or `engine = nft`, which needs one mirror for each output port; ovs-vsctl list mirror shows whose they are",
     );
     node.span_cfg(
         "[dmz]\nsource = 101\noutput = 200/net1\n[two]\nsource = 102\noutput = 200/net1\n",
@@ -69,7 +69,7 @@ fn open_vswitch_that_is_full_behind_or_down_is_told() {
         "mirror-budget",
         "error: vmbr2 has no room for all of its mirrors: Open vSwitch allows 32 a bridge\n\
          seen: 33 of 32 mirrors, 32 of them not pve-span's; 34 with what is planned\n\
-         do: use fewer sessions or outputs on this bridge, or `engine = nft`; ovs-vsctl list mirror shows whose they are",
+         do: use fewer sessions or outputs on this bridge, or `engine = nft`, which needs one mirror for each output port; ovs-vsctl list mirror shows whose they are",
     );
     node.ovs_vsctl(&["clear", "bridge", "vmbr2", "mirrors"]);
     gone(&node, "mirror-budget");

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use lab::{Node, wait_until};
@@ -474,4 +474,55 @@ fn a_change_whose_answer_is_lost_is_not_said_to_be_undone() {
     std::fs::rename(node.path("run/openvswitch/db.real"), path).unwrap();
     hook(&node, 101, "post-start");
     assert_eq!(mirrors(&node), [MIRRORED]);
+}
+
+/// Changes the mirrors of vmbr2 as fast as Open vSwitch's database takes it, without end.
+fn rival(node: &Node, changes: &AtomicU64, stop: &AtomicBool) {
+    let socket = node.path("run/openvswitch/db.sock");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut client = ovs::Client::connect(&socket, deadline).unwrap();
+    let of_bridge = serde_json::json!([["name", "==", "vmbr2"]]);
+    let change = |mutation: serde_json::Value| serde_json::json!({"op": "mutate", "table": "Bridge", "where": of_bridge, "mutations": [mutation]});
+    while !stop.load(Ordering::Acquire) {
+        let row = serde_json::json!({"op": "insert", "table": "Mirror", "row": {"name": "theirs"}, "uuid-name": "m"});
+        let join = change(serde_json::json!([
+            "mirrors",
+            "insert",
+            ["named-uuid", "m"]
+        ]));
+        let made = client.transact(vec![row, join]).unwrap();
+        let id = made[0].get("uuid").unwrap().clone();
+        let leave = change(serde_json::json!(["mirrors", "delete", id]));
+        client.transact(vec![leave]).unwrap();
+        changes.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+#[test]
+fn who_is_in_the_way_for_a_while_is_waited_for() {
+    let node = three_guests();
+    node.span_cfg(SPAN_CFG);
+    let (changes, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    let output = std::thread::scope(|scope| {
+        scope.spawn(|| rival(&node, &changes, &stop));
+        let mut command = node.pve_span_command(&["apply"]);
+        command
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped());
+        let child = command.spawn().unwrap();
+        // It has begun when the lock is its own; and then it is disturbed for so long that eight tries in a row are in vain.
+        let owner = format!("\"pid\":{}", child.id());
+        let lock = node.path("run/pve-span.lock");
+        wait_until("it has the lock", || {
+            std::fs::read_to_string(&lock).is_ok_and(|text| text.contains(&owner))
+        });
+        let many = changes.load(Ordering::Acquire) + 200;
+        wait_until("it was disturbed for a while", || {
+            changes.load(Ordering::Acquire) >= many
+        });
+        stop.store(true, Ordering::Release);
+        child.wait_with_output().unwrap()
+    });
+    assert!(output.status.success(), "{}", told(&output));
+    assert_eq!(mirrors(&node).len(), 1);
 }

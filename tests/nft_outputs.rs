@@ -8,9 +8,9 @@ mod scene;
 
 use lab::{Frame, Mac, Node};
 use scene::linux::{
-    ct_on, linux_guests, linux_three_guests, mixed_guests, rate_edit, sensor_on, vm_on,
+    ct_on, linux_guests, linux_three_guests, mixed_guests, rate_edit, sensor_on, start, vm_on,
 };
-use scene::{apply, counts, hook, mirrors, run, settings, told};
+use scene::{apply, counts, hook, mirrors, run, settings, their_mirror, told};
 
 const DMZ: &str = "[dmz]\nsource = 101\noutput = 200/net1\n";
 
@@ -688,4 +688,98 @@ fn an_output_that_moves_to_another_bridge_comes_back_as_that_bridge_had_it() {
     apply(&node, "# nothing\n");
     let flags = |text: &str| text.lines().next().map(str::to_owned);
     assert_eq!(flags(&settings(&node, "tap200i1")), flags(&before));
+}
+
+/// A row as they were before: a session's own, without sources.
+fn own_row(node: &Node, session: &str) {
+    let ids = [
+        format!("external_ids:pve-span={session}"),
+        "external_ids:pve-span-output=200/net1".to_owned(),
+    ];
+    let name = format!("name=pve-span/{session}/200/net1");
+    their_mirror(node, &[&name, "output_port=@tap200i1", &ids[0], &ids[1]]);
+}
+
+#[test]
+fn many_sessions_with_one_output_need_one_of_the_bridges_mirrors() {
+    let node = Node::start();
+    node.ovs_bridge("vmbr2");
+    start(
+        &node,
+        &[
+            vm_on(101, "bridge=vmbr2"),
+            vm_on(102, "bridge=vmbr2"),
+            sensor_on(200, "bridge=vmbr2"),
+        ],
+    );
+    let session = |number: u32, source: u32| {
+        format!("[s{number:02}]\nsource = {source}\nengine = nft\noutput = 200/net1\n")
+    };
+    let forty: String = (0..40)
+        .map(|number| session(number, 101 + number % 2))
+        .collect();
+    // As it was before: 32 rows, and eight sessions without.
+    for number in 5..37 {
+        own_row(&node, &format!("s{number:02}"));
+    }
+    node.introduce("101/net0", "102/net0");
+    let load = node.load("101/net0", "102/net0", "load", 500);
+    node.span_cfg(&forty);
+    let (code, out, err) = run(&node, &["apply"]);
+    assert_eq!(code, 0, "{out}{err}");
+    assert_eq!(
+        mirrors(&node),
+        ["s05 tap200i1: from , to "],
+        "one of those that were there"
+    );
+    assert_eq!(run(&node, &["plan"]).0, 0);
+    let (code, out, _) = run(&node, &["status"]);
+    assert_eq!((code, out.matches("degraded").count()), (0, 0), "{out}");
+    // Whoever goes, the port stays reserved for the others: by one that is there, and for as long as there is one.
+    let (code, out, err) = run(&node, &["clear", "s05"]);
+    assert_eq!(code, 0, "{out}{err}");
+    assert_eq!(mirrors(&node), ["s00 tap200i1: from , to "]);
+    apply(&node, &forty);
+    assert_eq!(
+        mirrors(&node),
+        ["s00 tap200i1: from , to "],
+        "and not back again"
+    );
+    node.span_cfg(&session(1, 102));
+    assert_eq!(run(&node, &["apply"]).0, 0);
+    assert_eq!(mirrors(&node), ["s01 tap200i1: from , to "]);
+    let (sent, tally) = load.finish();
+    assert_eq!(tally.lost(0..sent), [], "{tally:?}");
+    assert_eq!(tally.doubled(), [0; 0], "{tally:?}");
+    apply(&node, "# nothing\n");
+    assert_eq!(mirrors(&node), [] as [&str; 0]);
+}
+
+#[test]
+fn a_mirror_with_sources_keeps_its_output_free_for_others_too() {
+    let node = Node::start();
+    node.ovs_bridge("vmbr2");
+    node.linux_bridge("vmbr0");
+    start(
+        &node,
+        &[
+            vm_on(101, "bridge=vmbr2"),
+            vm_on(102, "bridge=vmbr0"),
+            sensor_on(200, "bridge=vmbr2"),
+        ],
+    );
+    // 102 is on a Linux bridge, so nftables copies it, and Open vSwitch mirrors 101.
+    apply(
+        &node,
+        "[a]\nsource = 101\noutput = 200/net1\n[b]\nsource = 102\noutput = 200/net1\n",
+    );
+    assert_eq!(mirrors(&node), ["a tap200i1: from tap101i0, to tap101i0"]);
+    // Its source goes, and it stays for the other one's sake.
+    node.stop_guest(101);
+    hook(&node, 101, "post-stop");
+    assert_eq!(mirrors(&node), ["a tap200i1: from , to "]);
+    assert_eq!(run(&node, &["plan"]).0, 0);
+    node.stop_guest(102);
+    hook(&node, 102, "post-stop");
+    assert_eq!(mirrors(&node), [] as [&str; 0]);
 }

@@ -7,8 +7,9 @@ mod display;
 mod nft;
 mod ovs;
 mod ports;
+mod reserve;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -36,6 +37,9 @@ pub struct Plan {
     pub commands: Vec<Command>,
     /// What cannot be done, and why.
     pub problems: Vec<Problem>,
+    /// How many mirrors find no room, by bridge.
+    #[serde(skip)]
+    pub refused: BTreeMap<IfName, usize>,
     /// What is worth knowing and stops nothing.
     pub remarks: Vec<Problem>,
 }

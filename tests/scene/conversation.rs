@@ -6,10 +6,10 @@ use super::super::lab::{Counter, Load, Node, wait_until};
 use super::{editing, hook, told};
 
 /// Frames a second, in each direction.
-const RATE: u32 = 400;
+const RATE: u32 = 100;
 
 /// So many frames in a row that none of them was copied: then none is any more.
-const NONE_OF: u64 = 100;
+const NONE_OF: u64 = 30;
 
 /// The session's sources, output and options, as span.cfg has them.
 pub const DMZ: &str = "[dmz]\nsource = 101\noutput = 200/net1\n";

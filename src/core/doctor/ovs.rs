@@ -8,7 +8,7 @@ use crate::core::annotations::EngineChoice;
 use crate::core::model::{IfName, Vmid};
 use crate::core::plan::{Change, MAX_MIRRORS};
 use crate::core::ports::PortMap;
-use crate::core::state::{Ovs, OvsBridge, OvsState};
+use crate::core::state::{Mirror, Ovs, OvsBridge, OvsState};
 
 /// Judges Open vSwitch.
 pub fn judge(facts: &Facts<'_>, found: &mut Findings) {
@@ -169,20 +169,31 @@ fn budget(name: &IfName, bridge: &OvsBridge, node: Option<&Node<'_>>, found: &mu
         }
     }
     // Who finds no room is a problem of the plan, and no action of it.
-    let refused = node.into_iter().flat_map(|node| &node.plan.problems);
-    let on_bridge = format!(" on {name}: Open vSwitch allows");
-    let refused = refused.filter(|problem| problem.text.contains(&on_bridge));
-    after += refused.count();
+    let refused = node.and_then(|node| node.plan.refused.get(name));
+    after += refused.copied().unwrap_or_default();
     let evidence = format!(
         "{now} of {MAX_MIRRORS} mirrors, {foreign} of them not pve-span's; {after} with what is planned"
     );
+    // Where nftables copies, one mirror an output port is left: who has none but those has nothing to gain by it.
+    let takes = |mirror: &Mirror| mirror.config.all || !mirror.config.ports.is_empty();
+    let mut ours = bridge
+        .mirrors
+        .values()
+        .filter(|mirror| mirror.mark.is_some())
+        .peekable();
+    let remedy = if ours.peek().is_some() && !ours.any(takes) {
+        "use fewer outputs on this bridge; ovs-vsctl list mirror shows whose mirrors they are"
+    } else {
+        "use fewer sessions or outputs on this bridge, or `engine = nft`, which needs one mirror for each output port; \
+         ovs-vsctl list mirror shows whose they are"
+    };
     if after > MAX_MIRRORS {
         found.add(
             Severity::Error,
             Id::MirrorBudget,
             format!("{name} has no room for all of its mirrors: Open vSwitch allows {MAX_MIRRORS} a bridge"),
             evidence,
-            "use fewer sessions or outputs on this bridge, or `engine = nft`; ovs-vsctl list mirror shows whose they are",
+            remedy,
         );
     } else if now.max(after) >= NEAR {
         found.add(
@@ -190,7 +201,7 @@ fn budget(name: &IfName, bridge: &OvsBridge, node: Option<&Node<'_>>, found: &mu
             Id::MirrorBudget,
             format!("{name} is nearly full of mirrors: Open vSwitch allows {MAX_MIRRORS} a bridge"),
             evidence,
-            "use fewer sessions or outputs on this bridge, or `engine = nft`; ovs-vsctl list mirror shows whose they are",
+            remedy,
         );
     } else {
         found.ok(

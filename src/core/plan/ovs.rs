@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::reserve::shared;
 use super::{Action, Change, MAX_MIRRORS, Plan, Problem, why_removed};
 use crate::core::model::{IfName, port_owner, printable};
 use crate::core::state::{
@@ -14,10 +15,10 @@ use crate::core::state::{
 pub fn plan(desired: &Desired, ovs: &Ovs, plan: &mut Plan) {
     let mut used: BTreeSet<&RowId> = BTreeSet::new();
     for (name, bridge) in &ovs.bridges {
-        let mut rest: BTreeMap<&MirrorKey, &Wanted> = desired
-            .mirrors
+        let mirrors = shared(desired, name, bridge);
+        let mut rest: BTreeMap<&MirrorKey, &Wanted> = mirrors
             .iter()
-            .filter(|(key, _)| key.bridge.as_ref() == Some(name))
+            .map(|(key, wanted)| (key, wanted.as_ref()))
             .collect();
         let mut count = bridge.mirrors.len();
         for (row, mirror) in &bridge.mirrors {
@@ -37,10 +38,12 @@ pub fn plan(desired: &Desired, ovs: &Ovs, plan: &mut Plan) {
                 .copied()
                 .filter(|wanted| is_first && stays(wanted, mirror));
             let Some(wanted) = wanted else {
-                let why = if is_first {
-                    why_removed(desired, &key.session, &key.output)
-                } else {
+                let why = if !is_first {
                     "its row is another bridge's too"
+                } else if desired.mirrors.contains_key(&key) && !mirrors.contains_key(&key) {
+                    "another mirror keeps its output free"
+                } else {
+                    why_removed(desired, &key.session, &key.output)
                 };
                 plan.actions.push(Action {
                     mirror: key,
@@ -65,6 +68,7 @@ pub fn plan(desired: &Desired, ovs: &Ovs, plan: &mut Plan) {
                     session: key.session.clone(),
                     text: full(key, name, bridge),
                 });
+                *plan.refused.entry(name.clone()).or_default() += 1;
                 continue;
             }
             count += 1;
@@ -88,7 +92,7 @@ pub fn plan(desired: &Desired, ovs: &Ovs, plan: &mut Plan) {
         .sort_by_key(|action| !matches!(action.change, Change::Remove { .. }));
 }
 
-fn takes_something(config: &MirrorConfig) -> bool {
+pub(super) fn takes_something(config: &MirrorConfig) -> bool {
     config.all || !config.ports.is_empty()
 }
 
@@ -99,12 +103,13 @@ fn is_needed(wanted: &Wanted) -> bool {
 
 /// Does a mirror still have something to do: wanted sources, or undecided ones that are in it?
 fn stays(wanted: &Wanted, mirror: &Mirror) -> bool {
-    is_needed(wanted)
-        || wanted.reserves == Reserves::IfThere
-        || wanted
-            .undecided
-            .iter()
-            .any(|port| mirror.config.ports.contains_key(port))
+    is_needed(wanted) || wanted.reserves == Reserves::IfThere || holds_undecided(wanted, mirror)
+}
+
+/// Are there ports in a mirror of which nobody can tell whether they belong to it?
+pub(super) fn holds_undecided(wanted: &Wanted, mirror: &Mirror) -> bool {
+    let mut undecided = wanted.undecided.iter();
+    undecided.any(|port| mirror.config.ports.contains_key(port))
 }
 
 fn changes(is: &MirrorConfig, wanted: &Wanted) -> Vec<Change> {
