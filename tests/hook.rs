@@ -78,6 +78,38 @@ fn a_guest_that_refuses_to_stop_is_mirrored_again_at_the_next_apply() {
 }
 
 #[test]
+fn a_session_that_keeps_its_mirrors_sees_the_shutdown_too() {
+    let node = guests(&[vm(101, ""), vm(102, ""), sensor(200), sensor(201)]);
+    node.span_cfg(
+        "[dmz]\nsource = 101\noutput = 200/net1\npre-stop = keep\n[ids]\nsource = 101\noutput = 201/net1\n",
+    );
+    hook(&node, 101, "post-start");
+    let dmz = "dmz tap200i1: from tap101i0, to tap101i0";
+    let ids = "ids tap201i1: from tap101i0, to tap101i0";
+    assert_eq!(mirrors(&node), [dmz, ids]);
+    node.introduce("101/net0", "102/net0");
+    let sensor = node.counter("200/net1", "goodbye");
+    let load = node.load("101/net0", "102/net0", "goodbye", 400);
+    load.wait_for(100);
+    hook(&node, 101, "pre-stop");
+    assert_eq!(mirrors(&node), [dmz], "each as it says");
+    load.wait_for(100);
+    let (sent, _) = load.finish();
+    wait_until("all copies", || sensor.received() >= sent);
+    assert_eq!(sensor.finish().lost(0..sent), []);
+    node.stop_guest(101);
+    hook(&node, 101, "post-stop");
+    assert_eq!(mirrors(&node), [] as [&str; 0]);
+    node.start_guest(101);
+    hook(&node, 101, "post-start");
+    // A sensor that stops: the same holds for the sessions that it is an output of.
+    hook(&node, 200, "pre-stop");
+    assert_eq!(mirrors(&node), [dmz, ids]);
+    hook(&node, 201, "pre-stop");
+    assert_eq!(mirrors(&node), [dmz]);
+}
+
+#[test]
 fn a_guest_that_crashed_leaves_nothing_behind() {
     let node = mirrored();
     node.crash_guest(101);

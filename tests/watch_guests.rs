@@ -68,6 +68,48 @@ fn a_refused_shutdown_ends_with_the_mirror_back() {
 }
 
 #[test]
+fn pressing_shutdown_again_and_again_does_not_keep_a_guest_out_of_its_mirror() {
+    for place in [OVS, LINUX] {
+        let node = place.three_guests();
+        let watch = watched(&node, DMZ);
+        let is_mirrored = || mentions(&ours(&node), "tap101i0");
+        let since = Instant::now();
+        hook(&node, 101, "pre-stop");
+        assert!(!is_mirrored(), "{}", ours(&node));
+        followed(&node, "the first", "101/net0", "102/net0", since);
+        quiet(&node);
+        // It has had its pause: of what it says during the next ones, each frame arrives.
+        node.introduce("101/net0", "102/net0");
+        let sensor = node.counter("200/net1", "pressed");
+        let load = node.load("101/net0", "102/net0", "pressed", 400);
+        for _ in 0..3 {
+            load.wait_for(100);
+            hook(&node, 101, "pre-stop");
+            load.wait_for(100);
+            assert!(is_mirrored(), "{}", ours(&node));
+        }
+        let (sent, _) = load.finish();
+        wait_until("all copies", || sensor.received() >= sent);
+        let tally = sensor.finish();
+        assert_eq!((tally.lost(0..sent), tally.doubled()), (vec![], vec![]));
+        // One that has stopped may be announced again; and so may one that runs anew, though no hook has said so.
+        node.stop_guest(101);
+        hook(&node, 101, "post-stop");
+        node.start_guest(101);
+        hook(&node, 101, "post-start");
+        assert!(is_mirrored(), "{}", ours(&node));
+        hook(&node, 101, "pre-stop");
+        assert!(!is_mirrored(), "{}", ours(&node));
+        node.crash_guest(101);
+        node.start_guest(101);
+        wait_until("it is mirrored", is_mirrored);
+        hook(&node, 101, "pre-stop");
+        assert!(!is_mirrored(), "{}", ours(&node));
+        assert_no_faults(&watch);
+    }
+}
+
+#[test]
 fn a_guest_that_is_stopping_is_not_put_back_by_what_others_do() {
     for place in [OVS, LINUX] {
         let node = place.three_guests();

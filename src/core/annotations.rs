@@ -30,6 +30,15 @@ pub enum Point {
     Guest,
 }
 
+/// What becomes of a guest's mirrors when it is about to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PreStop {
+    /// They go then.
+    Clear,
+    /// They go with its port: the sensor sees the shutdown too.
+    Keep,
+}
+
 /// Which engine may mirror a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EngineChoice {
@@ -90,6 +99,8 @@ pub struct Session {
     pub dedup: Switch,
     /// Wire-sized frames with valid checksums.
     pub wire: Switch,
+    /// What a guest's pre-stop does.
+    pub pre_stop: PreStop,
     /// Switched off by hand?
     pub enabled: Switch,
     /// When it ends by itself.
@@ -135,6 +146,7 @@ impl Session {
             engine: EngineChoice::Auto,
             dedup: Switch::Yes,
             wire: Switch::Yes,
+            pre_stop: PreStop::Clear,
             enabled: Switch::Yes,
             expires: None,
             comment: None,

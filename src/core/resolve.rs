@@ -19,7 +19,7 @@ pub mod sources;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::annotations::{Annotations, Session, Switch};
+use super::annotations::{Annotations, PreStop, Session, Switch};
 use super::cluster::Cluster;
 use super::model::{IfName, NicId, SessionName, Vmid, port_owner};
 use super::ports::PortMap;
@@ -41,32 +41,36 @@ pub fn resolve(
     observed: &Observed,
     assume: &Assumptions,
 ) -> Desired {
-    let map = ports(annotations, observed, assume);
     let sensors = sensors(annotations.sessions.values());
     let matcher = Matcher {
         cluster,
         sensors: &sensors,
     };
-    let outputs = Outputs {
-        map: &map,
-        observed,
-        cluster,
-    };
-    let reserved = reserved_ports(annotations, &map, assume);
-    let index = Index::new(&map, cluster);
-
-    let mut choices = choices(annotations, &map, &index, &matcher, &reserved, assume);
+    // A session sees a guest that is about to stop, or does not: as it asks.
+    let without = ports(annotations, observed, &assume.gone);
+    let keeps = |session: &Session| session.pre_stop == PreStop::Keep && !assume.gone.is_empty();
+    let is_kept = annotations.sessions.values().any(keeps);
+    let with = is_kept.then(|| ports(annotations, observed, &BTreeSet::new()));
+    let view = |map| View::new(map, annotations, observed, cluster, assume);
+    let (without, with) = (view(&without), with.as_ref().map(view));
+    let of = |session: &Session| with.as_ref().filter(|_| keeps(session)).unwrap_or(&without);
+    let mut choices = choices(annotations, &matcher, assume, of);
 
     let mut desired = Desired::default();
     for (name, session) in &annotations.sessions {
         let phase = phase(session, assume);
+        let View {
+            outputs,
+            reserved,
+            index,
+        } = of(session);
         let choice = choices.remove(name).unwrap_or_default();
-        let total = total(session, &index, &matcher, &choice);
+        let total = total(session, index, &matcher, &choice);
         let mut state = SessionState {
             name: name.clone(),
             phase,
             present: choice.present(),
-            unplugged: unplugged(session, &outputs, &matcher),
+            unplugged: unplugged(session, outputs, &matcher),
             down: down(&choice, observed),
             total,
             outputs: Vec::new(),
@@ -79,8 +83,8 @@ pub fn resolve(
                 place(
                     session,
                     &choice,
-                    &outputs,
-                    &reserved,
+                    outputs,
+                    reserved,
                     &mut state,
                     &mut desired,
                 );
@@ -97,7 +101,7 @@ pub fn resolve(
 
 /// The ports that are looked at: all, and the devices by themselves that sessions name, without those of guests that
 /// count as gone.
-fn ports(annotations: &Annotations, observed: &Observed, assume: &Assumptions) -> PortMap {
+fn ports(annotations: &Annotations, observed: &Observed, gone: &BTreeSet<Vmid>) -> PortMap {
     let mut map = PortMap::new(observed);
     for name in annotations.sessions.values().flat_map(named_ports) {
         map.add_alone(name, observed);
@@ -106,30 +110,57 @@ fn ports(annotations: &Annotations, observed: &Observed, assume: &Assumptions) -
         ports.retain(|_, port| {
             port.nic
                 .as_ref()
-                .is_none_or(|nic| !assume.gone.contains(&nic.id.vmid))
+                .is_none_or(|nic| !gone.contains(&nic.id.vmid))
         });
     }
-    map.unplugged
-        .retain(|nic, _| !assume.gone.contains(&nic.vmid));
+    map.unplugged.retain(|nic, _| !gone.contains(&nic.vmid));
     if let Some(devices) = &mut map.perhaps_on_ovs {
-        let is_gone = |nic: NicId| assume.gone.contains(&nic.vmid);
+        let is_gone = |nic: NicId| gone.contains(&nic.vmid);
         devices.retain(|name| port_owner(name.as_str()).is_none_or(|(nic, _)| !is_gone(nic)));
     }
     map
 }
 
-/// What each session takes.
-fn choices<'a>(
+/// The ports as a session sees them.
+struct View<'a> {
+    outputs: Outputs<'a>,
+    reserved: BTreeMap<IfName, &'a SessionName>,
+    index: Index<'a>,
+}
+
+impl<'a> View<'a> {
+    fn new(
+        map: &'a PortMap,
+        annotations: &'a Annotations,
+        observed: &'a Observed,
+        cluster: &'a Cluster,
+        assume: &Assumptions,
+    ) -> Self {
+        Self {
+            outputs: Outputs {
+                map,
+                observed,
+                cluster,
+            },
+            reserved: reserved_ports(annotations, map, assume),
+            index: Index::new(map, cluster),
+        }
+    }
+}
+
+/// What each session takes, of what it sees.
+fn choices<'a: 'v, 'v>(
     annotations: &'a Annotations,
-    map: &'a PortMap,
-    index: &Index<'a>,
     matcher: &Matcher<'_>,
-    reserved: &BTreeMap<IfName, &'a SessionName>,
     assume: &Assumptions,
+    of: impl Fn(&Session) -> &'v View<'a>,
 ) -> BTreeMap<&'a SessionName, Choice<'a>> {
     let mut choices: BTreeMap<&SessionName, Choice<'a>> = BTreeMap::new();
     for (name, session) in &annotations.sessions {
-        choices.insert(name, choose(session, map, index, matcher, reserved));
+        let view = of(session);
+        let map = view.outputs.map;
+        let choice = choose(session, map, &view.index, matcher, &view.reserved);
+        choices.insert(name, choice);
     }
     drop_loops(annotations, &mut choices, assume);
     choices

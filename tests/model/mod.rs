@@ -79,7 +79,7 @@ const OUTPUTS: [&str; 6] = [
     "vlan:999",
     "109/net1",
 ];
-const REST: [&str; 13] = [
+const REST: [&str; 14] = [
     "direction = from",
     "direction = to",
     "vlan = 10, 20-22",
@@ -91,6 +91,7 @@ const REST: [&str; 13] = [
     "sample = 1/10",
     "dedup = no",
     "wire = no",
+    "pre-stop = keep",
     "point = guest",
     "expires = 1970-01-01T00:00Z",
 ];

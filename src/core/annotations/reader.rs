@@ -10,7 +10,7 @@ use crate::core::filter::{self, Filter};
 use crate::core::model::{Invalid, SessionName, excerpt};
 
 /// The keys of a session; all but the last two may stand in `[defaults]`.
-pub const KEYS: [&str; 15] = [
+pub const KEYS: [&str; 16] = [
     "direction",
     "exclude",
     "point",
@@ -21,6 +21,7 @@ pub const KEYS: [&str; 15] = [
     "engine",
     "dedup",
     "wire",
+    "pre-stop",
     "enabled",
     "expires",
     "comment",
@@ -310,6 +311,7 @@ impl Reader<'_> {
             "engine" => set(values::engine(value), |engine| session.engine = engine),
             "dedup" => set(values::switch(value), |dedup| session.dedup = dedup),
             "wire" => set(values::switch(value), |wire| session.wire = wire),
+            "pre-stop" => set(values::pre_stop(value), |what| session.pre_stop = what),
             "enabled" => set(values::switch(value), |enabled| session.enabled = enabled),
             "expires" => set(values::expires(value), |expires| {
                 session.expires = Some(expires)

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use crate::core::diagnostic::did_you_mean;
 use crate::core::model::{Direction, Invalid, VlanSet, decimal, excerpt};
 
-use super::{EngineChoice, Point, Switch};
+use super::{EngineChoice, Point, PreStop, Switch};
 
 /// What is wrong with a part of a value: its offset and width in bytes.
 #[derive(Debug)]
@@ -136,6 +136,11 @@ pub fn direction(value: &str) -> Result<Direction, Fault> {
 /// `bridge`, `guest`.
 pub fn point(value: &str) -> Result<Point, Fault> {
     word(value, &[("bridge", Point::Bridge), ("guest", Point::Guest)])
+}
+
+/// `clear`, `keep`.
+pub fn pre_stop(value: &str) -> Result<PreStop, Fault> {
+    word(value, &[("clear", PreStop::Clear), ("keep", PreStop::Keep)])
 }
 
 /// `auto`, `ovs`, `nft`.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::text::{Rendered, append, render};
 use super::{Draft, Origin, covered};
-use crate::core::annotations::{self, Annotations, EngineChoice, Point, Session, Switch};
+use crate::core::annotations::{self, Annotations, EngineChoice, Point, PreStop, Session, Switch};
 use crate::core::diagnostic::Severity;
 use crate::core::model::Direction;
 use crate::core::naming::{fresh, is_free};
@@ -111,6 +111,7 @@ fn otherwise(session: &Session, draft: &Draft) -> Vec<(&'static str, &'static st
         (session.sample != 1, ("sample", "1/1")),
         (session.dedup != Switch::Yes, ("dedup", "yes")),
         (session.wire != Switch::Yes, ("wire", "yes")),
+        (session.pre_stop != PreStop::Clear, ("pre-stop", "clear")),
         (session.enabled != Switch::Yes, ("enabled", "yes")),
     ];
     asked

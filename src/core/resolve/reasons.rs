@@ -7,10 +7,9 @@ use std::collections::BTreeMap;
 
 use super::choice::{Choice, Decision, decide, outputs_of};
 use super::engine::{Engine, From as Source, engine};
-use super::index::Index;
 use super::matching::{self, Matcher, Subject, Verdict, whole_bridges};
 use super::outputs::{Outputs, Place, Target};
-use super::{choices, phase, ports, reserved_ports, sensors};
+use super::{choices, phase, ports, sensors};
 use crate::core::annotations::{Annotations, Session};
 use crate::core::cluster::Cluster;
 use crate::core::model::{IfName, NicId, SessionName, Vmid};
@@ -83,20 +82,14 @@ pub fn reasons(
     assume: &Assumptions,
     nics: &[NicId],
 ) -> BTreeMap<NicId, Vec<Reason>> {
-    let map = ports(annotations, observed, assume);
+    let map = ports(annotations, observed, &assume.gone);
     let sensors = sensors(annotations.sessions.values());
     let matcher = Matcher {
         cluster,
         sensors: &sensors,
     };
-    let reserved = reserved_ports(annotations, &map, assume);
-    let index = Index::new(&map, cluster);
-    let choices = choices(annotations, &map, &index, &matcher, &reserved, assume);
-    let outputs = Outputs {
-        map: &map,
-        observed,
-        cluster,
-    };
+    let seen = super::View::new(&map, annotations, observed, cluster, assume);
+    let choices = choices(annotations, &matcher, assume, |_| &seen);
     let running = annotations
         .sessions
         .values()
@@ -106,8 +99,8 @@ pub fn reasons(
         will_be_output: will_be.collect(),
         map: &map,
         matcher: &matcher,
-        reserved: &reserved,
-        outputs: &outputs,
+        reserved: &seen.reserved,
+        outputs: &seen.outputs,
     };
     let of = |nic: NicId| {
         let sessions = annotations.sessions.values();
