@@ -107,7 +107,7 @@ fn where_the_frames_have_to_be_between_sources_only_marked_ones_prove_the_rest()
     let both = vec![elsewhere("101/net0"), elsewhere("102/net0")];
     assert_eq!(
         (code, reasons(&session), faults(&session)),
-        (1, both, String::new())
+        (0, both, String::new())
     );
     let talk = talk(&node, "101/net0", "102/net0");
     assert_proven(session_while(&node, &["--inject"], talk));
@@ -190,7 +190,7 @@ fn of_a_sample_the_share_is_judged() {
     let (code, session) = session_while(&node, &[], talk(&node, "101/net0", "102/net0"));
     let reason = reasons(&session).remove(1);
     assert!(
-        code == 1 && reason.ends_with(" and 0 arrived: too few to tell, wait longer (--time)"),
+        code == 1 && reason.contains(" and 0 arrived, not about "),
         "{session:#}"
     );
 }
@@ -216,7 +216,7 @@ fn the_documentation_shows_what_is_printed() {
         });
         lines.collect::<Vec<_>>().join("\n")
     };
-    assert_eq!((code, plain(&stdout)), (1, plain(shown)));
+    assert_eq!((code, plain(&stdout)), (0, plain(shown)));
 }
 
 #[test]

@@ -90,7 +90,7 @@ fn what_changes_meanwhile_is_told() {
         }
     });
     let reasons = reasons(&session);
-    assert_eq!(code, 1);
+    assert_eq!((code, session["verdict"].as_str()), (0, Some("untested")));
     assert!(
         reasons.contains(
             &"its sources, its output or its lines in span.cfg changed while it was watched: verify it again".to_owned()
@@ -117,7 +117,8 @@ fn who_interrupts_it_sees_what_there_was() {
     let output = child.wait_with_output().unwrap();
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let session = &report["sessions"][0];
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(session["verdict"], "untested");
     assert!(
         reasons(session).contains(&"it was interrupted".to_owned()),
         "{session:#}"
@@ -126,9 +127,10 @@ fn who_interrupts_it_sees_what_there_was() {
 }
 
 #[test]
-fn without_anything_to_prove_nothing_is_proven() {
+fn without_anything_to_prove_nothing_is_tested() {
     let node = linux_three_guests();
-    assert_eq!(run(&node, &["verify"]).0, 1);
+    assert_eq!(run(&node, &["verify"]).0, 0);
+    assert_eq!(run(&node, &["verify", "--strict"]).0, 1);
     let off = "[off]\nsource = 101\noutput = 200/net1\nenabled = no\n";
     apply(
         &node,
@@ -138,32 +140,37 @@ fn without_anything_to_prove_nothing_is_proven() {
     assert_eq!(
         (code, stdout.as_str()),
         (
-            1,
+            0,
             "\
-SESSION  PROVEN  OUTPUT  SOURCE  WATCHED  ARRIVED  MISSING  DOUBLED  OVERSIZE  BAD SUM  LATENCY
-idle     -       -       -       -        -        -        -        -         -        -
+SESSION  VERDICT  OUTPUT  SOURCE  WATCHED  ARRIVED  MISSING  DOUBLED  OVERSIZE  BAD SUM  LATENCY
+idle     -        -       -       -        -        -        -        -         -        -
   none of its sources is here now
-off      -       -       -       -        -        -        -        -         -        -
+off      -        -       -       -        -        -        -        -         -        -
   it is disabled (enabled = no)
 "
         )
     );
     let (code, stdout, _) = run(&node, &["verify", "off"]);
-    assert!(code == 1 && stdout.contains("off      no "), "{stdout}");
+    assert!(
+        code == 0 && stdout.contains("off      untested "),
+        "{stdout}"
+    );
+    assert_eq!(run(&node, &["verify", "--strict", "off"]).0, 1);
     let usage = run(&node, &["verify", "of"]);
     assert_eq!(
         (usage.0, usage.2.as_str()),
         (
-            2,
+            64,
             "pve-span: error: there is no session `of`, did you mean `off`?\n"
         )
     );
-    assert_eq!(run(&node, &["verify", "--time", "0"]).0, 2);
+    assert_eq!(run(&node, &["verify", "--time", "0"]).0, 64);
     node.span_cfg(&format!("{DMZ}[far]\nsource = 101\noutput = 201/net1\n"));
     assert_eq!(run(&node, &["apply"]).0, 1);
     let (code, session) = session_while(&node, &["far"], || {});
     let absent = "nothing is mirrored to 201/net1: there is no guest 201";
     assert_eq!((code, reasons(&session)), (1, vec![absent.to_owned()]));
+    assert_eq!(session["verdict"], "failed");
 }
 
 #[test]
@@ -171,7 +178,12 @@ fn what_cannot_be_injected_is_told() {
     let node = linux_three_guests();
     apply(&node, &format!("{DMZ}filter = tcp\n"));
     let (code, session) = session_while(&node, &["--inject"], || {});
-    assert_eq!(code, 1);
+    assert_eq!((code, session["verdict"].as_str()), (0, Some("untested")));
+    assert_eq!(
+        session_while(&node, &["--inject", "--strict"], || {}).0,
+        1,
+        "a quiet guest"
+    );
     assert_eq!(
         reasons(&session),
         [

@@ -14,6 +14,9 @@ pub struct VerifyArgs {
     /// Send marked frames (EtherType 0x88B5, which guests ignore) to the sources too.
     #[arg(long)]
     pub inject: bool,
+    /// Exit with 1 also where not everything could be tested.
+    #[arg(long)]
+    pub strict: bool,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

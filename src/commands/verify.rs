@@ -21,7 +21,7 @@ use crate::core::diagnostic::did_you_mean;
 use crate::core::health::{Health, faults, health};
 use crate::core::model::{NicId, SessionName, printable};
 use crate::core::state::{Desired, SessionPhase, SessionState};
-use crate::core::verify::verdict::{Found, Inject, Watched, reasons};
+use crate::core::verify::verdict::{Found, Inject, Reason, Verdict, Watched, reasons};
 use crate::core::verify::watching::Watching;
 use crate::inforce::InForce;
 use crate::look::{Detail, Look, look};
@@ -29,14 +29,14 @@ use capturing::Outcome;
 use inject::Injector;
 use report::{OutputReport, SessionReport};
 
-/// Exit codes: 0 each session is proven, 1 one is not, 2 cannot tell.
+/// Exit codes: 0 no session has failed, 1 one has, 2 cannot tell. With `--strict`, untested is failed.
 ///
 /// # Errors
 /// Nothing can be told, or there is no such session.
 pub fn run(root: &Path, args: &VerifyArgs) -> Result<u8, Error> {
     let context = asked_context(root, "verify");
     let before = look(&context, Detail::All, &BTreeSet::new())?;
-    if let InForce::Unknown { why } = &before.in_force {
+    if let InForce::Unknown { why, .. } = &before.in_force {
         return Err(Error::NotInForce(why.clone()));
     }
     notice(&before);
@@ -88,8 +88,17 @@ pub fn run(root: &Path, args: &VerifyArgs) -> Result<u8, Error> {
     let json = Format::from(args.json);
     report::tell(&sessions, &outcome, &before.in_force, json);
     let counted = sessions.iter().filter(|session| !session.skipped);
-    let proven: Vec<bool> = counted.map(|session| session.proven).collect();
-    Ok(u8::from(proven.is_empty() || proven.contains(&false)))
+    // Where there is nothing to test, nothing was tested.
+    let worst = counted.map(|session| session.verdict).max();
+    Ok(match worst.unwrap_or(Verdict::Untested) {
+        Verdict::Proven => 0,
+        Verdict::Untested if args.strict => 1,
+        Verdict::Untested => {
+            log::warn!("not everything was tested; that is no failure (--strict makes it one)");
+            0
+        }
+        Verdict::Failed => 1,
+    })
 }
 
 /// The sessions that are asked for, all of them by default.
@@ -122,13 +131,16 @@ struct Verify<'a> {
 
 impl Verify<'_> {
     fn session(&self, state: &SessionState) -> SessionReport {
-        let (outputs, unproven): (Vec<OutputReport>, Vec<Vec<String>>) =
+        let (outputs, found): (Vec<OutputReport>, Vec<Vec<Reason>>) =
             self.outputs(&state.name).into_iter().unzip();
-        let mut session = SessionReport {
+        let told = |reasons: &[Reason], skipped, outputs| SessionReport {
             name: state.name.clone(),
-            proven: false,
-            skipped: false,
-            reasons: Vec::new(),
+            verdict: Verdict::of(reasons),
+            skipped,
+            reasons: reasons
+                .iter()
+                .map(|reason| reason.text().to_owned())
+                .collect(),
             outputs,
         };
         let over = match state.phase {
@@ -138,41 +150,56 @@ impl Verify<'_> {
         };
         let idle = state.present.is_empty() && state.unplugged.is_empty();
         if let Some(why) = over.or_else(|| idle.then_some("none of its sources is here now")) {
-            session.reasons.push(why.to_owned());
-            session.skipped = !self.by_name;
-            return session;
+            let why = Reason::Untested(why.to_owned());
+            return told(&[why], !self.by_name, outputs);
         }
-        session.reasons.extend(self.not_in_force(state));
+        let mut reasons = self.not_in_force(state);
+        let changed = self.has_changed(state);
         let blind = self.watching.blind.get(&state.name);
-        session.reasons.extend(blind.into_iter().flatten().cloned());
-        session.reasons.extend(unproven.into_iter().flatten());
-        if session.outputs.is_empty() && session.reasons.is_empty() {
-            session
-                .reasons
-                .push("nothing of it can be watched here".to_owned());
+        let blind = blind.into_iter().flatten().cloned();
+        reasons.extend(blind.chain(changed.clone()).map(Reason::Untested));
+        let is_all_seen = self.outcome.faults.is_empty() && changed.is_none();
+        let found = found.into_iter().flatten();
+        reasons.extend(found.map(|reason| {
+            if is_all_seen {
+                reason
+            } else {
+                reason.doubted()
+            }
+        }));
+        if outputs.is_empty() && reasons.is_empty() {
+            let nothing = "nothing of it can be watched here".to_owned();
+            reasons.push(Reason::Untested(nothing));
         }
-        if !session.outputs.is_empty() {
-            session.reasons.extend(self.outcome.faults.iter().cloned());
+        if !outputs.is_empty() {
+            let flaws = self.outcome.early.iter().chain(&self.outcome.faults);
+            reasons.extend(flaws.cloned().map(Reason::Untested));
         }
-        let mut told = BTreeSet::new();
-        session.reasons.retain(|reason| told.insert(reason.clone()));
-        session.proven = session.reasons.is_empty();
-        session
+        let mut seen = BTreeSet::new();
+        reasons.retain(|reason| seen.insert(reason.clone()));
+        told(&reasons, false, outputs)
     }
 
     /// What is wrong already without a look at frames.
-    fn not_in_force(&self, state: &SessionState) -> Vec<String> {
+    fn not_in_force(&self, state: &SessionState) -> Vec<Reason> {
         let told = |look: &Look| {
-            let found = look
-                .desired
-                .sessions
-                .iter()
-                .find(|now| now.name == state.name)?;
+            let mut sessions = look.desired.sessions.iter();
+            let found = sessions.find(|now| now.name == state.name)?;
             let (health, mut why) = health(found, &look.desired, &look.observed, &look.plan);
             if health == Health::Degraded {
                 why.extend(faults(found));
             }
-            Some(why)
+            let is_unknown = |why: &String| {
+                look.desired.waiting.contains(&found.name) || found.unknown.contains(why)
+            };
+            let reasons = why.into_iter().map(|why| {
+                if is_unknown(&why) {
+                    Reason::Untested(why)
+                } else {
+                    Reason::Failed(why)
+                }
+            });
+            Some(reasons.collect::<Vec<Reason>>())
         };
         let mut why = told(self.before).unwrap_or_default();
         for later in told(self.after).unwrap_or_default() {
@@ -180,16 +207,18 @@ impl Verify<'_> {
                 why.push(later);
             }
         }
+        why
+    }
+
+    /// Was the session another one at the end?
+    fn has_changed(&self, state: &SessionState) -> Option<String> {
         let same = of_session(&self.before.desired, &state.name)
             == of_session(&self.after.desired, &state.name)
             && self.devices(self.before) == self.devices(self.after);
-        if !same {
-            why.push(
-                "its sources, its output or its lines in span.cfg changed while it was watched: verify it again"
-                    .to_owned(),
-            );
-        }
-        why
+        (!same).then(|| {
+            "its sources, its output or its lines in span.cfg changed while it was watched: verify it again"
+                .to_owned()
+        })
     }
 
     /// The interface indexes of all that was watched.
@@ -207,7 +236,7 @@ impl Verify<'_> {
     }
 
     /// What was found of each of its outputs, and why that proves nothing.
-    fn outputs(&self, session: &SessionName) -> Vec<(OutputReport, Vec<String>)> {
+    fn outputs(&self, session: &SessionName) -> Vec<(OutputReport, Vec<Reason>)> {
         let mut outputs = Vec::new();
         let groups = self.watching.groups.iter().zip(&self.outcome.groups);
         for (number, (group, (heard, tally))) in groups.enumerate() {
@@ -239,7 +268,8 @@ impl Verify<'_> {
                         source.watched,
                         part.subjects[at].can_be_sent_to(),
                     ) {
-                        unproven.push(format!("nothing was injected to {}: {why}", source.source));
+                        let told = format!("nothing was injected to {}: {why}", source.source);
+                        unproven.push(Reason::Untested(told));
                     }
                 }
                 report

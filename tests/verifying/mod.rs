@@ -110,7 +110,7 @@ pub fn assert_proven((code, session): (i32, Value)) {
         (0, String::new(), vec![]),
         "{session:#}"
     );
-    assert_eq!(session["proven"], true);
+    assert_eq!(session["verdict"], "proven");
     for (name, watched, arrived) in sources(&session) {
         assert!(watched > 0 && watched == arrived, "{name}: {session:#}");
     }

@@ -52,7 +52,9 @@ pub struct Outcome {
     pub groups: Vec<(Heard, Tally)>,
     /// For how long frames were judged.
     pub judged: Duration,
-    /// Why nothing is proven, whatever was seen.
+    /// Why it was watched for less long.
+    pub early: Vec<String>,
+    /// Why not all frames were seen, so that one that is missing says nothing.
     pub faults: Vec<String>,
 }
 
@@ -62,6 +64,7 @@ impl Outcome {
         Self {
             groups: Vec::new(),
             judged: Duration::ZERO,
+            early: Vec::new(),
             faults: Vec::new(),
         }
     }
@@ -95,12 +98,12 @@ pub fn watch(
             injector.next();
         }
         if watch.remembered > MOST {
-            watch.faults.extend(stopped_early(begin, watch.remembered));
+            watch.early.extend(stopped_early(begin, watch.remembered));
             ended = true;
         }
     }
     if signals_arrived(&signals) {
-        watch.faults.insert("it was interrupted".to_owned());
+        watch.early.push("it was interrupted".to_owned());
     }
     watch.window.until = now().max(watch.window.from);
     let judged = Instant::now().saturating_duration_since(begin);
@@ -135,6 +138,7 @@ struct Watch<'a> {
     /// From when the oldest frame is that waits in a socket, as far as can be told.
     behind: Option<u64>,
     room: Room,
+    early: Vec<String>,
     faults: BTreeSet<String>,
 }
 
@@ -178,6 +182,7 @@ impl<'a> Watch<'a> {
             remembered: 0,
             behind: None,
             room: Room::new(),
+            early: Vec::new(),
             faults: BTreeSet::new(),
         })
     }
@@ -307,6 +312,7 @@ impl<'a> Watch<'a> {
         Outcome {
             groups: tallied.collect(),
             judged,
+            early: self.early,
             faults: self.faults.into_iter().collect(),
         }
     }

@@ -6,7 +6,7 @@ use super::capturing::Outcome;
 use crate::commands::Format;
 use crate::core::copies::Passing;
 use crate::core::model::{IfName, SessionName};
-use crate::core::verify::verdict::Found;
+use crate::core::verify::verdict::{Found, Verdict};
 use crate::core::verify::watching::{Group, Part};
 use crate::inforce::InForce;
 use crate::report::{self, Out, Row};
@@ -17,7 +17,7 @@ pub struct SessionReport {
     /// Its name.
     pub name: SessionName,
     /// Is it proven that it mirrors?
-    pub proven: bool,
+    pub verdict: Verdict,
     /// Is there nothing to prove, and nobody asked for it by name?
     pub skipped: bool,
     /// Why not.
@@ -157,17 +157,23 @@ pub fn tell(sessions: &[SessionReport], outcome: &Outcome, in_force: &InForce, f
 }
 
 const HEADINGS: [&str; 11] = [
-    "SESSION", "PROVEN", "OUTPUT", "SOURCE", "WATCHED", "ARRIVED", "MISSING", "DOUBLED",
+    "SESSION", "VERDICT", "OUTPUT", "SOURCE", "WATCHED", "ARRIVED", "MISSING", "DOUBLED",
     "OVERSIZE", "BAD SUM", "LATENCY",
 ];
 
 fn rows(session: &SessionReport) -> Vec<Row> {
     let dash = || "-".to_owned();
-    let verdict = match (session.proven, session.skipped) {
-        (true, _) => ("yes", report::Look::Good),
-        (false, true) => ("-", report::Look::Plain),
-        (false, false) => ("no", report::Look::Bad),
+    let look = match session.verdict {
+        Verdict::Proven => report::Look::Good,
+        Verdict::Untested => report::Look::Plain,
+        Verdict::Failed => report::Look::Bad,
     };
+    let word = if session.skipped {
+        "-"
+    } else {
+        session.verdict.word()
+    };
+    let verdict = (word, look);
     let row = |cells: Vec<String>, look| Row {
         cells,
         look,

@@ -1,8 +1,67 @@
-//! Is a session proven? If not, what is the matter, and what to do.
+//! Is a session proven, untested or failed? And if not proven, what is the matter, and what to do.
+
+use serde::Serialize;
 
 use super::tally::{Counts, PartTally};
 use super::watching::{Part, Subject, Way};
 use crate::core::copies::Passing;
+
+/// What frames have shown of a session. The later, the worse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Each of its sources, in each direction, was seen to be mirrored once, and rightly.
+    Proven,
+    /// Nothing was seen to be wrong, and not everything was seen.
+    Untested,
+    /// A frame was missing, doubled or bad, or something is known not to be mirrored.
+    Failed,
+}
+
+impl Verdict {
+    /// In a word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Proven => "proven",
+            Self::Untested => "untested",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// Of all that was found.
+    pub fn of<'r>(reasons: impl IntoIterator<Item = &'r Reason>) -> Self {
+        let worst = reasons.into_iter().map(|reason| match reason {
+            Reason::Untested(_) => Self::Untested,
+            Reason::Failed(_) => Self::Failed,
+        });
+        worst.max().unwrap_or(Self::Proven)
+    }
+}
+
+/// Why something is not proven.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// It could not be seen, or there was nothing to see.
+    Untested(String),
+    /// It is wrong.
+    Failed(String),
+}
+
+impl Reason {
+    /// In words.
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Untested(text) | Self::Failed(text) => text,
+        }
+    }
+
+    /// The same where not all frames were seen: then one that is missing says nothing.
+    pub fn doubted(self) -> Self {
+        match self {
+            Self::Untested(text) | Self::Failed(text) => Self::Untested(text),
+        }
+    }
+}
 
 /// All that was found of one session's output.
 #[derive(Debug, Clone, Default)]
@@ -42,14 +101,15 @@ pub enum Inject {
 }
 
 /// Why a session's output is not proven; nothing if it is.
-pub fn reasons(part: &Part, found: &Found, watched: &Watched) -> Vec<String> {
-    let mut reasons = part.blind.clone();
+pub fn reasons(part: &Part, found: &Found, watched: &Watched) -> Vec<Reason> {
+    let blind = part.blind.iter().cloned();
+    let mut reasons: Vec<Reason> = blind.map(Reason::Untested).collect();
     let (all, output) = (found.tally.all, &part.key.output);
     for (number, subject) in part.subjects.iter().enumerate() {
         let seen = found.tally.subjects.get(number);
         if seen.is_none_or(|counts| counts.watched == 0) {
             let elsewhere = found.elsewhere.get(number).copied().unwrap_or(0);
-            reasons.push(unseen(subject, elsewhere, watched));
+            reasons.push(Reason::Untested(unseen(subject, elsewhere, watched)));
         }
     }
     if part.sample > 1 {
@@ -62,45 +122,45 @@ pub fn reasons(part: &Part, found: &Found, watched: &Watched) -> Vec<String> {
                 .collect(),
         });
     } else if all.arrived < all.watched {
-        reasons.push(format!(
+        reasons.push(Reason::Failed(format!(
             "{} missing at {output} ({}): pve-span status and pve-span plan tell whether the mirror is whole; \
              what the source's rate= or another nftables table drops before it is mirrored is missing too",
             are(all.watched - all.arrived),
             watched.device
-        ));
+        )));
     }
     if found.tally.doubled > 0 {
-        reasons.push(format!(
+        reasons.push(Reason::Failed(format!(
             "{} more than once at {output}: is there a mirror made by hand (ovs-vsctl list Mirror, nft list ruleset, \
              tc filter), does a source send from a MAC address that is not in its config, or do both engines serve \
              the output (pve-span plan)?",
             did(found.tally.doubled, "arrived")
-        ));
+        )));
     }
     if found.foreign > 0 {
-        reasons.push(format!(
+        reasons.push(Reason::Failed(format!(
             "{} at {output} that no source has sent or got: something else sends to {}, or a source's frames were \
              dropped behind the mirror (rate= on its NIC)",
             did(found.foreign, "arrived"),
             watched.device
-        ));
+        )));
     }
     if let (1.., Some(mtu)) = (found.oversize, watched.mtu) {
-        reasons.push(format!(
+        reasons.push(Reason::Failed(format!(
             "{} longer than the MTU of {}, {mtu}: the offloads of {} are on again (pve-span apply switches them \
              off), or a source's MTU is larger",
             are(found.oversize),
             watched.device,
             watched.device
-        ));
+        )));
     }
     if found.bad_checksum > 0 {
-        reasons.push(format!(
+        reasons.push(Reason::Failed(format!(
             "{} a bad checksum at {output}: the offloads of {} are on again (pve-span apply switches them off), or \
              a guest sends such frames",
             has(found.bad_checksum),
             watched.device
-        ));
+        )));
     }
     reasons
 }
@@ -137,36 +197,45 @@ fn unseen(subject: &Subject, elsewhere: u64, watched: &Watched) -> String {
 }
 
 /// One frame in so many: which ones cannot be told, only whether it may be.
-fn implausible(sample: u32, watched: u64, arrived: u64) -> Option<String> {
+fn implausible(sample: u32, watched: u64, arrived: u64) -> Option<Reason> {
     let wanted = watched / u64::from(sample);
     let tolerance = wanted / 2 + 2;
     let told = format!(
         "of {} one in {sample} is mirrored, and {arrived} arrived",
         frames(watched)
     );
-    if watched > 0 && (arrived == 0 || wanted == 0) {
-        Some(format!("{told}: too few to tell, wait longer (--time)"))
-    } else if arrived.abs_diff(wanted) > tolerance {
-        Some(format!("{told}, not about {wanted}"))
+    if arrived.abs_diff(wanted) > tolerance {
+        Some(Reason::Failed(format!("{told}, not about {wanted}")))
+    } else if watched > 0 && (arrived == 0 || wanted == 0) {
+        let few = format!("{told}: too few to tell, wait longer (--time)");
+        Some(Reason::Untested(few))
     } else {
         None
     }
 }
 
 /// The share of all may be about right while nothing is mirrored of one source, or of one direction.
-fn none_of(sample: u32, subject: &Subject, counts: Counts) -> Option<String> {
+fn none_of(sample: u32, subject: &Subject, counts: Counts) -> Option<Reason> {
     let way = match (subject.whole, subject.passing) {
         (true, _) => "on",
         (false, Passing::From) => "from",
         (false, Passing::To) => "to",
     };
+    // As many as would be no accident.
+    let is_enough = implausible(sample, counts.watched, 0)
+        .is_some_and(|reason| matches!(reason, Reason::Failed(_)));
     (counts.watched > 0 && counts.arrived == 0).then(|| {
-        format!(
+        let told = format!(
             "of {} {way} {} none arrived, where one in {sample} is mirrored: wait longer (--time), and if that does not \
              help, see pve-span status and pve-span plan",
             frames(counts.watched),
             subject.name
-        )
+        );
+        if is_enough {
+            Reason::Failed(told)
+        } else {
+            Reason::Untested(told)
+        }
     })
 }
 
@@ -217,7 +286,7 @@ mod tests {
         }
     }
 
-    fn told(part: &Part, (watched, arrived): (u64, u64), inject: Inject) -> Vec<String> {
+    fn told(part: &Part, (watched, arrived): (u64, u64), inject: Inject) -> Vec<Reason> {
         let counts = Counts { watched, arrived };
         let tally = PartTally {
             all: counts,
@@ -237,6 +306,14 @@ mod tests {
         reasons(part, &found, &watched)
     }
 
+    fn untested(text: &str) -> Reason {
+        Reason::Untested(text.to_owned())
+    }
+
+    fn failed(text: &str) -> Reason {
+        Reason::Failed(text.to_owned())
+    }
+
     fn sendable() -> Way {
         Way::Device {
             device: "tap101i0".parse().unwrap(),
@@ -250,13 +327,15 @@ mod tests {
         let part_of = |way| part(1, way);
         assert_eq!(
             told(&part_of(sendable()), (0, 0), Inject::No),
-            [
+            [untested(
                 "no frame was seen to 101/net0 in 10 s: send some with --inject, or wait longer (--time)"
-            ]
+            )]
         );
         assert_eq!(
             told(&part_of(sendable()), (0, 0), Inject::Yes),
-            ["no frame was seen to 101/net0 in 10 s, marked frames neither: wait longer (--time)"]
+            [untested(
+                "no frame was seen to 101/net0 in 10 s, marked frames neither: wait longer (--time)"
+            )]
         );
         assert_eq!(
             told(
@@ -264,32 +343,45 @@ mod tests {
                 (0, 0),
                 Inject::Yes
             ),
-            [
+            [untested(
                 "no frame was seen to 101/net0 in 10 s: wait longer (--time); the MAC address of 101/net0 is not known, so \
                  nothing is injected"
-            ]
+            )]
         );
-        assert_eq!(told(&part_of(sendable()), (1, 1), Inject::No), [""; 0]);
+        assert_eq!(
+            told(&part_of(sendable()), (1, 1), Inject::No),
+            [] as [Reason; 0]
+        );
     }
 
     #[test]
     fn of_a_sample_the_share_has_to_be_about_right() {
         let tenth = part(10, sendable());
-        assert_eq!(told(&tenth, (1000, 100), Inject::No), [""; 0]);
-        assert_eq!(told(&tenth, (1000, 60), Inject::No), [""; 0]);
+        assert_eq!(told(&tenth, (1000, 100), Inject::No), [] as [Reason; 0]);
+        assert_eq!(told(&tenth, (1000, 60), Inject::No), [] as [Reason; 0]);
         assert_eq!(
             told(&tenth, (1000, 10), Inject::No),
-            ["of 1000 frames one in 10 is mirrored, and 10 arrived, not about 100"]
+            [failed(
+                "of 1000 frames one in 10 is mirrored, and 10 arrived, not about 100"
+            )]
         );
         assert_eq!(
             told(&tenth, (1000, 1000), Inject::No),
-            ["of 1000 frames one in 10 is mirrored, and 1000 arrived, not about 100"]
+            [failed(
+                "of 1000 frames one in 10 is mirrored, and 1000 arrived, not about 100"
+            )]
+        );
+        assert_eq!(
+            told(&tenth, (1000, 0), Inject::No),
+            [failed(
+                "of 1000 frames one in 10 is mirrored, and 0 arrived, not about 100"
+            )]
         );
         assert_eq!(
             told(&tenth, (9, 1), Inject::No),
-            [
+            [untested(
                 "of 9 frames one in 10 is mirrored, and 1 arrived: too few to tell, wait longer (--time)"
-            ]
+            )]
         );
     }
 
@@ -324,13 +416,13 @@ mod tests {
             };
             reasons(&half, &found, &watched)
         };
-        assert_eq!(told([250, 250]), [""; 0]);
+        assert_eq!(told([250, 250]), [] as [Reason; 0]);
         assert_eq!(
             told([250, 0]),
-            [
+            [failed(
                 "of 500 frames from 101/net0 none arrived, where one in 2 is mirrored: wait longer (--time), and if that \
                  does not help, see pve-span status and pve-span plan"
-            ]
+            )]
         );
     }
 }
