@@ -320,7 +320,7 @@ fn act(
         if let Some(sessions) = clear {
             cleared(&mut look, sessions);
             look.plan = plan(&look.desired, &look.observed);
-        } else if let InForce::Unknown { why } = &look.in_force {
+        } else if let InForce::Unknown { why, .. } = &look.in_force {
             return Err(done.after(Error::NotInForce(why.clone())));
         }
         let has_sessions = clear.is_some() || look.in_force.annotations().is_some();

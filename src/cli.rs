@@ -20,6 +20,12 @@ pub use edit::{EditArgs, ImportArgs, InitArgs};
 pub use explain::ExplainArgs;
 pub use verify::VerifyArgs;
 
+/// A wrong call, of any command (`EX_USAGE` of sysexits.h).
+pub const USAGE: u8 = 64;
+
+/// Standard output could not be written, of any command (`EX_IOERR` of sysexits.h).
+pub const UNWRITTEN: u8 = 74;
+
 /// Port mirroring (SPAN, RSPAN) for Proxmox VE that follows its guests.
 ///
 /// As a hookscript it is called as `pve-span VMID PHASE`, which is the same as
@@ -53,7 +59,7 @@ pub enum Command {
     Apply(PrintArgs),
     /// Remove this node's mirrors of some sessions, or all of ours: 0 done and verified, 1 not.
     Clear(ClearArgs),
-    /// Show every session: 0 all healthy, 1 one is degraded or stalled, 2 cannot tell.
+    /// Show every session: 0 all healthy, 1 one is not, or span.cfg is not in force, 2 cannot tell.
     Status(StatusArgs),
     /// Show every guest NIC of this node: its device, port and bridge, and what it is part of.
     Ports(PrintArgs),
@@ -73,7 +79,7 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Keep this node's mirrors right between hooks: the service, pve-span.service.
     Watch(WatchArgs),
-    /// Prove that sessions mirror, frame by frame: 0 proven, 1 not, 2 cannot tell.
+    /// Prove that sessions mirror, frame by frame: 0 proven or untested, 1 failed, 2 cannot tell.
     Verify(VerifyArgs),
 }
 

@@ -133,7 +133,7 @@ fn file(pve: &Pve, in_force: &InForce, cluster: &Cluster) -> File {
         InForce::File { .. } => File::InForce(told()),
         InForce::LastGood { why, .. } => File::LastGood(why.clone(), told()),
         InForce::NotConfigured { .. } => File::Missing,
-        InForce::Unknown { why } => File::Nothing(why.clone(), told()),
+        InForce::Unknown { why, .. } => File::Nothing(why.clone(), told()),
     }
 }
 

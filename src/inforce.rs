@@ -28,8 +28,10 @@ pub enum InForce {
     LastGood {
         /// What it says.
         annotations: Annotations,
-        /// Why not the file, and what to do.
+        /// Why not the file, what to do, and what is gone by instead.
         why: String,
+        /// What is gone by instead.
+        instead: String,
     },
     /// There has never been a file: nothing to do, and nothing to say.
     NotConfigured {
@@ -38,8 +40,10 @@ pub enum InForce {
     },
     /// Nobody can tell: everything stays as it is.
     Unknown {
-        /// Why, and what to do.
+        /// Why, what to do, and what is gone by instead.
         why: String,
+        /// What is gone by instead.
+        instead: String,
     },
 }
 
@@ -56,27 +60,19 @@ impl InForce {
 
     /// What is gone by instead of a file that cannot be used.
     pub fn instead(&self) -> Option<&str> {
-        // What comes before is why, which `check` has said in full.
-        self.notice()
-            .and_then(|notice| notice.rsplit_once("; "))
-            .map(|(_, instead)| instead)
+        match self {
+            Self::LastGood { instead, .. } | Self::Unknown { instead, .. } => Some(instead),
+            Self::File { .. } | Self::NotConfigured { .. } => None,
+        }
     }
 
     /// What every command has to say about it.
     pub fn notice(&self) -> Option<&str> {
         match self {
-            Self::LastGood { why, .. } | Self::Unknown { why } => Some(why),
+            Self::LastGood { why, .. } | Self::Unknown { why, .. } => Some(why),
             Self::File { .. } | Self::NotConfigured { .. } => None,
         }
     }
-}
-
-/// Is this what [`InForce::notice`] says when something else than the file is gone by?
-pub fn is_instead(notice: &str) -> bool {
-    // Each of them ends with what became of the copy.
-    notice
-        .rsplit_once("; ")
-        .is_some_and(|(_, instead)| instead.contains("last good copy"))
 }
 
 /// Where the last good copy is.
@@ -130,24 +126,22 @@ pub fn by_last_good(root: &Path, why: &str) -> InForce {
 
 fn instead(root: &Path, last_good: Option<String>, why: &str) -> InForce {
     let copy = root.join(LAST_GOOD);
+    let unknown = |instead: &str| InForce::Unknown {
+        why: format!("{why}; {instead}"),
+        instead: instead.to_owned(),
+    };
     let Some(text) = last_good else {
-        return InForce::Unknown {
-            why: format!("{why}; there is no last good copy, so nothing is changed"),
-        };
+        return unknown("there is no last good copy, so nothing is changed");
     };
     let annotations = annotations::parse(&copy.display().to_string(), &text);
-    if annotations.is_valid() {
-        InForce::LastGood {
-            annotations,
-            why: format!(
-                "{why}; the last good copy, {}, stays in force",
-                copy.display()
-            ),
-        }
-    } else {
-        InForce::Unknown {
-            why: format!("{why}; the last good copy is not valid either, so nothing is changed"),
-        }
+    if !annotations.is_valid() {
+        return unknown("the last good copy is not valid either, so nothing is changed");
+    }
+    let instead = format!("the last good copy, {}, stays in force", copy.display());
+    InForce::LastGood {
+        annotations,
+        why: format!("{why}; {instead}"),
+        instead,
     }
 }
 
@@ -214,9 +208,13 @@ mod tests {
 
     fn notice(root: &tempfile::TempDir) -> String {
         match load(root.path()) {
-            InForce::LastGood { annotations, why } => {
+            InForce::LastGood {
+                annotations,
+                why,
+                instead,
+            } => {
                 assert_eq!(annotations.sessions.len(), 1);
-                assert!(is_instead(&why), "{why}");
+                assert!(why.ends_with(&instead), "{why}");
                 why.replace(&root.path().display().to_string(), "")
             }
             other => panic!("{other:?}"),
@@ -282,10 +280,10 @@ mod tests {
     fn without_a_last_good_copy_unknown_is_not_empty() {
         let root = tree(Some("nonsense\n"));
         fs::write(root.path().join(LAST_GOOD), "nonsense\n").unwrap();
-        assert!(load(root.path()).notice().is_some_and(is_instead));
+        assert!(load(root.path()).instead().is_some());
         fs::remove_file(root.path().join(LAST_GOOD)).unwrap();
         assert!(matches!(load(root.path()), InForce::Unknown { .. }));
-        assert!(load(root.path()).notice().is_some_and(is_instead));
+        assert!(load(root.path()).instead().is_some());
         fs::remove_file(root.path().join("etc/pve/span.cfg")).unwrap();
         assert!(matches!(load(root.path()), InForce::NotConfigured { .. }));
         fs::remove_file(root.path().join("etc/pve/.version")).unwrap();

@@ -10,7 +10,7 @@ use pve_span::apply::Error;
 use pve_span::cli::{Cli, Command, WatchArgs};
 use pve_span::hook::Caller;
 use pve_span::log::Journal;
-use pve_span::report::Out;
+use pve_span::report::{self, Out};
 use pve_span::{cli, commands, hook, log, ovs, watch};
 
 fn main() -> ExitCode {
@@ -29,21 +29,27 @@ fn main() -> ExitCode {
         let _ = std::panic::catch_unwind(|| parse_and_run(&args, &caller));
         return ExitCode::SUCCESS;
     }
-    parse_and_run(&args, &caller)
+    let exit = parse_and_run(&args, &caller);
+    match report::unwritten() {
+        Some(error) => {
+            log::say(&format!("pve-span: error: cannot write output: {error}\n"));
+            ExitCode::from(cli::UNWRITTEN)
+        }
+        None => exit,
+    }
 }
 
 fn parse_and_run(args: &[OsString], caller: &Caller) -> ExitCode {
     match Cli::try_parse_from(args) {
         Ok(cli) => run(&cli, caller),
+        Err(error) if error.use_stderr() => {
+            log::say(&error.to_string());
+            ExitCode::from(cli::USAGE)
+        }
+        // What was asked for is the help, or the version.
         Err(error) => {
-            if error.use_stderr() {
-                log::say(&error.to_string());
-            } else {
-                let _ = error.print();
-            }
-            // For `plan`, 2 would say that changes are pending.
-            let usage = if cli::is_command(args, "plan") { 1 } else { 2 };
-            ExitCode::from(if error.use_stderr() { usage } else { 0 })
+            report::note(error.print());
+            ExitCode::SUCCESS
         }
     }
 }
@@ -129,7 +135,10 @@ fn fail(error: &Error, json: bool, failed: u8) -> u8 {
         Out::new().json(&serde_json::json!({"error": text}));
     }
     ::log::error!("{text}");
-    failed
+    match error {
+        Error::NoSession { .. } => cli::USAGE,
+        _ => failed,
+    }
 }
 
 /// What root alone may do, which is all but to check a file: whether it prints JSON, and how it then ends.

@@ -2,13 +2,33 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IsTerminal, Write};
+use std::sync::OnceLock;
 
 use crate::apply::Done;
 use crate::core::model::{MAX_LISTED, is_control, printable};
 use crate::core::plan::{Action, Change};
 use crate::core::state::{MirrorKey, Taken};
 
-/// Standard output. A reader that has gone is not a fault.
+/// The first error of a write to standard output, from whichever [`Out`].
+static UNWRITTEN: OnceLock<io::Error> = OnceLock::new();
+
+/// Writes what is still to be written, and tells why something could not be. A reader that has gone is not a fault.
+pub fn unwritten() -> Option<&'static io::Error> {
+    note(io::stdout().flush());
+    UNWRITTEN.get()
+}
+
+/// Takes note of what became of a write to standard output.
+pub fn note(written: io::Result<()>) {
+    if let Err(error) = written {
+        if error.kind() != io::ErrorKind::BrokenPipe {
+            // Only the first one counts.
+            let _ = UNWRITTEN.set(error);
+        }
+    }
+}
+
+/// Standard output.
 pub struct Out {
     stream: io::Stdout,
     width: Option<usize>,
@@ -50,7 +70,7 @@ impl Out {
 
     /// Prints a line.
     pub fn line(&mut self, text: &str) {
-        let _ = writeln!(self.stream, "{text}");
+        note(writeln!(self.stream, "{text}"));
     }
 
     /// Prints a heading.

@@ -332,7 +332,7 @@ fn what_is_typed_wrong_is_usage() {
     let node = node();
     let usage = |args: &[&str]| {
         let (code, out, err) = run(&node, args);
-        assert_eq!((code, out.as_str()), (2, ""), "{args:?}");
+        assert_eq!((code, out.as_str()), (64, ""), "{args:?}");
         err
     };
     assert_eq!(

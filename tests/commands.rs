@@ -357,12 +357,12 @@ fn clear_removes_ours_and_only_what_it_is_told() {
         "[a]\nsource = 101\noutput = 200/net1\n[b]\nsource = 102\noutput = 200/net1\n",
     );
     let (code, _, err) = run(&node, &["clear"]);
-    assert_eq!(code, 2, "{err}");
+    assert_eq!(code, 64, "{err}");
     let (code, _, err) = run(&node, &["clear", "aa"]);
     assert_eq!(
         (code, err.as_str()),
         (
-            2,
+            64,
             "pve-span: error: there is no session `aa`, did you mean `a`?\n"
         )
     );

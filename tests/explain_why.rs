@@ -129,12 +129,12 @@ fn a_guest_that_is_not_there_is_told_and_the_others_are_explained() {
         (1, &"there is no guest 999 in the cluster".into())
     );
     let (code, out, err) = explain(&node, &["web1"]);
-    assert_eq!((code, out.as_str()), (2, ""));
+    assert_eq!((code, out.as_str()), (64, ""));
     assert!(
         err.contains("`web1` is neither a guest (101) nor a NIC (101/net0)"),
         "{err}"
     );
-    assert_eq!(explain(&node, &[]).0, 2);
+    assert_eq!(explain(&node, &[]).0, 64);
 }
 
 #[test]

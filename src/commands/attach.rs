@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::Format;
-use crate::cli::{AttachArgs, CommonArgs, DetachArgs};
+use crate::cli::{AttachArgs, CommonArgs, DetachArgs, USAGE};
 use crate::core::attach::{
     Call, Change, Chosen, Others, Refusal, Step, Subject, choose, parse_guests,
 };
@@ -30,7 +30,7 @@ use report::{Outcome, Report};
 /// Nothing was done, and why.
 type Stopped = Vec<String>;
 
-/// Exit codes: 0 every guest has it, 1 one of them was refused or failed, 2 usage.
+/// Exit codes: 0 every guest has it, 1 one of them was refused or failed, 64 a wrong call.
 pub fn attach(root: &Path, args: &AttachArgs) -> u8 {
     let (storage, selectors) = match (args.storage.parse::<StorageId>(), selectors(&args.guests)) {
         (Ok(storage), Ok(selectors)) => (storage, selectors),
@@ -58,7 +58,7 @@ pub fn attach(root: &Path, args: &AttachArgs) -> u8 {
     command.run.told(report)
 }
 
-/// Exit codes: 0 none of them has it any longer, 1 one of them was refused or failed, 2 usage.
+/// Exit codes: 0 none of them has it any longer, 1 one of them was refused or failed, 64 a wrong call.
 pub fn detach(root: &Path, args: &DetachArgs) -> u8 {
     let selectors = match selectors(&args.guests) {
         Ok(selectors) => selectors,
@@ -78,7 +78,7 @@ fn selectors(words: &[String]) -> Result<Vec<Selector>, Stopped> {
 
 fn usage(common: &CommonArgs, faults: impl Iterator<Item = String>) -> u8 {
     report::stopped(common.json.into(), &faults.collect::<Vec<_>>());
-    2
+    USAGE
 }
 
 /// What both commands work with.

@@ -15,7 +15,7 @@ use crate::inforce::{self, InForce};
 use crate::look::now;
 use crate::ovs::chain;
 use crate::pve::{Pve, Questions, SPAN_CFG, Whose};
-use crate::report::Out;
+use crate::report::{self, Out};
 
 #[derive(Serialize)]
 struct Report<'a> {
@@ -82,7 +82,7 @@ pub fn run(root: &Path, file: Option<&Path>, format: Format) -> u8 {
     } else {
         tell(&mut out, &name, &annotations);
         if let Some(in_force) = in_force.as_ref().filter(|_| notice.is_some()) {
-            let _ = std::io::stdout().flush();
+            report::note(std::io::stdout().flush());
             let said = if annotations.is_valid() {
                 in_force.notice()
             } else {

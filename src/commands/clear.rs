@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{Format, asked_context, context, expect_pve, say_first_step};
 use crate::apply::{self, Error, NOT_YET};
+use crate::cli::USAGE;
 use crate::core::diagnostic::did_you_mean;
 use crate::core::model::{SessionName, printable};
 use crate::core::plan::{Action, PortChange};
@@ -23,7 +24,7 @@ struct Report<'a> {
     applied: bool,
 }
 
-/// Exit codes: 0 done and verified, 1 not, 2 there is no such session.
+/// Exit codes: 0 done and verified, 1 not, 64 there is no such session.
 ///
 /// # Errors
 /// Nothing was done, or it is not certain that what was done is in force.
@@ -39,7 +40,7 @@ pub fn run(root: &Path, sessions: &[String], format: Format) -> Result<u8, Error
         None => context(root, "clear"),
     };
     if wanted.is_some() && !all_known(&context, &chosen)? {
-        return Ok(2);
+        return Ok(USAGE);
     }
     let in_force = match context.pve {
         PveAccess::Hangs(_) => Ok(inforce::by_last_good(root, PVE_HANGS)),

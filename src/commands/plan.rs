@@ -28,7 +28,7 @@ struct Report<'a> {
 pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
     let look = look(&asked_context(root, "plan"), Detail::All, &BTreeSet::new())?;
     let mut out = Out::new();
-    if let InForce::Unknown { why } = &look.in_force {
+    if let InForce::Unknown { why, .. } = &look.in_force {
         return Err(Error::NotInForce(why.clone()));
     }
     notice(&look);

@@ -14,7 +14,7 @@ use crate::log::say;
 use crate::look::{Detail, look_by, now};
 use crate::ovs::chain;
 use crate::pve::Pve;
-use crate::report::Out;
+use crate::report::{self, Out};
 use crate::span_file::{Error, SpanFile};
 use crate::watch::state::State;
 
@@ -98,7 +98,7 @@ fn tell_plan(root: &Path, annotations: Annotations, out: &mut Out) {
 
 /// Asks; an empty answer is the last of the words.
 pub fn ask(desk: &Desk, question: &str) -> Answer {
-    let _ = std::io::stdout().flush();
+    report::note(std::io::stdout().flush());
     say(question);
     let answer = desk.answer();
     if answer == Answer::Nobody {

@@ -30,7 +30,21 @@ fn painted(health: Health) -> report::Look {
 #[derive(Serialize)]
 struct Report<'a> {
     notice: Option<&'a str>,
+    /// Is it the file itself that is gone by?
+    in_force: Going,
     sessions: Vec<Session<'a>>,
+}
+
+/// What is gone by.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Going {
+    /// span.cfg itself.
+    File,
+    /// The last good copy of it.
+    LastGood,
+    /// There is no span.cfg.
+    Nothing,
 }
 
 #[derive(Serialize)]
@@ -63,7 +77,7 @@ struct Output<'a> {
     rate: Option<Rate>,
 }
 
-/// Exit codes: 0 every session is healthy, 1 one is not, 2 cannot tell.
+/// Exit codes: 0 every session is healthy and span.cfg in force, 1 one is not, or the last good copy is in force, 2 cannot tell.
 ///
 /// # Errors
 /// Nothing can be told at all.
@@ -73,7 +87,7 @@ pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
         Detail::All,
         &BTreeSet::new(),
     )?;
-    if let InForce::Unknown { why } = &look.in_force {
+    if let InForce::Unknown { why, .. } = &look.in_force {
         return Err(Error::NotInForce(why.clone()));
     }
     notice(&look);
@@ -96,10 +110,16 @@ pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
     let is_sick =
         |session: &Session<'_>| !session.state.is_healthy() && !waiting.contains(session.name);
     let is_any_sick = sessions.iter().any(is_sick);
+    let in_force = match &look.in_force {
+        InForce::File { .. } => Going::File,
+        InForce::LastGood { .. } => Going::LastGood,
+        InForce::NotConfigured { .. } | InForce::Unknown { .. } => Going::Nothing,
+    };
     let mut out = Out::new();
     if format == Format::Json {
         out.json(&Report {
             notice: look.in_force.notice(),
+            in_force,
             sessions,
         });
     } else if sessions.is_empty() {
@@ -113,7 +133,12 @@ pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
             &rows,
         );
     }
-    Ok(match (is_any_sick, silent) {
+    if let (Format::Text, Going::LastGood, Some(instead)) =
+        (format, in_force, look.in_force.instead())
+    {
+        out.line(&format!("span.cfg is not in force: {instead}"));
+    }
+    Ok(match (is_any_sick || in_force == Going::LastGood, silent) {
         (true, _) => 1,
         (false, Some(_)) => 2,
         (false, None) => 0,

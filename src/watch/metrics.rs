@@ -8,7 +8,6 @@ use std::fmt::Display;
 
 use super::state::{OutputRecord, SessionRecord, State};
 use crate::core::health::Health;
-use crate::inforce;
 
 /// How the text is announced over HTTP.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -43,12 +42,11 @@ fn about_the_service(text: &mut Text, state: &State) {
         "When the service was started, in seconds since 1970.",
         Some(state.started),
     );
-    let gone_by = !state.notice.as_deref().is_some_and(inforce::is_instead);
     text.single(
         "pve_span_config_in_force",
         "gauge",
         "Whether /etc/pve/span.cfg itself is gone by (1), or what was known before because it cannot be used (0).",
-        Some(u8::from(gone_by)),
+        Some(u8::from(state.notice.is_none())),
     );
     text.single(
         "pve_span_reconciles_total",

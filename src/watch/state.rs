@@ -24,7 +24,7 @@ pub struct State {
     pub started: i64,
     /// When this was written, in seconds since 1970. The service writes it at least once a minute.
     pub written: i64,
-    /// Why span.cfg is not what is gone by, or what else concerns all sessions.
+    /// Why span.cfg itself is not in force, if it is not.
     pub notice: Option<String>,
     /// The sessions, by name.
     pub sessions: BTreeMap<String, SessionRecord>,

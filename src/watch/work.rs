@@ -108,7 +108,7 @@ pub fn survey(root: &Path, pve: PveAccess) -> Surveyed {
 fn surveyed(look: &Look) -> Surveyed {
     // That Open vSwitch cannot be asked is said by the reconcile, and by each session that needs it.
     let unknown = match &look.in_force {
-        InForce::Unknown { why } => Some(why.clone()),
+        InForce::Unknown { why, .. } => Some(why.clone()),
         _ => None,
     };
     let leftovers = leftovers(&look.desired, &look.plan);

@@ -96,7 +96,7 @@ fn exit_codes_are_those_of_the_table() {
         .collect();
     assert_eq!(
         status.join(" "),
-        "0 valid 1 faults, or not supported 2 cannot be read"
+        "0 valid 1 faults, or not supported 2 cannot be read 64 a wrong call 74 output cannot be written"
     );
 }
 
