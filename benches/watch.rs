@@ -101,7 +101,8 @@ fn node() -> Node {
         .map(|session| {
             let vmid = FIRST_SENSOR + session;
             let mac = lab::Nic::default_mac(vmid, 1);
-            Guest::vm(vmid).net(1, &format!("virtio={mac},bridge={}", bridge_of(session)))
+            let guest = Guest::vm(vmid).net(0, "virtio");
+            guest.net(1, &format!("virtio={mac},bridge={}", bridge_of(session)))
         })
         .collect();
     node.add_all(guests.iter().chain(&sensors));

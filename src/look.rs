@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::apply::Error;
+use crate::core::annotations::Annotations;
 use crate::core::cluster::Cluster;
 use crate::core::interest::{Interest, needs_detail};
-use crate::core::model::{IfName, NodeName, Vmid};
+use crate::core::model::{GuestKind, IfName, NodeName, Vmid};
 use crate::core::nft::NftState;
 use crate::core::plan::{Plan, plan};
 use crate::core::resolve::resolve;
+use crate::core::selector::Output;
 use crate::core::state::{Assumptions, Desired, Link, Observed, Ovs, OvsState};
 use crate::inforce::InForce;
 use crate::linux::Progress;
@@ -160,6 +162,7 @@ impl Unread {
 pub fn see(context: &Context, reading: &Reading) -> Result<Seen, Error> {
     let (began, patience) = (Instant::now(), share(context));
     let (mut observed, client) = observe(context, &reading.interest())?;
+    add_routes(&mut observed.links, reading.annotations())?;
     let is_ovs_silent = matches!(observed.ovs, OvsState::Failed(_)) && began.elapsed() >= patience;
     let sessions = &reading.annotations().sessions;
     if sessions.values().any(|session| !session.vlans.is_empty()) {
@@ -181,7 +184,7 @@ pub fn see(context: &Context, reading: &Reading) -> Result<Seen, Error> {
 /// More has to be read for it.
 pub fn resolved(
     reading: Reading,
-    seen: Seen,
+    mut seen: Seen,
     context: &Context,
     gone: &BTreeSet<Vmid>,
 ) -> Result<Box<Look>, Box<Unread>> {
@@ -200,6 +203,12 @@ pub fn resolved(
         gone: gone.clone(),
         now: now(),
     };
+    let sensors = sensors_here(reading.annotations(), &seen.observed);
+    let is_known = |sensor: &Vmid| reading.cluster.guest(*sensor).is_some();
+    if !sensors.iter().all(is_known) {
+        // What is reserved for copies now stays so while nobody can tell whether it is free.
+        seen.observed.saved = saved::load(&context.root).unwrap_or_default();
+    }
     let mut desired = Desired::default();
     if let Some(annotations) = reading.in_force.annotations() {
         desired = resolve(annotations, &reading.cluster, &seen.observed, &assume);
@@ -253,6 +262,30 @@ impl Look {
     }
 }
 
+/// The guests whose NIC is an output that has its port here: their configs tell whether it is free.
+pub fn sensors_here(annotations: &Annotations, observed: &Observed) -> BTreeSet<Vmid> {
+    let has_device = |name: &str| {
+        observed.links.contains_key(name)
+            || matches!(&observed.ovs, OvsState::Present(ovs) if ovs.bridges.values().any(|bridge| bridge.ports.contains_key(name)))
+    };
+    let sessions = annotations.sessions.values();
+    let outputs = sessions.flat_map(|session| &session.outputs);
+    let nics = outputs.filter_map(|output| match output.value {
+        Output::Nic(nic) => Some(nic),
+        _ => None,
+    });
+    let here = nics.filter(|nic| {
+        let mut names = [
+            nic.device(GuestKind::Qemu),
+            nic.device(GuestKind::Lxc),
+            nic.ovs_firewall_port(),
+        ]
+        .into_iter();
+        names.any(|name| has_device(&name))
+    });
+    here.map(|nic| nic.vmid).collect()
+}
+
 /// What was seen, for those who ask for more.
 fn tell_observed(observed: &Observed) {
     match &observed.ovs {
@@ -291,6 +324,16 @@ pub const OVS_SHORT_PATIENCE: Duration = Duration::from_millis(250);
 fn share(context: &Context) -> Duration {
     let left = context.deadline.saturating_duration_since(Instant::now());
     context.ovs_patience.min(left / 2)
+}
+
+/// Looks at all devices and at Open vSwitch, for what a text that is to become span.cfg names.
+///
+/// # Errors
+/// The kernel cannot be asked.
+pub fn observe_for(context: &Context, annotations: &Annotations) -> Result<Observed, Error> {
+    let (mut observed, _) = observe(context, &Interest::Everything)?;
+    add_routes(&mut observed.links, annotations)?;
+    Ok(observed)
 }
 
 /// Looks at the kernel and at Open vSwitch, as far as it matters.
@@ -341,7 +384,10 @@ fn observe(context: &Context, interest: &Interest) -> Result<(Observed, Option<C
             }
         }
     }
-    let (ovs, client) = asked(&Ports::All);
+    let (ovs, client) = asked(match interest {
+        Interest::Everything => &Ports::AllInDetail,
+        Interest::EveryGuest(_) | Interest::Only(_) => &Ports::All,
+    });
     let links = match (&ovs, interest) {
         (OvsState::Present(present), Interest::EveryGuest(sensors)) => {
             links_of_guests(present, sensors)?
@@ -349,6 +395,24 @@ fn observe(context: &Context, interest: &Interest) -> Result<(Observed, Option<C
         _ => linux::links()?,
     };
     Ok((seen(links, ovs), client))
+}
+
+/// Which of the ports that are outputs have routes: asked for these alone, since a router may have very many.
+fn add_routes(links: &mut BTreeMap<IfName, Link>, annotations: &Annotations) -> Result<(), Error> {
+    let sessions = annotations.sessions.values();
+    let outputs = sessions.flat_map(|session| &session.outputs);
+    let ports: BTreeSet<&IfName> = outputs
+        .filter_map(|output| match &output.value {
+            Output::Port(port) => Some(port),
+            _ => None,
+        })
+        .collect();
+    for port in ports {
+        if let Some(link) = links.get_mut(port) {
+            link.routed = linux::is_routed(link.index)?;
+        }
+    }
+    Ok(())
 }
 
 fn seen(links: BTreeMap<IfName, Link>, ovs: OvsState) -> Observed {

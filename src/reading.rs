@@ -12,7 +12,7 @@ use crate::core::model::Vmid;
 use crate::core::ports::PortMap;
 use crate::core::state::{Desired, Observed};
 use crate::inforce::{self, InForce};
-use crate::look::{Context, Detail};
+use crate::look::{Context, Detail, sensors_here};
 use crate::pve::{Pve, Questions};
 
 /// What is said of an /etc/pve that hangs.
@@ -161,7 +161,7 @@ impl Reading {
                 filed.copied().chain(here()).collect()
             }
             Detail::Mirrors | Detail::Anywhere if Questions::of(self.annotations()).tags => here(),
-            Detail::Mirrors | Detail::Anywhere => BTreeSet::new(),
+            Detail::Mirrors | Detail::Anywhere => sensors_here(self.annotations(), observed),
         };
         let guests = self.unread(guests);
         Files {

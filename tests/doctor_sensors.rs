@@ -56,13 +56,13 @@ fn what_keeps_copies_from_a_sensor_is_told() {
     gone(&node, "sensor-off");
     node.span_cfg(&DMZ.replace("200/net1", "200/net5"));
     gone(&node, "sensor-off");
-    apply(&node, &DMZ.replace("200/net1", "201/net0"));
+    node.span_cfg(&DMZ.replace("200/net1", "201/net0"));
     set_sensor(
         &node,
         &found(
             &node,
             "sensor-address",
-            "warning: the sensor's 201/net0 has an IP configuration, and as an output it is cut off from the network: the guest would use an address that answers nobody\n\
+            "error: the sensor's 201/net0 has an address in its config, so it is refused as an output: it would be cut off from the network\n\
          seen: /etc/pve/nodes/pve1/qemu-server/201.conf: ipconfig0: ip=10.0.0.7/24\n\
          do: qm set 201 --delete ipconfig0",
         ),
@@ -103,7 +103,7 @@ fn what_keeps_copies_from_a_sensor_is_told() {
         &found(
             &node,
             "sensor-only-nic",
-            "warning: the sensor 201 has no other NIC than 201/net0, which as an output is cut off from the network: nobody can reach it\n\
+            "error: the sensor 201 has no other NIC than 201/net0, so it is refused as an output: nobody could reach the guest any more\n\
          seen: /etc/pve/nodes/pve1/qemu-server/201.conf: only net0\n\
          do: qm set 201 --net1 virtio,bridge=vmbr2",
         ),
@@ -124,11 +124,11 @@ fn what_keeps_copies_from_a_sensor_is_told() {
          seen: tap201i0 is a port of fwbr201i0; /etc/pve/nodes/pve1/qemu-server/201.conf: firewall=1\n\
          do: qm set 201 --net0 virtio=BC:24:11:2A:00:C9,bridge=vmbr2; or leave `engine = ovs` out of span.cfg",
     );
-    apply(&node, &DMZ.replace("200/net1", "202/net1"));
+    node.span_cfg(&DMZ.replace("200/net1", "202/net1"));
     let finding = found(
         &node,
         "sensor-address",
-        "warning: the sensor's 202/net1 has an IP configuration, and as an output it is cut off from the network: the guest would use an address that answers nobody\n\
+        "error: the sensor's 202/net1 has an address in its config, so it is refused as an output: it would be cut off from the network\n\
          seen: /etc/pve/nodes/pve1/lxc/202.conf: net1: ip=dhcp\n\
          do: pct set 202 --net1 name=eth1,bridge=vmbr2,hwaddr=BC:24:11:2A:00:CB,type=veth",
     );
@@ -139,7 +139,10 @@ fn what_keeps_copies_from_a_sensor_is_told() {
             .net(0, "virtio=BC:24:11:2A:00:C9,bridge=vmbr2")
             .set("hostpci0", "0000:01:00")
     });
-    node.span_cfg(&DMZ.replace("200/net1", "201/net0"));
+    node.span_cfg(&format!(
+        "{}capture-only = 201/net0\n",
+        DMZ.replace("200/net1", "201/net0")
+    ));
     gone(&node, "sensor-only-nic");
     gone(&node, "passthrough");
 }

@@ -302,16 +302,9 @@ fn an_uplink_is_refused_wherever_above_it_the_address_is() {
     assert_eq!(code, 1, "{err}");
     assert!(
         err.contains(
-            "eno1 is the only uplink of vmbr2, which carries this node's address 10.99.0.1"
+            "eno1 may be the only way out of vmbr2, over which this node has the address 10.99.0.1"
         ),
         "{err}"
-    );
-    node.physical("eno2", "vmbr2");
-    let (code, out, _) = run(&node, &["plan"]);
-    assert_eq!(code, 2);
-    assert!(
-        out.contains("make sure that eno1 is not the uplink in use"),
-        "{out}"
     );
 }
 

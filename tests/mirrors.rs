@@ -42,7 +42,7 @@ fn frames_of_access_ports_arrive_with_their_vlan_tag() {
 
 #[test]
 fn a_sensor_nic_with_a_vlan_tag_gets_the_frames_without_theirs() {
-    let tagged = Guest::vm(200).net(1, "virtio=BC:24:11:2A:01:C8,bridge=vmbr2,tag=99");
+    let tagged = sensor(200).net(1, "virtio=BC:24:11:2A:01:C8,bridge=vmbr2,tag=99");
     let node = guests(&[vm(101, ",tag=10"), vm(102, ",tag=10"), tagged]);
     apply(&node, BOTH);
     let mut sensor = node.capture("200/net1");

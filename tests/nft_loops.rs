@@ -156,7 +156,7 @@ fn an_output_that_is_built_on_a_source_or_carries_something_is_refused() {
     let said = refused(&node, "[a]\nsource = 101\noutput = port:eno1\n");
     assert_eq!(
         said,
-        "pve-span: warning: a: nothing is mirrored to port:eno1: eno1m is built on eno1, and would be cut off by a mirror into it\n"
+        "pve-span: warning: a: nothing is mirrored to port:eno1: eno1m is built on eno1, and would be cut off by a mirror into it: delete eno1m, or use another port\n"
     );
     // A device with the node's address, and the only uplink of a bridge that has it.
     node.physical_unplugged("eno3");
@@ -168,15 +168,16 @@ fn an_output_that_is_built_on_a_source_or_carries_something_is_refused() {
     for (output, why) in [
         (
             "eno3",
-            "eno3 carries this node's address 10.77.0.1: a mirror into it would cut the node off",
+            "eno3 carries this node's address 10.77.0.1: a mirror into it would cut the node off: use another port",
         ),
         (
             "eno4",
-            "eno4 is the only uplink of vmbr0, which carries this node's address 10.77.1.1: a mirror into it would cut the node off",
+            "eno4 may be the only way out of vmbr0, over which this node has the address 10.77.1.1: a mirror into it would cut the node off: \
+             use another port",
         ),
         (
             "vmbr0",
-            "vmbr0 is a bridge, and frames can only go out of a port",
+            "vmbr0 is a bridge, and frames can only go out of a port: as a source it is written bridge:vmbr0",
         ),
     ] {
         let said = refused(

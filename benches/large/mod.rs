@@ -102,7 +102,7 @@ fn cluster() -> Cluster {
     }
     for session in 0..SESSIONS {
         let text = format!(
-            "name: sensor{session}\nnet1: virtio=BC:24:11:00:00:02,bridge={}\n",
+            "name: sensor{session}\nnet0: virtio=BC:24:11:00:00:03\nnet1: virtio=BC:24:11:00:00:02,bridge={}\n",
             bridge_of(session)
         );
         file(

@@ -155,6 +155,7 @@ impl Situation {
         guests.push(
             Guest::vm(SENSOR)
                 .name("sensor")
+                .net(0, "virtio")
                 .net(1, &nic(SENSOR, 1, bridge(0))),
         );
         node.add_all(&guests);

@@ -138,7 +138,8 @@ impl Situation {
                     .net(0, &format!("{}{firewall}", nic(vmid, 0)))
             })
             .collect();
-        guests.push(Guest::vm(SENSOR).name("sensor").net(1, &nic(SENSOR, 1)));
+        let sensor = Guest::vm(SENSOR).name("sensor").net(0, "virtio");
+        guests.push(sensor.net(1, &nic(SENSOR, 1)));
         node.add_all(&guests);
         node.start_guests(guests.iter().map(|guest| guest.vmid));
         let source = match self.source {

@@ -75,7 +75,8 @@ pub fn tcp(node: &Node, time: Duration) -> Result<f64, String> {
 pub fn blind(bridge: Bridge, runs: usize) -> Result<Vec<Duration>, String> {
     let (node, name) = node_with(bridge);
     let vm = |vmid, n| Guest::vm(vmid).net(n, &format!("virtio,bridge={name}"));
-    node.add_all([&vm(300, 0), &vm(301, 0), &vm(302, 0), &vm(200, 1)]);
+    let sensor = vm(200, 1).net(0, "virtio");
+    node.add_all([&vm(300, 0), &vm(301, 0), &vm(302, 0), &sensor]);
     node.start_guests([301, 302, 200]);
     apply(&node, "[blind]\nsource = 300\noutput = 200/net1\n")?;
     let mut times = Vec::new();

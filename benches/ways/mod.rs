@@ -120,7 +120,8 @@ pub fn build(bridge: Bridge, way: Way) -> Result<Node, String> {
         let line = format!("name=eth0,bridge={name},type=veth");
         Guest::ct(vmid).net(0, &line).lxc()
     };
-    let sensor = Guest::vm(200).net(1, &format!("virtio,bridge={name}"));
+    let sensor = Guest::vm(200).net(0, "virtio");
+    let sensor = sensor.net(1, &format!("virtio,bridge={name}"));
     node.add_all([&container(300), &container(301), &sensor]);
     node.start_guests([300, 301, 200]);
     node.introduce(SOURCE, PEER);

@@ -25,7 +25,11 @@ pub fn check(data: &[u8]) {
     if data.len() <= MOST {
         let names = ["tap101i0", "tap200i0"];
         let named = names.into_iter().map(|name| name.parse().unwrap());
-        for which in [Ports::All, Ports::Named(named.collect())] {
+        for which in [
+            Ports::All,
+            Ports::AllInDetail,
+            Ports::Named(named.collect()),
+        ] {
             conversation(data, &which);
         }
         announcements(data);
@@ -76,7 +80,7 @@ fn received<'a>(
 }
 
 static SPAN_CFG: LazyLock<Annotations> = LazyLock::new(|| {
-    let text = "[dmz]\nsource = 101, 102/net0, tag:web\noutput = 200/net0\n\
+    let text = "[dmz]\nsource = 101, 102/net0, tag:web\noutput = 200/net0\ncapture-only = 200/net0\n\
         [rspan]\nsource = bridge:vmbr1\noutput = vlan:999\nvlan = 10\n";
     let annotations = annotations::parse("span.cfg", text);
     assert!(annotations.is_valid(), "{:?}", annotations.diagnostics);

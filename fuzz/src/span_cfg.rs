@@ -97,7 +97,7 @@ fn is_sound(session: &Session, lines: &[&str]) {
         is_within(&source.place, lines);
         assert_eq!(source.value.to_string().parse().as_ref(), Ok(&source.value));
     }
-    for output in &session.outputs {
+    for output in session.outputs.iter().chain(&session.capture_only) {
         is_within(&output.place, lines);
         assert_eq!(output.value.to_string().parse().as_ref(), Ok(&output.value));
     }

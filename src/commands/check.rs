@@ -6,13 +6,15 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::Format;
+use super::{Format, context};
 use crate::core::annotations::{self, Annotations};
+use crate::core::cluster::Cluster;
 use crate::core::diagnostic::{Diagnostic, Severity};
-use crate::core::resolve::references;
+use crate::core::resolve::{references, suitable};
+use crate::core::state::{Assumptions, Observed};
 use crate::files;
 use crate::inforce::{self, InForce};
-use crate::look::now;
+use crate::look::{now, observe_for};
 use crate::ovs::chain;
 use crate::pve::{Pve, Questions, SPAN_CFG, Whose};
 use crate::report::{self, Out};
@@ -54,7 +56,7 @@ pub fn run(root: &Path, file: Option<&Path>, format: Format) -> u8 {
     let Examined {
         annotations,
         warnings: config_warnings,
-    } = examine(&pve, &name, &text);
+    } = examine(root, &name, &text);
     let in_force = if file.is_none() {
         Some(inforce::load(root))
     } else {
@@ -104,7 +106,8 @@ pub(super) struct Examined {
 }
 
 /// Reads a text as span.cfg, and looks up what it names.
-pub(super) fn examine(pve: &Pve, name: &str, text: &str) -> Examined {
+pub(super) fn examine(root: &Path, name: &str, text: &str) -> Examined {
+    let pve = Pve::new(root);
     let mut annotations = annotations::parse(name, text);
     let mut warnings = Vec::new();
     if pve.is_mounted() {
@@ -112,6 +115,8 @@ pub(super) fn examine(pve: &Pve, name: &str, text: &str) -> Examined {
         annotations
             .diagnostics
             .extend(references::check(name, &annotations, &cluster));
+        let found = suitable(root, name, &annotations, &cluster);
+        annotations.diagnostics.extend(found);
         warnings = cluster.warnings;
     }
     let diagnostics = &mut annotations.diagnostics;
@@ -133,6 +138,25 @@ pub(super) fn examine(pve: &Pve, name: &str, text: &str) -> Examined {
         annotations,
         warnings,
     }
+}
+
+/// What becomes of sources and outputs on this node and in the cluster. Where the node's devices cannot be looked at, by
+/// guests' configs alone.
+fn suitable(
+    root: &Path,
+    name: &str,
+    annotations: &Annotations,
+    cluster: &Cluster,
+) -> Vec<Diagnostic> {
+    let observed = observe_for(&context(root, "check"), annotations).unwrap_or_else(|error| {
+        log::warn!("ports are not checked: {}", chain(&error));
+        Observed::default()
+    });
+    let assume = Assumptions {
+        now: now(),
+        ..Assumptions::default()
+    };
+    suitable::check(name, annotations, cluster, &observed, &assume)
 }
 
 /// Every fault for people, and a line that sums them up.

@@ -13,7 +13,6 @@ use crate::linux::desk::{Answer, Desk};
 use crate::log::say;
 use crate::look::{Detail, look_by, now};
 use crate::ovs::chain;
-use crate::pve::Pve;
 use crate::report::{self, Out};
 use crate::span_file::{Error, SpanFile};
 use crate::watch::state::State;
@@ -36,7 +35,7 @@ pub fn judge(root: &Path, file: &SpanFile, bytes: &[u8], out: &mut Out) -> Verdi
         }
     };
     let name = file.name();
-    let examined = check::examine(&Pve::new(root), &name, &text);
+    let examined = check::examine(root, &name, &text);
     for warning in &examined.warnings {
         log::warn!("{warning}");
     }

@@ -81,6 +81,8 @@ pub struct Session {
     pub exclude: Vec<At<Selector>>,
     /// Where to.
     pub outputs: Vec<At<Output>>,
+    /// The outputs that may be cut off from their network.
+    pub capture_only: Vec<At<Output>>,
     /// Which of a source's frames.
     pub direction: Direction,
     /// Where they are taken.
@@ -137,6 +139,7 @@ impl Session {
             sources: Vec::new(),
             exclude: Vec::new(),
             outputs: Vec::new(),
+            capture_only: Vec::new(),
             direction: Direction::Both,
             point: Point::Bridge,
             vlans: VlanSet::default(),
@@ -170,6 +173,11 @@ impl Session {
             EngineChoice::Auto => self.needs_nft(),
             EngineChoice::Ovs => None,
         }
+    }
+
+    /// Does the administrator confirm that the output may be cut off from its network?
+    pub fn confirms(&self, output: &Output) -> bool {
+        self.capture_only.iter().any(|at| at.value == *output)
     }
 
     /// Is it over at this time, in seconds since 1970?

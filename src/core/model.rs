@@ -73,6 +73,8 @@ pub(crate) fn decimal<T: FromStr>(text: &str) -> Option<T> {
 pub struct NicIndex(u8);
 
 impl NicIndex {
+    /// net0.
+    pub const FIRST: Self = Self(0);
     /// The largest index: Proxmox VE allows 32 NICs a guest.
     pub const MAX: u8 = 31;
 

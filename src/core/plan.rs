@@ -13,10 +13,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use super::copies::CopyKey;
 use super::model::{IfName, NicId, SessionName, VlanSet};
 use super::nft::Command;
 use super::state::{
-    Desired, MirrorKey, MirrorOutput, Observed, OvsState, RowId, SessionPhase, Taken,
+    Desired, Fault, MirrorKey, MirrorOutput, Observed, OvsState, RowId, SessionPhase, Taken,
 };
 pub use ports::PortChange;
 
@@ -142,7 +143,29 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
     }
     let kept = nft::plan(desired, observed, &mut plan);
     ports::plan(desired, observed, &kept, &mut plan);
+    plan.remarks.extend(losses(desired, &plan));
     plan
+}
+
+/// The outputs that are made ready although something else may need them, as span.cfg confirms.
+fn losses(desired: &Desired, plan: &Plan) -> Vec<Problem> {
+    let is_new = |key: &CopyKey| {
+        let created = plan.actions.iter().any(|action| {
+            action.change == Change::Create
+                && action.mirror.session == key.session
+                && action.mirror.output == key.output
+        });
+        let prepared = plan.ports.iter().any(|change| {
+            matches!(change, PortChange::Prepare { outputs, .. } if outputs.contains(&key.output))
+        });
+        created || prepared
+    };
+    let new = desired.confirmed.iter().filter(|key| is_new(key));
+    new.map(|key| Problem {
+        session: key.session.clone(),
+        text: format!("{} loses its network: it becomes capture-only", key.output),
+    })
+    .collect()
 }
 
 /// Why a mirror of ours goes.
@@ -160,6 +183,7 @@ fn why_removed(desired: &Desired, session: &SessionName, output: &str) -> &'stat
     }
     match state.outputs.iter().find(|state| state.output == output) {
         None => "span.cfg does not list the output",
+        Some(state) if matches!(state.fault, Some(Fault::Refused(_))) => "its output is refused",
         Some(state) if state.fault.is_some() || state.elsewhere.is_some() => {
             "its output is not here"
         }

@@ -73,6 +73,10 @@ pub struct PortMap {
     pub bridges: BTreeMap<IfName, BridgeKind>,
     /// While Open vSwitch does not answer: the devices that may be on one of its bridges.
     pub perhaps_on_ovs: Option<BTreeSet<IfName>>,
+    /// Devices' other names, with the names that they go by.
+    altnames: BTreeMap<IfName, IfName>,
+    /// The devices of Open vSwitch bonds.
+    members: BTreeMap<IfName, Vec<IfName>>,
 }
 
 impl PortMap {
@@ -80,6 +84,7 @@ impl PortMap {
     pub fn new(observed: &Observed) -> Self {
         let mut map = Self::default();
         let mut devices = devices(observed);
+        map.altnames = altnames(observed);
         map.add_ovs(observed, &devices);
         map.add_linux(observed, &devices);
         map.by_nic = map
@@ -150,6 +155,33 @@ impl PortMap {
         devices.is_some_and(|devices| devices.contains(name))
     }
 
+    /// Why there is no port of this name.
+    pub fn why_no_port(&self, name: &IfName) -> String {
+        let other = self.other_name(name);
+        other.unwrap_or_else(|| format!("there is no port {name} on this node"))
+    }
+
+    /// What to write instead of a name that is a bridge's, or another name of a device.
+    pub fn other_name(&self, name: &IfName) -> Option<String> {
+        if self.bridges.contains_key(name) {
+            return Some(format!("{name} is a bridge: write bridge:{name}"));
+        }
+        let device = self.altnames.get(name)?;
+        Some(format!(
+            "{name} is another name of {device}: write port:{device}"
+        ))
+    }
+
+    /// What to write instead of an Open vSwitch bond, which has no device of its own.
+    pub fn why_no_device(&self, port: &IfName) -> Option<String> {
+        let members = self.members.get(port)?;
+        let members: Vec<String> = members.iter().map(|name| format!("port:{name}")).collect();
+        Some(format!(
+            "{port} is an Open vSwitch bond, which has no device: write {}",
+            members.join(", ")
+        ))
+    }
+
     fn add_ovs(&mut self, observed: &Observed, devices: &Devices) {
         let OvsState::Present(ovs) = &observed.ovs else {
             return;
@@ -159,6 +191,11 @@ impl PortMap {
             for (name, port) in &row.ports {
                 if !is_alive(observed, bridge, name, port) {
                     continue;
+                }
+                if !port.members.is_empty() {
+                    let mut members = port.members.clone();
+                    members.sort();
+                    self.members.insert(name.clone(), members);
                 }
                 let nic = owner(name, PortRole::OvsFirewall, devices, observed);
                 let port = Port {
@@ -259,6 +296,15 @@ fn is_alive(observed: &Observed, bridge: &IfName, name: &IfName, port: &OvsPort)
     } else {
         !port.failed || observed.links.contains_key(name)
     }
+}
+
+fn altnames(observed: &Observed) -> BTreeMap<IfName, IfName> {
+    let links = observed.links.iter();
+    let named = links.flat_map(|(name, link)| {
+        let others = link.altnames.iter();
+        others.map(move |other| (other.clone(), name.clone()))
+    });
+    named.collect()
 }
 
 type Devices = BTreeMap<NicId, (IfName, GuestKind)>;

@@ -8,6 +8,7 @@ mod copying;
 mod engine;
 mod finished;
 pub mod firewall;
+pub mod free;
 mod index;
 mod layout;
 mod matching;
@@ -16,6 +17,8 @@ mod outputs;
 pub mod reasons;
 pub mod references;
 pub mod sources;
+pub mod suitable;
+mod ways;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -136,13 +139,16 @@ impl<'a> View<'a> {
         cluster: &'a Cluster,
         assume: &Assumptions,
     ) -> Self {
+        let reserved = reserved_ports(annotations, map, assume);
         Self {
             outputs: Outputs {
                 map,
                 observed,
                 cluster,
+                annotations,
+                reserved: reserved.keys().cloned().collect(),
             },
-            reserved: reserved_ports(annotations, map, assume),
+            reserved,
             index: Index::new(map, cluster),
         }
     }

@@ -56,8 +56,14 @@ pub struct Link {
     pub native_vlan: Option<u16>,
     /// The largest packet that it takes, in bytes, without Ethernet's header (`IFLA_MTU`).
     pub mtu: Option<u32>,
-    /// The node's own addresses on it.
+    /// The node's own addresses on it, link-local ones too.
     pub addresses: Vec<core::net::IpAddr>,
+    /// Its other names (`IFLA_ALT_IFNAME`).
+    pub altnames: Vec<IfName>,
+    /// Does it lead back to the node itself (`IFF_LOOPBACK`)?
+    pub loopback: bool,
+    /// Does a route go out by it? Looked for where an output is a port.
+    pub routed: bool,
 }
 
 /// Can frames come in by a device (netdevice(7), `IFF_UP` and `IFF_LOWER_UP`)?
@@ -139,6 +145,10 @@ pub struct OvsPort {
     pub failed: bool,
     /// How many interfaces it has; a bond has more than one, and none of its name.
     pub interfaces: usize,
+    /// Its interfaces that have other names than the port, a bond's, where these were asked for.
+    pub members: Vec<IfName>,
+    /// A patch port's other end (`options:peer`), where this was asked for.
+    pub peer: Option<IfName>,
 }
 
 /// A `Mirror` row.
@@ -274,6 +284,8 @@ pub struct Desired {
     pub copies: BTreeMap<CopyKey, Copies>,
     /// The devices that are outputs.
     pub outputs: BTreeMap<IfName, OutputPort>,
+    /// The outputs that only `capture-only` allows: they lose their network.
+    pub confirmed: BTreeSet<CopyKey>,
     /// The ports in no bridge that are sources.
     pub listening: BTreeMap<IfName, SourcePort>,
     /// What stays as it is, whatever it is.
@@ -549,7 +561,7 @@ pub enum Fault {
     Absent(String),
     /// It is there or never will be, and cannot be served; something has to be changed.
     Refused(String),
-    /// Nobody can tell where it is.
+    /// Nobody can tell where it is, or whether it is free.
     Unknown(String),
 }
 

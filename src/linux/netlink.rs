@@ -9,7 +9,7 @@ use netlink_packet_core::{
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
     AfSpecBridge, BridgeVlanInfoFlags, InfoBridge, InfoData, LinkAttribute, LinkExtentMask,
-    LinkFlags, LinkInfo, LinkMessage,
+    LinkFlags, LinkInfo, LinkMessage, Prop,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -151,6 +151,8 @@ struct Found {
     vlan_aware: bool,
     state: LinkState,
     mtu: Option<u32>,
+    altnames: Vec<IfName>,
+    loopback: bool,
 }
 
 impl Found {
@@ -170,6 +172,9 @@ impl Found {
             native_vlan: None,
             mtu: self.mtu,
             addresses,
+            altnames: self.altnames,
+            loopback: self.loopback,
+            routed: false,
         }
     }
 }
@@ -180,6 +185,7 @@ fn found(message: RouteNetlinkMessage) -> Option<Found> {
     };
     let (mut name, mut master, mut parent, mut kind) = (None, None, None, None);
     let (mut vlan_aware, mut elsewhere, mut mtu) = (false, false, None);
+    let mut altnames = Vec::new();
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name = text.parse().ok(),
@@ -187,6 +193,9 @@ fn found(message: RouteNetlinkMessage) -> Option<Found> {
             LinkAttribute::Link(index) => parent = Some(index),
             LinkAttribute::Mtu(bytes) => mtu = Some(bytes),
             LinkAttribute::LinkNetNsId(_) => elsewhere = true,
+            LinkAttribute::PropList(properties) => {
+                altnames = properties.iter().filter_map(altname).collect()
+            }
             LinkAttribute::LinkInfo(infos) => {
                 kind = infos.iter().find_map(kind_of);
                 vlan_aware = infos.iter().any(is_vlan_aware);
@@ -208,6 +217,8 @@ fn found(message: RouteNetlinkMessage) -> Option<Found> {
         vlan_aware,
         state: link_state(message.header.flags),
         mtu,
+        altnames,
+        loopback: message.header.flags.contains(LinkFlags::Loopback),
     })
 }
 
@@ -219,6 +230,13 @@ fn link_state(flags: LinkFlags) -> LinkState {
         (false, _) => LinkState::Down,
         (true, false) => LinkState::NoCarrier,
         (true, true) => LinkState::Up,
+    }
+}
+
+fn altname(property: &Prop) -> Option<IfName> {
+    match property {
+        Prop::AltIfName(name) => name.parse().ok(),
+        _ => None,
     }
 }
 
@@ -251,15 +269,13 @@ pub fn has_address(index: u32) -> Result<bool, Error> {
     Ok(addresses.iter().any(says_something))
 }
 
-/// The node's addresses by interface index; loopback and link-local ones say nothing about it.
+/// The node's addresses by interface index.
 fn addresses() -> Result<BTreeMap<u32, Vec<core::net::IpAddr>>, Error> {
     let mut found: BTreeMap<u32, Vec<core::net::IpAddr>> = BTreeMap::new();
     let mut request = AddressMessage::default();
     request.header.family = AddressFamily::Unspec;
     for (index, address) in dump(&RouteNetlinkMessage::GetAddress(request), address)? {
-        if !address.is_loopback() && !is_link_local(address) {
-            found.entry(index).or_default().push(address);
-        }
+        found.entry(index).or_default().push(address);
     }
     Ok(found)
 }
@@ -281,13 +297,6 @@ fn address(message: RouteNetlinkMessage) -> Option<(u32, core::net::IpAddr)> {
         })
     });
     Some((message.header.index, address?))
-}
-
-fn is_link_local(address: core::net::IpAddr) -> bool {
-    match address {
-        core::net::IpAddr::V4(address) => address.is_link_local(),
-        core::net::IpAddr::V6(address) => address.is_unicast_link_local(),
-    }
 }
 
 /// Asks for a list until it arrives unbroken. Each part is taken as it arrives: a device's message is some hundred

@@ -61,6 +61,12 @@ impl Netlink {
         })
     }
 
+    /// From now on the kernel takes what a question says of a list as a choice (`NETLINK_GET_STRICT_CHK`, Linux 4.20).
+    pub fn strict(self) -> io::Result<Self> {
+        self.socket.set_netlink_get_strict_chk(true)?;
+        Ok(self)
+    }
+
     /// Asks, and hands each message of the answer to `take`: its type, and what follows its header.
     pub fn ask(
         &mut self,

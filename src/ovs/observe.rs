@@ -19,6 +19,11 @@ const HOLDER: (&str, &[&str]) = ("Bridge", &["_uuid", "mirrors"]);
 pub(super) const PORT: (&str, &[&str]) =
     ("Port", &["_uuid", "name", "tag", "trunks", "interfaces"]);
 pub(super) const INTERFACE: (&str, &[&str]) = ("Interface", &["_uuid", "type", "ofport", "error"]);
+/// What is read of interfaces besides, to know bonds' members and patch ports' other ends.
+const INTERFACE_IN_DETAIL: (&str, &[&str]) = (
+    "Interface",
+    &["_uuid", "type", "ofport", "error", "name", "options"],
+);
 pub(super) const MIRROR: (&str, &[&str]) = (
     "Mirror",
     &[
@@ -41,6 +46,8 @@ pub(super) const MIRROR: (&str, &[&str]) = (
 pub enum Ports {
     /// All.
     All,
+    /// All, with bonds' members and patch ports' other ends.
+    AllInDetail,
     /// Those of these names, and those that our mirrors refer to.
     Named(BTreeSet<IfName>),
 }
@@ -60,7 +67,7 @@ pub fn read(client: &mut Client, which: &Ports) -> Result<Ovs, Error> {
 /// The database cannot be asked.
 pub fn ask(client: &mut Client, which: &Ports) -> Result<Transaction, Error> {
     let conditions: Vec<Value> = match which {
-        Ports::All => vec![json!([])],
+        Ports::All | Ports::AllInDetail => vec![json!([])],
         Ports::Named(names) => names
             .iter()
             .map(|name| json!([["name", "==", name.as_str()]]))
@@ -72,8 +79,12 @@ pub fn ask(client: &mut Client, which: &Ports) -> Result<Transaction, Error> {
         select(MIRROR, &all),
         select(BRIDGE, &all),
     ];
+    let interface = match which {
+        Ports::AllInDetail => INTERFACE_IN_DETAIL,
+        Ports::All | Ports::Named(_) => INTERFACE,
+    };
     for condition in &conditions {
-        selects.extend([select(PORT, condition), select(INTERFACE, condition)]);
+        selects.extend([select(PORT, condition), select(interface, condition)]);
     }
     client.begin(selects)
 }
@@ -95,7 +106,7 @@ pub fn answer(client: &mut Client, asked: Transaction, which: &Ports) -> Result<
         };
         ports.add(rows(port_rows)?, rows(interfaces)?)?;
     }
-    if *which != Ports::All {
+    if matches!(which, Ports::Named(_)) {
         ports.complete(client, rows(mirrors)?)?;
     }
     let mirror_rows = mirrors_by_row(rows(mirrors)?, &ports)?;
@@ -293,6 +304,15 @@ fn port(id: RowId, row: &Value, interfaces: &BTreeMap<RowId, &Value>) -> OvsPort
             .and_then(Value::as_i64);
         ofport == Some(-1) || interface.get("error").and_then(optional).is_some()
     };
+    let name = text(row, "name");
+    let names = own().map(|interface| text(interface, "name"));
+    let members = names.filter(|member| !member.is_empty() && *member != name);
+    let peer = |interface: &Value| {
+        let peer = interface
+            .get("options")
+            .and_then(|map| map_get(map, "peer"))?;
+        peer.as_str()?.parse().ok()
+    };
     OvsPort {
         row: id,
         tag: row.get("tag").and_then(optional).and_then(number),
@@ -303,6 +323,8 @@ fn port(id: RowId, row: &Value, interfaces: &BTreeMap<RowId, &Value>) -> OvsPort
             .unwrap_or_default(),
         failed: own().all(failed),
         interfaces: row.get("interfaces").map(set).unwrap_or_default().len(),
+        members: members.filter_map(|member| member.parse().ok()).collect(),
+        peer: own().find_map(peer),
     }
 }
 

@@ -79,7 +79,7 @@ const OUTPUTS: [&str; 6] = [
     "vlan:999",
     "109/net1",
 ];
-const REST: [&str; 14] = [
+const REST: [&str; 16] = [
     "direction = from",
     "direction = to",
     "vlan = 10, 20-22",
@@ -94,6 +94,8 @@ const REST: [&str; 14] = [
     "pre-stop = keep",
     "point = guest",
     "expires = 1970-01-01T00:00Z",
+    "capture-only = 109/net0, 107/net0",
+    "capture-only = 108/net1, 109/net1, 109/net0, 107/net0",
 ];
 
 /// Any node.

@@ -25,6 +25,7 @@ pub fn check(file: &str, sessions: &BTreeMap<SessionName, Session>) -> Vec<Diagn
     };
     for session in sessions.values() {
         found.repeated_outputs(session);
+        found.confirmed(session);
         found.contradictions(session);
     }
     found.two_engines(sessions);
@@ -65,6 +66,31 @@ impl Found<'_> {
                     None,
                 );
             }
+        }
+    }
+
+    /// What is confirmed has to be an output, and one that can be cut off.
+    fn confirmed(&mut self, session: &Session) {
+        for confirmed in &session.capture_only {
+            let (severity, message) = match &confirmed.value {
+                Output::Nic(_) | Output::Port(_) => {
+                    let outputs = &session.outputs;
+                    if outputs.iter().any(|at| at.value == confirmed.value) {
+                        continue;
+                    }
+                    let message =
+                        format!("{} is not an output of [{}]", confirmed.value, session.name);
+                    (Severity::Warning, message)
+                }
+                Output::Vlan(_) | Output::Vxlan(..) | Output::Gre(..) | Output::Erspan(..) => {
+                    let message = format!(
+                        "{} has no network to lose: `capture-only` takes guests' NICs and ports",
+                        confirmed.value
+                    );
+                    (Severity::Error, message)
+                }
+            };
+            self.say(severity, confirmed, message, None);
         }
     }
 

@@ -9,8 +9,8 @@ use crate::core::diagnostic::{Diagnostic, Place, Severity, did_you_mean};
 use crate::core::filter::{self, Filter};
 use crate::core::model::{Invalid, SessionName, excerpt};
 
-/// The keys of a session; all but the last two may stand in `[defaults]`.
-pub const KEYS: [&str; 16] = [
+/// The keys of a session; all but the last three may stand in `[defaults]`.
+pub const KEYS: [&str; 17] = [
     "direction",
     "exclude",
     "point",
@@ -27,8 +27,10 @@ pub const KEYS: [&str; 16] = [
     "comment",
     "source",
     "output",
+    "capture-only",
 ];
-const NOT_DEFAULTS: [&str; 2] = ["source", "output"];
+const NOT_DEFAULTS: [&str; 3] = ["source", "output", "capture-only"];
+const REQUIRED: [&str; 2] = ["source", "output"];
 
 /// A section's keys with their values, as they stand.
 pub type Properties = BTreeMap<String, (Place, At<String>)>;
@@ -260,7 +262,7 @@ impl Reader<'_> {
         for (key, (_, value)) in own {
             self.value(&mut session, key, value);
         }
-        for key in NOT_DEFAULTS
+        for key in REQUIRED
             .into_iter()
             .filter(|key| !own.contains_key(*key) && !misspelt.contains(key))
         {
@@ -295,6 +297,7 @@ impl Reader<'_> {
             "source" => set_list(value, place, &mut session.sources),
             "exclude" => set_list(value, place, &mut session.exclude),
             "output" => set_list(value, place, &mut session.outputs),
+            "capture-only" => set_list(value, place, &mut session.capture_only),
             "direction" => set(values::direction(value), |direction| {
                 session.direction = direction
             }),

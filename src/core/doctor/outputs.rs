@@ -18,6 +18,8 @@ struct Sensor<'a> {
     of: BTreeSet<&'a SessionName>,
     /// Does a session of them leave out the nft engine?
     ovs_only: Vec<&'a SessionName>,
+    /// Does every one of them say that it may lose its network?
+    confirmed: bool,
 }
 
 /// Judges sensors.
@@ -67,7 +69,9 @@ fn sensors<'a>(sessions: impl Iterator<Item = &'a Session>) -> Vec<Sensor<'a>> {
                 nic,
                 of: BTreeSet::new(),
                 ovs_only: Vec::new(),
+                confirmed: true,
             });
+            sensor.confirmed &= session.confirms(&output.value);
             sensor.of.insert(&session.name);
             if session.engine == EngineChoice::Ovs {
                 sensor.ovs_only.push(&session.name);
@@ -168,7 +172,8 @@ fn configured(
     let config = node.config_of(guest.vmid);
     let set = node.set(guest.vmid);
     let mend = || mender.set(id).unwrap_or_default();
-    if let Some(address) = guest.addresses.get(&id.index) {
+    let address = guest.addresses.get(&id.index);
+    if let Some(address) = address.filter(|_| !sensor.confirmed) {
         let (key, remedy) = match guest.kind {
             GuestKind::Qemu => (
                 format!("ipconfig{}", id.index),
@@ -177,24 +182,22 @@ fn configured(
             GuestKind::Lxc => (format!("net{}", id.index), mend()),
         };
         found.add(
-            Severity::Warning,
+            Severity::Error,
             Id::SensorAddress,
             format!(
-                "the sensor's {id} has an IP configuration, and as an output it is cut off from the network: \
-                 the guest would use an address that answers nobody"
+                "the sensor's {id} has an address in its config, so it is refused as an output: it would be cut off from the network"
             ),
             format!("{config}: {key}: {address}"),
             remedy,
         );
     }
-    // What it has of the node for itself may be another one.
-    if guest.nics.len() == 1 && guest.passthrough.is_empty() {
+    if guest.nics.len() == 1 && !sensor.confirmed {
         let (next, bridge) = (id.index.next(), nic.bridge.as_deref().unwrap_or("vmbr0"));
         found.add(
-            Severity::Warning,
+            Severity::Error,
             Id::SensorOnlyNic,
             format!(
-                "the sensor {} has no other NIC than {id}, which as an output is cut off from the network: nobody can reach it",
+                "the sensor {} has no other NIC than {id}, so it is refused as an output: nobody could reach the guest any more",
                 node.guest(guest.vmid)
             ),
             format!("{config}: only net{}", id.index),

@@ -4,6 +4,7 @@ use super::super::cluster::Cluster;
 use super::super::guest::{Guest, Nic};
 use super::super::model::{GuestKind, NicId, NicIndex, NodeName, Vmid};
 use super::super::ports::PortMap;
+use super::super::resolve::free::need_of_nic;
 
 /// What sensors are called: products, and what they are for. Whole words only.
 const WORDS: [&str; 16] = [
@@ -89,7 +90,7 @@ fn names_sensor(name: &str) -> bool {
     is_security_onion || is_so || words.iter().any(|word| WORDS.contains(word))
 }
 
-/// The NIC that carries nothing else: not the only one, without firewall bridge, VLAN tag or address.
+/// The NIC that carries nothing else: one that may be an output, without firewall bridge or VLAN tag.
 fn monitor(guest: &Guest, map: &PortMap) -> Monitor {
     let vmid = guest.vmid;
     let id = |index: NicIndex| NicId { vmid, index };
@@ -107,21 +108,14 @@ fn monitor(guest: &Guest, map: &PortMap) -> Monitor {
         nic.bridge.is_some()
             && nic.tag.is_none()
             && !has_firewall(index, nic)
-            && !guest.addresses.contains_key(&index)
+            && need_of_nic(guest, id(index)) == Some(Ok(()))
     };
-    let fitting: Vec<NicIndex> = guest
-        .nics
-        .iter()
-        .filter(|(index, nic)| fits(**index, nic))
-        .map(|(index, _)| *index)
-        .collect();
-    // The first NIC is where one manages the guest, unless it is the only one that fits.
-    let first = guest.nics.keys().next().copied();
-    let chosen = fitting.iter().find(|index| Some(**index) != first);
-    match chosen.or(fitting.first()) {
-        Some(index) => Monitor::Nic(id(*index)),
+    let mut nics = guest.nics.iter();
+    match nics.find(|(index, nic)| fits(**index, nic)) {
+        Some((index, _)) => Monitor::Nic(id(*index)),
         None => Monitor::None(
-            "each of its NICs has a firewall, a VLAN tag or an address, or no bridge".into(),
+            "each of its NICs is the first, has a firewall, a VLAN tag or an address, or no bridge"
+                .into(),
         ),
     }
 }

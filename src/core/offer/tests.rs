@@ -111,11 +111,11 @@ fn the_monitor_port_is_the_nic_that_carries_nothing_else() {
     );
     assert_eq!(
         vm("net0: virtio,bridge=a\nnet1: virtio,bridge=b,firewall=1\n"),
-        "its name: 200/net0"
+        "its name: 200: each of its NICs is the first, has a firewall, a VLAN tag or an address, or no bridge"
     );
     assert_eq!(
         vm("net0: virtio,bridge=a\nnet1: virtio,bridge=b\nipconfig1: gw=10.0.0.1,ip=10.0.0.9/24\n"),
-        "its name: 200/net0"
+        "its name: 200: each of its NICs is the first, has a firewall, a VLAN tag or an address, or no bridge"
     );
     assert_eq!(
         vm("net0: virtio,bridge=vmbr2\n"),
@@ -123,7 +123,7 @@ fn the_monitor_port_is_the_nic_that_carries_nothing_else() {
     );
     assert_eq!(
         vm("net0: virtio\nnet1: virtio,bridge=b,firewall=1\n"),
-        "its name: 200: each of its NICs has a firewall, a VLAN tag or an address, or no bridge"
+        "its name: 200: each of its NICs is the first, has a firewall, a VLAN tag or an address, or no bridge"
     );
     let ct = "hostname: zeek\nnet0: name=eth0,bridge=a,ip=dhcp\nnet1: name=eth1,bridge=a,ip=manual\n\
               net2: name=eth2,bridge=a,ip6=auto\n";

@@ -116,7 +116,10 @@ pub fn choose<'a>(
             Selector::Port(port) if !map.ports.contains_key(port) => ("port", port),
             _ => continue,
         };
-        if map.perhaps_on_ovs.is_none() {
+        let other = map.other_name(name).filter(|_| kind == "port");
+        if let Some(other) = other {
+            choice.notes.push(other);
+        } else if map.perhaps_on_ovs.is_none() {
             choice.notes.push(format!(
                 "there is no such {kind} on this node: {}",
                 source.value

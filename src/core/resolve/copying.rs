@@ -72,10 +72,10 @@ impl<'a> Copying<'a> {
             None => &port.name,
         };
         if links.contains_key(device) {
-            Ok(device)
-        } else {
-            Err(format!("the kernel shows no device {device}"))
+            return Ok(device);
         }
+        let bond = self.outputs.map.why_no_device(device);
+        Err(bond.unwrap_or_else(|| format!("the kernel shows no device {device}")))
     }
 
     /// `below` are the devices that the output is built on.

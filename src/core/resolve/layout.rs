@@ -7,6 +7,7 @@ use super::choice::{Choice, Whole};
 use super::copying::Copying;
 use super::engine::{Engine, From, Reason, engine, never_ovs};
 use super::finished::hands_over_unfinished;
+use super::free::Standing;
 use super::outputs::{Outputs, Place, Target};
 use crate::core::annotations::{EngineChoice, Session, Switch};
 use crate::core::copies::{Copies, CopyKey, Exclusive, OutputPort, Raise, SourcePort};
@@ -43,7 +44,11 @@ pub fn place(
             elsewhere: None,
             lacks: Vec::new(),
         };
-        match outputs.place(&output.value) {
+        let place = outputs.serve(session, &output.value);
+        if let Ok((_, Standing::Confirmed)) = &place {
+            desired.confirmed.insert(layout.key());
+        }
+        match place.map(|(place, _)| place) {
             Ok(Place::Elsewhere(node)) => served.elsewhere = Some(node),
             Ok(Place::Vlan(vlan)) => match session.asks_for_nft() {
                 Some(nft) => {
@@ -60,7 +65,12 @@ pub fn place(
                 let (engine, lacks) = layout.span(&target, state, desired);
                 (served.engine, served.lacks) = (Some(engine), lacks);
             }
-            Err(fault) => served.fault = Some(fault),
+            Err(fault) => {
+                if matches!(fault, Fault::Unknown(_)) {
+                    layout.keep_reserved(desired);
+                }
+                served.fault = Some(fault);
+            }
         }
         let is_unknown = matches!(served.fault, Some(Fault::Unknown(_)));
         if is_unknown && outputs.observed.ovs.unanswered().is_some() {
@@ -216,10 +226,7 @@ impl<'a> Layout<'a> {
         split.lacks.append(&mut copying.lacks);
         let copies =
             copies.filter(|copies| !copies.sources.is_empty() || !copies.undecided.is_empty());
-        let key = CopyKey {
-            session: self.session.name.clone(),
-            output: self.output.to_string(),
-        };
+        let key = self.key();
         if target.is_on_ovs() {
             let reserves = match &copies {
                 Some(copies) if copies.sources.is_empty() => Reserves::IfThere,
@@ -412,6 +419,29 @@ impl<'a> Layout<'a> {
                     raise,
                 });
             source.of.insert(self.session.name.clone());
+        }
+    }
+
+    /// Nobody can tell whether the output is free: no mirror begins, and a device that is reserved stays as it is.
+    fn keep_reserved(&self, desired: &mut Desired) {
+        let Ok(Place::Port(target)) = self.outputs.place(self.output) else {
+            return;
+        };
+        let Some(index) = target.index.filter(|_| self.outputs.is_reserved(&target)) else {
+            return;
+        };
+        let saved = self.outputs.observed.saved.get(target.device);
+        let wire = match saved {
+            Some(saved) if !saved.offloads.is_empty() => Switch::Yes,
+            _ => Switch::No,
+        };
+        self.reserve(index, &target, wire, &self.key(), desired);
+    }
+
+    fn key(&self) -> CopyKey {
+        CopyKey {
+            session: self.session.name.clone(),
+            output: self.output.to_string(),
         }
     }
 

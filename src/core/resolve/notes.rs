@@ -55,16 +55,6 @@ impl Layout<'_> {
                 self.output
             ));
         }
-        let address = self
-            .outputs
-            .address_over(&port.bridge)
-            .filter(|_| is_uplink(port));
-        notes.extend(address.map(|address| {
-            format!(
-                "{} carries this node's address {address}: make sure that {} is not the uplink in use",
-                port.bridge, port.name
-            )
-        }));
         // From outside, where nobody here can see what leads where.
         let outside = copies.into_iter().flat_map(|copies| &copies.sources);
         let outside = outside.filter(|(_, source)| {

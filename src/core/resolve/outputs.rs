@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::core::annotations::NO_TUNNELS;
+use crate::core::annotations::{Annotations, NO_TUNNELS};
 use crate::core::cluster::Cluster;
 use crate::core::model::{IfName, NicId, NodeName};
 use crate::core::ports::{BridgeKind, Port, PortMap, why_in_no_bridge};
@@ -59,6 +59,10 @@ pub struct Outputs<'a> {
     pub observed: &'a Observed,
     /// Where guests are filed.
     pub cluster: &'a Cluster,
+    /// What span.cfg says.
+    pub annotations: &'a Annotations,
+    /// The ports that are outputs.
+    pub reserved: BTreeSet<IfName>,
 }
 
 impl<'a> Outputs<'a> {
@@ -143,105 +147,15 @@ impl<'a> Outputs<'a> {
     }
 
     fn port(&self, name: &IfName) -> Result<&'a Port, Fault> {
-        if self.map.bridges.contains_key(name) {
-            return Err(Refused(format!(
-                "{name} is a bridge, and frames can only go out of a port"
-            )));
-        }
-        let link = self.observed.links.get(name);
-        if let Some(address) = link.and_then(|link| link.addresses.first()) {
-            return Err(Refused(format!(
-                "{name} carries this node's address {address}: a mirror into it would cut the node off"
-            )));
-        }
-        self.in_use(name)?;
-        let Some(port) = self.map.ports.get(name) else {
-            return Err(match &self.observed.ovs {
-                OvsState::Failed(why) if link.is_none() || self.map.may_be_on_ovs(name) => {
-                    Unknown(format!(
-                        "{name} is in no Linux bridge, and whether it is in one of Open vSwitch's cannot be told: {why}"
-                    ))
-                }
-                _ if link.is_some() => Refused(format!("{name} is part of a firewall bridge")),
-                _ => Absent(format!("there is no port {name} on this node")),
-            });
-        };
-        self.only_uplink(port)?;
-        Ok(port)
-    }
-
-    /// A device that something else is built on carries that, too: a VLAN device, a bond that it is part of.
-    fn in_use(&self, name: &IfName) -> Result<(), Fault> {
-        let links = &self.observed.links;
-        let above = links
-            .iter()
-            .find(|(_, link)| link.parent.as_ref() == Some(name));
-        if let Some((above, _)) = above {
-            return Err(Refused(format!(
-                "{above} is built on {name}, and would be cut off by a mirror into it"
-            )));
-        }
-        let master = links.get(name).and_then(|link| link.master.as_ref());
-        let is_bond = |master: &&IfName| {
-            links.get(*master).and_then(|link| link.kind.as_deref()) == Some("bond")
-        };
-        match master.filter(is_bond) {
-            Some(bond) => Err(Refused(format!("{name} is part of the bond {bond}"))),
-            None => Ok(()),
-        }
-    }
-
-    /// An output port is reserved: taking the only uplink of a bridge that carries the node's address
-    /// would cut the node off.
-    fn only_uplink(&self, port: &Port) -> Result<(), Fault> {
-        let Some(address) = self.address_over(&port.bridge).filter(|_| is_uplink(port)) else {
-            return Ok(());
-        };
-        let on_bridge = self
-            .map
-            .ports
-            .values()
-            .filter(|other| other.bridge == port.bridge);
-        if on_bridge.filter(|other| is_uplink(other)).count() > 1 {
-            return Ok(());
-        }
-        Err(Refused(format!(
-            "{} is the only uplink of {}, which carries this node's address {address}: a mirror into it would cut the node off",
-            port.name, port.bridge
-        )))
-    }
-
-    /// An address of the node whose frames cross the bridge: on the bridge itself, on a port of it, or on what
-    /// is built on those (a VLAN device, a Linux bridge).
-    pub fn address_over(&self, bridge: &IfName) -> Option<core::net::IpAddr> {
-        let ports = self
-            .map
-            .ports
-            .values()
-            .filter(|port| port.bridge == *bridge && port.nic.is_none());
-        let mut over: BTreeSet<&IfName> = ports.map(|port| &port.name).collect();
-        over.insert(bridge);
-        loop {
-            let known = over.len();
-            let masters: Vec<&IfName> = over
-                .iter()
-                .filter_map(|name| self.observed.links.get(*name)?.master.as_ref())
-                .collect();
-            over.extend(masters);
-            let above = self.observed.links.iter().filter(|(_, link)| {
-                link.parent
-                    .as_ref()
-                    .is_some_and(|parent| over.contains(parent))
-            });
-            let above: Vec<&IfName> = above.map(|(name, _)| name).collect();
-            over.extend(above);
-            if over.len() == known {
-                break;
-            }
-        }
-        over.iter()
-            .filter_map(|name| self.observed.links.get(*name))
-            .find_map(|link| link.addresses.first().copied())
+        let is_device = self.observed.links.contains_key(name);
+        let port = self.map.ports.get(name);
+        port.ok_or_else(|| match &self.observed.ovs {
+            OvsState::Failed(why) if !is_device || self.map.may_be_on_ovs(name) => Unknown(format!(
+                "{name} is in no Linux bridge, and whether it is in one of Open vSwitch's cannot be told: {why}"
+            )),
+            _ if is_device => Refused(format!("{name} is part of a firewall bridge")),
+            _ => Absent(self.map.why_no_port(name)),
+        })
     }
 }
 

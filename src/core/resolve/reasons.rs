@@ -211,8 +211,10 @@ impl View<'_> {
         };
         let outputs = session.outputs.iter().map(|output| &output.value);
         outputs
-            .filter_map(|output| match self.outputs.place(output) {
-                Ok(Place::Port(target)) => Some((output.to_string(), reason(&target, output)?)),
+            .filter_map(|output| match self.outputs.serve(session, output) {
+                Ok((Place::Port(target), _)) => {
+                    Some((output.to_string(), reason(&target, output)?))
+                }
                 _ => None,
             })
             .collect()

@@ -6,7 +6,7 @@ use crate::core::annotations::{Annotations, At};
 use crate::core::cluster::{Cluster, Known};
 use crate::core::diagnostic::{Diagnostic, Severity, did_you_mean};
 use crate::core::guest::Guest;
-use crate::core::model::{NicId, NicIndex, Vmid};
+use crate::core::model::{NicIndex, Vmid};
 use crate::core::selector::{Output, Selector};
 
 /// Looks every name up.
@@ -40,14 +40,6 @@ pub fn check(file: &str, annotations: &Annotations, cluster: &Cluster) -> Vec<Di
             if let Output::Nic(nic) = output.value {
                 if let Some(fault) = guest_fault(nic.vmid, Some(nic.index), cluster) {
                     say(&at, (fault, None));
-                } else if let Some(fault) = only_nic(nic, cluster) {
-                    say(
-                        &at,
-                        (
-                            fault,
-                            Some("give the sensor a second NIC for its monitor port".into()),
-                        ),
-                    );
                 }
             }
         }
@@ -111,18 +103,6 @@ fn selector_fault(selector: &Selector, cluster: &Cluster) -> Option<(String, Opt
         }
         _ => None,
     }
-}
-
-/// An output's NIC carries nothing but copies from then on.
-fn only_nic(nic: NicId, cluster: &Cluster) -> Option<String> {
-    let nics = &cluster.guest(nic.vmid)?.nics;
-    let is_only = nics.len() == 1 && nics.contains_key(&nic.index);
-    is_only.then(|| {
-        format!(
-            "{nic} is the only NIC of guest {}: as an output it is cut off from the network",
-            nic.vmid
-        )
-    })
 }
 
 fn guest_fault(vmid: Vmid, nic: Option<NicIndex>, cluster: &Cluster) -> Option<String> {

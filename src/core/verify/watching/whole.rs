@@ -202,7 +202,9 @@ mod tests {
 
     /// Where a plan that has forgotten the port eno1 is watched.
     fn watched(rest: &str) -> Vec<(String, Side)> {
-        let text = format!("[all]\nsource = bridge:vmbr0\noutput = 200/net1\n{rest}");
+        let text = format!(
+            "[all]\nsource = bridge:vmbr0\noutput = 200/net1\ncapture-only = 200/net1\n{rest}"
+        );
         let annotations = annotations::parse("span.cfg", &text);
         let (observed, cluster) = (node(), Cluster::unknown("not read"));
         let mut desired: Desired =

@@ -1,0 +1,81 @@
+//! What span.cfg names on this node and in the cluster, judged before it is in force: outputs that something else needs,
+//! and ports by other names.
+
+use super::free::need_of_nic;
+use super::outputs::Outputs;
+use super::{View, phase, ports};
+use crate::core::annotations::{Annotations, At, Session};
+use crate::core::cluster::Cluster;
+use crate::core::diagnostic::{Diagnostic, Place, Severity};
+use crate::core::model::IfName;
+use crate::core::ports::PortMap;
+use crate::core::selector::{Output, Selector};
+use crate::core::state::{Assumptions, Observed, SessionPhase};
+
+/// Looks at every session that is to run.
+pub fn check(
+    file: &str,
+    annotations: &Annotations,
+    cluster: &Cluster,
+    observed: &Observed,
+    assume: &Assumptions,
+) -> Vec<Diagnostic> {
+    let map = ports(annotations, observed, &assume.gone);
+    let View { outputs, .. } = View::new(&map, annotations, observed, cluster, assume);
+    let mut found = Vec::new();
+    let sessions = annotations.sessions.values();
+    let running = sessions.filter(|session| phase(session, assume) == SessionPhase::Running);
+    for session in running {
+        for output in &session.outputs {
+            let refusal = refusal(file, session, output, &outputs);
+            let is_refused = refusal.is_some();
+            found.extend(refusal);
+            if let (Output::Port(port), false) = (&output.value, is_refused) {
+                found.extend(other_name(file, port, &output.place, &map));
+            }
+        }
+        for source in &session.sources {
+            if let Selector::Port(port) = &source.value {
+                found.extend(other_name(file, port, &source.place, &map));
+            }
+        }
+    }
+    found
+}
+
+/// An output that is not provably free.
+fn refusal(
+    file: &str,
+    session: &Session,
+    output: &At<Output>,
+    outputs: &Outputs<'_>,
+) -> Option<Diagnostic> {
+    let need = match &output.value {
+        Output::Nic(nic) => need_of_nic(outputs.cluster.guest(nic.vmid)?, *nic)?,
+        Output::Port(port) => outputs.need_of_port(port),
+        Output::Vlan(_) | Output::Vxlan(..) | Output::Gre(..) | Output::Erspan(..) => Ok(()),
+    };
+    let need = need.err()?;
+    if need.can_be_confirmed() && session.confirms(&output.value) {
+        return None;
+    }
+    Some(Diagnostic {
+        file: file.to_owned(),
+        place: Some(output.place.clone()),
+        severity: Severity::Error,
+        message: format!("output {} is refused: {need}", output.value),
+        hint: Some(need.remedy(&output.value)),
+    })
+}
+
+/// A port that is there under another name.
+fn other_name(file: &str, port: &IfName, place: &Place, map: &PortMap) -> Option<Diagnostic> {
+    let is_there = map.ports.contains_key(port);
+    Some(Diagnostic {
+        file: file.to_owned(),
+        place: Some(place.clone()),
+        severity: Severity::Warning,
+        message: map.other_name(port).filter(|_| !is_there)?,
+        hint: None,
+    })
+}
