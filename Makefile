@@ -25,12 +25,13 @@ apt-repo:
 # A miniature node with real traffic. KEEP=1 leaves it up to play with.
 demo:
 	@sh tests/prepare.sh demo
-	@echo "building (a minute or two the first time) ..."
+	@echo "building (a few minutes the first time, and 300 MB in target/) ..."
 	@cargo build --quiet --release --locked --bin pve-span --example demo
 	@target/release/examples/demo
 
 test:
 	@sh tests/prepare.sh test
+	@echo "all tests: half an hour or more, and about 10 GB in target/, systems of Debian 12 and 13 among them ..."
 	@sh tests/run.sh
 
 # Hooks beside a script that does the same with ovs-vsctl, reconciles, what mirroring costs the traffic, and the service.
@@ -63,7 +64,7 @@ lint:
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	shellcheck tests/prepare.sh tests/run.sh tests/lab/reaper.sh hookscripts/pve-span benches/*.sh .ci/run tests/proxmox/stand-in.sh tests/docs/*.sh \
 		tests/vm/run tests/vm/image tests/vm/guest/make tests/vm/guest/init tests/vm/guest/job \
-		debian/put-snippet debian/pve-span.p* debian/make-deb debian/apt-repo debian/licences/collect
+		debian/put-snippet debian/completions/pve-span debian/pve-span.p* debian/make-deb debian/apt-repo debian/licences/collect
 
 clean:
 	cargo clean

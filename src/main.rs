@@ -94,6 +94,7 @@ fn run(cli: &Cli, caller: &Caller) -> ExitCode {
                 args.json.into(),
             ));
         }
+        Command::Complete(args) => return ExitCode::from(commands::complete(root, &args.words)),
         Command::Attach(args) => return ExitCode::from(commands::attach(root, args)),
         Command::Detach(args) => return ExitCode::from(commands::detach(root, args)),
         Command::Doctor(args) => {
@@ -168,6 +169,7 @@ fn needs_pve(command: &Command) -> Option<(bool, u8)> {
         Command::Init(_) | Command::Edit(_) => Some((false, 1)),
         Command::Hook(_)
         | Command::Watch(_)
+        | Command::Complete(_)
         | Command::Doctor(_)
         | Command::Clear(_)
         | Command::Status(_)

@@ -51,6 +51,8 @@ if [ "$wanted" = test ]; then
     need debootstrap debootstrap
     need lintian lintian
     need man man-db
+    need zsh zsh
+    need fish fish
     need git git
 fi
 if [ "$wanted" = test ] || [ "$wanted" = deb ]; then
@@ -75,10 +77,11 @@ case " $packages " in
         ;;
 esac
 
-# What apt would download, and how much room that takes; nothing where its lists are too old to tell.
+# What apt would download, and how much room that takes; nothing where its lists are too old to tell. (apt asks only when
+# more than these packages is needed, so "no" alone would not keep it from installing them.)
 sizes() {
     # shellcheck disable=SC2086 # a list of words
-    LC_ALL=C apt-get install --no-install-recommends --assume-no $packages 2>/dev/null |
+    LC_ALL=C apt-get install --download-only --no-install-recommends --assume-no $packages 2>/dev/null |
         sed -n 's/^Need to get \(.*\) of archives.*/\1 to download/p; s/^After this operation, \(.*\) of additional.*/\1 of disk/p' |
         paste -s -d, - | sed 's/,/, /'
 }

@@ -225,3 +225,28 @@ fn one_that_is_not_supervised_and_hangs_is_not_waited_for_either() {
         drop(reader);
     });
 }
+
+#[test]
+fn completion_offers_nothing_then_and_comes_back() {
+    let node = node();
+    node.span_cfg(DMZ);
+    let root = node.root().display().to_string();
+    let offered = |words: &[&str]| {
+        let mut command = node.command(lab::binary().to_str().unwrap());
+        command
+            .args(["complete", "--", "--root", &root])
+            .args(words);
+        let output = lab::try_run(command, "");
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(offered(&["clear", ""]).contains("dmz"));
+    while_it_hangs(&node, |_| {
+        for command in ["attach", "clear"] {
+            assert_eq!(offered(&[command, ""]), "words\n", "{command}");
+        }
+        // What needs no file is there.
+        assert!(offered(&["doctor", "--"]).contains("--json"));
+    });
+}

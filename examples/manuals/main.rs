@@ -1,11 +1,13 @@
-//! Writes the man pages and the shells' completions for the package: `manuals FOLDER`.
+//! Writes the man pages, and the documentation as the package installs it: `manuals FOLDER`, in the repository.
 //!
-//! Everything comes from the command line as clap knows it, so a new command has its page and its completions by being
-//! there; exit codes come from the table in docs/commands.md, which is their only place. The package's build
-//! runs this; the program itself carries none of it.
+//! Commands' pages come from the command line as clap knows it, so a new command has its page by being there; exit codes
+//! come from the table in docs/commands.md, which is their only place. span.cfg(5) is docs/span.cfg.md. The package's
+//! build runs this; the program itself carries none of it.
 
 #![allow(clippy::print_stderr)]
 
+mod links;
+mod markdown;
 mod page;
 
 use std::fs;
@@ -14,11 +16,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::CommandFactory as _;
-use clap_complete::Shell;
 use pve_span::cli::Cli;
 
 /// What docs/commands.md says, at the time of the build.
 const COMMANDS: &str = include_str!("../../docs/commands.md");
+
+/// What span.cfg(5) says.
+const SPAN_CFG: &str = include_str!("../../docs/span.cfg.md");
 
 fn main() -> ExitCode {
     let Some(folder) = std::env::args_os().nth(1).map(PathBuf::from) else {
@@ -34,17 +38,31 @@ fn main() -> ExitCode {
     }
 }
 
-/// `man/*.8` and `completions/*` below `folder`.
+/// `man/*` and `docs/*` below `folder`.
 fn write(folder: &Path) -> io::Result<()> {
-    let (man, completions) = (folder.join("man"), folder.join("completions"));
+    let (man, docs) = (folder.join("man"), folder.join("docs"));
     fs::create_dir_all(&man)?;
-    fs::create_dir_all(&completions)?;
+    fs::create_dir_all(&docs)?;
     let mut command = Cli::command().disable_help_subcommand(true);
     command.build();
     let pages = page::names(&command);
     write_pages(&command, &pages, &man)?;
-    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-        clap_complete::generate_to(shell, &mut Cli::command(), "pve-span", &completions)?;
+    fs::write(man.join("span.cfg.5"), page::span_cfg(SPAN_CFG)?)?;
+    write_docs(&docs)
+}
+
+/// The README and the pages of docs/, with links that lead somewhere where they are installed.
+fn write_docs(folder: &Path) -> io::Result<()> {
+    let mut pages = vec![PathBuf::from("README.md")];
+    for entry in fs::read_dir("docs")? {
+        pages.push(entry?.path());
+    }
+    pages.retain(|page| page.extension().is_some_and(|ending| ending == "md"));
+    for page in pages {
+        let text = fs::read_to_string(&page)?;
+        let name = page.file_name().unwrap_or_default();
+        let text = links::fit(&page.display().to_string(), &text);
+        fs::write(folder.join(name), text)?;
     }
     Ok(())
 }

@@ -4,6 +4,9 @@ use std::io;
 
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, italic, roman};
+use pve_span::cli::examples;
+
+use super::markdown;
 
 const FILES: [(&str, &str); 7] = [
     (
@@ -34,13 +37,17 @@ const FILES: [(&str, &str); 7] = [
 ];
 
 /// Pages of others that help.
-const OTHERS: [(&str, &str); 5] = [
+const OTHERS: [(&str, &str); 6] = [
+    ("span.cfg", "5"),
     ("qm", "1"),
     ("pct", "1"),
     ("nft", "8"),
     ("ovs-vsctl", "8"),
     ("journalctl", "1"),
 ];
+
+/// The manual that the pages are part of.
+const MANUAL: &str = "Port mirroring for Proxmox VE";
 
 /// The page's name: `pve-span-check`.
 pub fn name(command: &clap::Command) -> String {
@@ -69,7 +76,7 @@ pub fn page(command: &clap::Command, pages: &[String], table: &str) -> io::Resul
         .title(name(command).to_uppercase())
         .section("8")
         .source(format!("pve-span {version}"))
-        .manual("Port mirroring for Proxmox VE");
+        .manual(MANUAL);
     let mut out = Vec::new();
     man.render_title(&mut out)?;
     man.render_name_section(&mut out)?;
@@ -80,6 +87,7 @@ pub fn page(command: &clap::Command, pages: &[String], table: &str) -> io::Resul
         man.render_subcommands_section(&mut out)?;
     }
     let mut roff = Roff::new();
+    call_examples(&mut roff, command);
     exit_status(&mut roff, command, table);
     if command.has_subcommands() {
         files(&mut roff);
@@ -87,6 +95,68 @@ pub fn page(command: &clap::Command, pages: &[String], table: &str) -> io::Resul
     see_also(&mut roff, &name(command), pages);
     roff.to_writer(&mut out)?;
     Ok(out)
+}
+
+/// span.cfg(5); `text` is docs/span.cfg.md.
+///
+/// # Errors
+/// Something in it is not understood.
+pub fn span_cfg(text: &str) -> io::Result<Vec<u8>> {
+    let mut roff = Roff::new();
+    let source = format!("pve-span {}", env!("CARGO_PKG_VERSION"));
+    roff.control("TH", ["SPAN.CFG", "5", "\"\"", source.as_str(), MANUAL]);
+    roff.control("SH", ["NAME"]);
+    roff.text([roman(
+        "span.cfg - whose traffic pve-span mirrors, and where to",
+    )]);
+    markdown::body(&mut roff, text)?;
+    roff.control("SH", ["FILES"]);
+    for (path, what) in [
+        (
+            "/etc/pve/span.cfg",
+            "The file, on every node of a cluster by itself.",
+        ),
+        ("/var/lib/pve-span/span.cfg", "The last good copy."),
+        ("/usr/share/doc/pve-span/examples/span.cfg", "An example."),
+        (
+            "/usr/share/doc/pve-span/span.cfg.md",
+            "This text; the pages that it refers to are beside it.",
+        ),
+    ] {
+        roff.control("TP", []);
+        roff.text([italic(path)]);
+        roff.text([roman(what)]);
+    }
+    roff.control("SH", ["SEE ALSO"]);
+    roff.text([
+        bold("pve-span"),
+        roman("(8), "),
+        bold("pve-span-check"),
+        roman("(8), "),
+        bold("pve-span-edit"),
+        roman("(8), "),
+        bold("pcap-filter"),
+        roman("(7)"),
+    ]);
+    let mut out = Vec::new();
+    roff.to_writer(&mut out)?;
+    Ok(out)
+}
+
+/// Calls to begin with, those of `--help`.
+fn call_examples(roff: &mut Roff, command: &clap::Command) {
+    let text = command.get_after_long_help().map(ToString::to_string);
+    let text = text.unwrap_or_default();
+    let calls = examples::calls(&text);
+    if calls.is_empty() {
+        return;
+    }
+    roff.control("SH", ["EXAMPLES"]);
+    for (call, what) in calls {
+        roff.control("TP", []);
+        roff.text([bold(call)]);
+        roff.text([roman(what)]);
+    }
 }
 
 fn exit_status(roff: &mut Roff, command: &clap::Command, table: &str) {
@@ -124,11 +194,13 @@ pub fn exit_codes(called: &str, table: &str) -> Vec<Call> {
     let mut heads: Vec<String> = Vec::new();
     let mut calls = Vec::new();
     for line in table.lines() {
-        let Some(row) = line.strip_prefix("| ") else {
+        if !line.starts_with("| ") {
             continue;
-        };
-        let mut cells: Vec<String> = row.split('|').map(|cell| plain(cell.trim())).collect();
-        cells.pop();
+        }
+        let cells: Vec<String> = markdown::cells(line)
+            .iter()
+            .map(|cell| markdown::plain(cell))
+            .collect();
         if cells.first().is_some_and(|cell| cell == "command") {
             heads = cells;
             continue;
@@ -146,29 +218,6 @@ pub fn exit_codes(called: &str, table: &str) -> Vec<Call> {
         calls.push((call.clone(), codes.collect()));
     }
     calls
-}
-
-/// Markdown without its marks: of a link the words stay.
-fn plain(cell: &str) -> String {
-    let mut text = String::new();
-    let mut rest = cell;
-    while let Some((before, link)) = rest.split_once('[') {
-        let words_and_rest = link.split_once("](").and_then(|(words, behind)| {
-            let (_, rest) = behind.split_once(')')?;
-            (!words.contains('[')).then_some((words, rest))
-        });
-        let Some((words, behind)) = words_and_rest else {
-            text.push_str(before);
-            text.push('[');
-            rest = link;
-            continue;
-        };
-        text.push_str(before);
-        text.push_str(words);
-        rest = behind;
-    }
-    text.push_str(rest);
-    text.replace(['`', '*'], "")
 }
 
 fn files(roff: &mut Roff) {

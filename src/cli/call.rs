@@ -27,7 +27,7 @@ pub fn plain_hook(args: &[OsString]) -> Option<(PathBuf, &str, &str)> {
 }
 
 /// The phases that Proxmox VE calls a hookscript for.
-const PHASES: [&str; 4] = ["pre-start", "post-start", "pre-stop", "post-stop"];
+pub(super) const PHASES: [&str; 4] = ["pre-start", "post-start", "pre-stop", "post-stop"];
 
 /// `pve-span [OPTIONS] VMID PHASE`, as Proxmox VE calls it, is `pve-span hook VMID PHASE`: whatever has a
 /// number where the command should be, or a phase and no command.

@@ -126,6 +126,7 @@ fn all_that_belongs_to_it_is_in_it_and_nothing_below_var() {
         "usr/share/doc/pve-span/install.md",
         "usr/share/doc/pve-span/span.cfg.md",
         "usr/share/fish/vendor_completions.d/pve-span.fish",
+        "usr/share/man/man5/span.cfg.5.gz",
         "usr/share/man/man8/pve-span.8.gz",
         "usr/share/man/man8/pve-span-check.8.gz",
         "usr/share/pve-span/hookscript",
@@ -143,6 +144,42 @@ fn all_that_belongs_to_it_is_in_it_and_nothing_below_var() {
             .any(|path| path.starts_with("var") || path.starts_with("etc")),
         "{list}"
     );
+}
+
+/// Pages lead to each other, to the examples and to nothing that is not there.
+#[test]
+fn links_of_the_installed_pages_lead_to_installed_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new("dpkg-deb");
+    command.arg("--extract").arg(deb()).arg(folder.path());
+    lab::run(command, "");
+    let docs = folder.path().join("usr/share/doc/pve-span");
+    let mut faults = Vec::new();
+    let mut count = 0;
+    for entry in fs::read_dir(&docs).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|ending| ending != "md") {
+            continue;
+        }
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        // Outside of fences.
+        for prose in text.split("```").step_by(2) {
+            for rest in prose.split("](").skip(1) {
+                let target = rest.split(')').next().unwrap();
+                let file = target.split('#').next().unwrap();
+                if target.contains("://") || file.is_empty() {
+                    continue;
+                }
+                count += 1;
+                if !docs.join(file).exists() {
+                    faults.push(format!("{name}: {target} is not in the package"));
+                }
+            }
+        }
+    }
+    assert!(count > 50, "only {count} links");
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
 #[test]
@@ -177,7 +214,7 @@ fn the_licences_of_all_crates_are_in_it() {
     assert_eq!(without, Vec::<&str>::new(), "without a text of its licence");
 }
 
-/// The interactive shells take the completions; bash also completes with them.
+/// tests/completion.rs has what all shells complete; here it is that they find it.
 #[test]
 fn bash_completes_commands() {
     let chroot = Chroot::new(&base(Release::Thirteen, Kind::Plain), Start::Alone);
@@ -185,7 +222,7 @@ fn bash_completes_commands() {
     chroot.run("dpkg-deb --extract /pve-span.deb /");
     let said = chroot.run(
         "bash -c '. /usr/share/bash-completion/completions/pve-span; COMP_WORDS=(pve-span st) COMP_CWORD=1; \
-         _pve__span pve-span st pve-span; echo \"${COMPREPLY[*]}\"'",
+         _pve_span pve-span st pve-span; echo \"${COMPREPLY[*]}\"'",
     );
     assert_eq!(said.trim_end(), "status");
 }

@@ -20,9 +20,13 @@ fn pages() -> tempfile::TempDir {
 
 /// A page as text.
 fn text(folder: &tempfile::TempDir, page: &str) -> String {
+    text_of(folder, page, 8)
+}
+
+fn text_of(folder: &tempfile::TempDir, page: &str, section: u8) -> String {
     let path = folder
         .path()
-        .join(format!("usr/share/man/man8/{page}.8.gz"));
+        .join(format!("usr/share/man/man{section}/{page}.{section}.gz"));
     let mut command = Command::new("man");
     command
         .args(["--warnings", "--encoding=UTF-8", "--local-file"])
@@ -60,6 +64,7 @@ fn every_command_has_its_page_and_each_page_says_what_exit_codes_mean() {
             "SYNOPSIS",
             "DESCRIPTION",
             "OPTIONS",
+            "EXAMPLES",
             "EXIT STATUS",
             "SEE ALSO",
         ] {
@@ -69,6 +74,17 @@ fn every_command_has_its_page_and_each_page_says_what_exit_codes_mean() {
                 "{name}(8) has no {heading}; exit codes are in the table of docs/commands.md:\n{page}"
             );
         }
+    }
+    for name in &names {
+        let page = text(&folder, name);
+        let (_, below) = page.split_once("NAME\n").unwrap();
+        let lines: Vec<&str> = below.lines().take_while(|line| !line.is_empty()).collect();
+        assert_eq!(lines.len(), 1, "{name}(8): {lines:?}");
+        assert!(
+            !lines[0].contains(": 0"),
+            "exit codes have a place of their own: {}",
+            lines[0]
+        );
     }
     let mut found: Vec<String> = fs::read_dir(folder.path().join("usr/share/man/man8"))
         .unwrap()
@@ -111,5 +127,35 @@ fn the_first_page_names_files_and_the_other_pages() {
         "qm(1)",
     ] {
         assert!(page.contains(words), "{words}: {page}");
+    }
+}
+
+#[test]
+fn span_cfg_5_says_what_the_page_of_the_documentation_says() {
+    let page = text_of(&pages(), "span.cfg", 5);
+    assert!(page.starts_with("SPAN.CFG(5)"), "{page}");
+    let words = |text: &str| -> String { text.chars().filter(|c| c.is_alphanumeric()).collect() };
+    let all = words(&page);
+    for key in pve_span::core::annotations::KEYS {
+        assert!(
+            page.lines().any(|line| line.trim_start().starts_with(key)),
+            "{key}: {page}"
+        );
+    }
+    // Each heading, and each paragraph's first words; links' targets are not shown.
+    let source = include_str!("../../docs/span.cfg.md");
+    let prose = source
+        .split("\n\n")
+        .filter(|block| !block.starts_with(['|', '`', '#']));
+    let mut count = 0;
+    for block in prose {
+        let begin = block.split(['[', '|']).next().unwrap();
+        let expected = words(begin);
+        count += 1;
+        assert!(all.contains(&expected), "{begin}\n{page}");
+    }
+    assert!(count > 15, "only {count} paragraphs");
+    for heading in source.lines().filter_map(|line| line.strip_prefix("## ")) {
+        assert!(page.contains(&heading.to_uppercase()), "{heading}");
     }
 }
