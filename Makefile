@@ -2,7 +2,7 @@
 
 export PATH := $(PATH):/usr/sbin:/sbin:$(HOME)/.cargo/bin
 
-.PHONY: all build deb apt-repo demo test bench fuzz lint clean
+.PHONY: all build deb apt-repo demo test test-vm bench fuzz lint clean
 
 all: build
 
@@ -34,6 +34,12 @@ test:
 	@echo "all tests: half an hour or more, and about 10 GB in target/, systems of Debian 12 and 13 among them ..."
 	@sh tests/run.sh
 
+# What needs a whole machine: Debian 12's and Debian 13's own kernel, systemd and Open vSwitch, in QEMU. KVM is not needed.
+test-vm:
+	@sh tests/prepare.sh test-vm
+	@echo "virtual machines: two disks are made once, 3 GB in target/ meanwhile; then some minutes ..."
+	@tests/vm/test
+
 # Hooks beside a script that does the same with ovs-vsctl, reconciles, what mirroring costs the traffic, and the service.
 # ARGS=--quick for a first impression.
 bench:
@@ -63,7 +69,7 @@ lint:
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	shellcheck tests/prepare.sh tests/run.sh tests/lab/reaper.sh hookscripts/pve-span benches/*.sh .ci/run tests/proxmox/stand-in.sh tests/docs/*.sh \
-		tests/vm/run tests/vm/image tests/vm/guest/make tests/vm/guest/init tests/vm/guest/job \
+		tests/vm/test tests/vm/inside tests/vm/run tests/vm/image tests/vm/guest/make tests/vm/guest/init tests/vm/guest/job \
 		debian/put-snippet debian/completions/pve-span debian/pve-span.p* debian/make-deb debian/apt-repo debian/licences/collect
 
 clean:

@@ -1,12 +1,12 @@
 #!/bin/sh
-# Installs what `make build`, `make deb`, `make demo`, `make test`, `make bench` and `make lint` need and
+# Installs what `make build`, `make deb`, `make demo`, `make test`, `make test-vm`, `make bench` and `make lint` need and
 # this machine lacks, and says what it installs. For root on Debian 13 (Proxmox VE 9's base), and on Debian 12 with a Rust
 # toolchain of 1.85 or newer.
 #
-#   sh tests/prepare.sh build|deb|demo|test|bench|lint
+#   sh tests/prepare.sh build|deb|demo|test|test-vm|bench|lint
 set -eu
 
-wanted=${1:?"usage: prepare.sh build|deb|demo|test|bench|lint"}
+wanted=${1:?"usage: prepare.sh build|deb|demo|test|test-vm|bench|lint"}
 oldest=1.85
 packages=
 
@@ -35,6 +35,10 @@ elif [ "$wanted" = lint ]; then
     need cargo-fmt rustfmt
     need cargo-clippy rust-clippy
     need shellcheck shellcheck
+elif [ "$wanted" = test-vm ]; then
+    need qemu-system-x86_64 qemu-system-x86
+    need debootstrap debootstrap
+    need mke2fs e2fsprogs
 else
     need ip iproute2
     need nft nftables
@@ -55,7 +59,7 @@ if [ "$wanted" = test ]; then
     need fish fish
     need git git
 fi
-if [ "$wanted" = test ] || [ "$wanted" = deb ]; then
+if [ "$wanted" = test ] || [ "$wanted" = test-vm ] || [ "$wanted" = deb ]; then
     # dpkg-buildpackage takes it for granted.
     dpkg-query -W -f '${db:Status-Status}' build-essential 2>/dev/null | grep -qx installed || need no-such-program build-essential
     need dpkg-buildpackage dpkg-dev
