@@ -103,8 +103,8 @@ pub enum Error {
     #[error("nftables cannot be asked, what is copied stays as it is: {0}")]
     NoNft(String),
     /// An output's device is not as it has to be.
-    #[error("{0}")]
-    Output(#[source] outputs::Error),
+    #[error(transparent)]
+    Output(outputs::Error),
     /// It kept changing.
     #[error("what there is kept changing, and nothing was changed after up to {TRIES} tries")]
     Conflicts,

@@ -27,7 +27,7 @@ const MIRRORED: &str = "dmz tap200i1: from tap101i0, to tap101i0";
 #[track_caller]
 fn hurried_hook(node: &Node, vmid: u32, phase: &str) -> (String, String) {
     let mut command = node.hook_command(vmid, phase);
-    command.args(["--deadline", "0.5"]);
+    command.args(["--deadline", "3"]);
     let output = lab::try_run(command, "");
     assert_eq!(output.status.code(), Some(0), "{}", told(&output));
     (scene::stdout(&output), stderr(node, &output))

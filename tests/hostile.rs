@@ -86,7 +86,12 @@ fn calls_that_only_look_like_a_hook_exit_with_0_and_others_do_not() {
         vec!["no-such"],
     ] {
         let output = node.pve_span(&args);
-        assert_eq!(output.status.code(), Some(2), "{args:?}: {}", told(&output));
+        assert_eq!(
+            output.status.code(),
+            Some(64),
+            "{args:?}: {}",
+            told(&output)
+        );
     }
 }
 

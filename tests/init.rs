@@ -151,8 +151,8 @@ fn init_says_what_is_in_the_way_of_etc_pve() {
 #[test]
 fn a_cluster_that_has_lost_its_quorum_meanwhile_is_named_as_the_likely_cause() {
     let node = three_guests();
-    let why = "pve-span: error: cannot write /etc/pve/span.cfg (not as root, or the cluster is not quorate: see pvecm \
-               status): Read-only file system (os error 30)\n";
+    let why = "pve-span: error: cannot make /etc/pve/priv/lock/file-span_cfg (not as root, or the cluster is not quorate: \
+               see pvecm status): Read-only file system (os error 30)\n";
     // What `ip netns exec` starts has mounts of its own.
     let read_only = |command: &str| {
         let pve = node.path("etc/pve").display().to_string();

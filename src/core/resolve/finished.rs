@@ -25,7 +25,9 @@ pub fn hands_over_unfinished(device: &IfName, links: &BTreeMap<IfName, Link>) ->
                     .filter(|(_, member)| member.master.as_ref() == Some(name));
                 rest.extend(members.map(|(member, _)| member));
             }
-            _ => rest.extend(&link.parent),
+            // Its features are its own to switch off; those of a macvlan never go off.
+            Some("vlan") => rest.extend(&link.parent),
+            _ => {}
         }
     }
     false
@@ -61,7 +63,8 @@ mod tests {
             ("span2", "openvswitch", "", ""),
             ("bond1", "bond", "", ""),
             ("member", "veth", "", "bond1"),
-            ("loop", "macvlan", "loop", ""),
+            ("loop", "vlan", "loop", ""),
+            ("span0m", "macvlan", "span0", ""),
         ]);
         let unfinished: Vec<&str> = links
             .keys()
