@@ -1,12 +1,12 @@
 #!/bin/sh
-# Installs what `make build`, `make deb`, `make demo`, `make test`, `make test-vm`, `make bench` and `make lint` need and
+# Installs what `make build`, `make deb`, `make demo`, `make test`, `make test-vm`, `make bench`, `make fuzz` and `make lint` need and
 # this machine lacks, and says what it installs. For root on Debian 13 (Proxmox VE 9's base), and on Debian 12 with a Rust
 # toolchain of 1.85 or newer.
 #
-#   sh tests/prepare.sh build|deb|demo|test|test-vm|bench|lint
+#   sh tests/prepare.sh build|deb|demo|test|test-vm|bench|fuzz|lint
 set -eu
 
-wanted=${1:?"usage: prepare.sh build|deb|demo|test|test-vm|bench|lint"}
+wanted=${1:?"usage: prepare.sh build|deb|demo|test|test-vm|bench|fuzz|lint"}
 oldest=1.85
 packages=
 
@@ -31,6 +31,8 @@ need cargo cargo
 need rustc rustc
 if [ "$wanted" = build ] || [ "$wanted" = deb ]; then
     :
+elif [ "$wanted" = fuzz ]; then
+    need c++ g++
 elif [ "$wanted" = lint ]; then
     need cargo-fmt rustfmt
     need cargo-clippy rust-clippy
@@ -160,7 +162,7 @@ if [ "$(printf '%s\n%s\n' "$oldest" "$version" | sort -V | head -n1)" != "$oldes
     say "rustc is $version, and $oldest or newer is needed (https://rustup.rs)"
     exit 1
 fi
-if [ "$wanted" != lint ] && [ "$wanted" != build ] && [ "$wanted" != deb ] && [ "$(id -u)" -ne 0 ]; then
+if [ "$wanted" != lint ] && [ "$wanted" != build ] && [ "$wanted" != deb ] && [ "$wanted" != fuzz ] && [ "$(id -u)" -ne 0 ]; then
     say "make $wanted builds network namespaces and has to run as root"
     exit 1
 fi
