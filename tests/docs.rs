@@ -41,13 +41,14 @@ const OTHER_CODES: [(&str, &[i32]); 5] = [
 ];
 
 /// Command lines that run somewhere else, by their beginnings, and where.
-const ELSEWHERE: [(&str, &str); 7] = [
+const ELSEWHERE: [(&str, &str); 8] = [
     (
         "make ",
         "this test is part of `make test`; tests/package runs what the Makefile has for packages",
     ),
     ("cargo ", "needs what only a developer has"),
     ("rustup ", "needs what only a developer has"),
+    ("tests/vm/run ", "`make test-vm` runs its tests with it"),
     ("apt ", "tests/package, in Debian 12 and 13"),
     ("gpg ", "tests/package, with a key without passphrase"),
     ("ansible-playbook ", "tests/package"),

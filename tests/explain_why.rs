@@ -120,7 +120,8 @@ fn a_guest_that_is_not_there_is_told_and_the_others_are_explained() {
     assert!(out.starts_with("VM 101\n\n101/net0 → "), "{out}");
     assert_eq!(
         err,
-        "pve-span: error: guest 101 has no net7: it has net0\n\
+        "pve-span: warning: there is no /etc/pve/span.cfg: run `pve-span init`, which writes a first one\n\
+         pve-span: error: guest 101 has no net7: it has net0\n\
          pve-span: error: there is no guest 999 in the cluster\n"
     );
     let (code, report) = json(&node, &["999"]);

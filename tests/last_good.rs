@@ -189,6 +189,7 @@ fn what_is_written_has_its_modes_whatever_the_umask_is() {
             ("run/pve-span.lock", 0o600),
             ("run/pve-span/edit.lock", 0o600),
             ("run/pve-span/events", 0o600),
+            ("run/pve-span/flows.json", 0o600),
             ("run/pve-span/outputs.json", 0o600),
             ("var/lib/pve-span", 0o755),
             ("var/lib/pve-span/span.cfg", 0o640),
