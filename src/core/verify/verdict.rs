@@ -168,7 +168,8 @@ pub fn reasons(part: &Part, found: &Found, watched: &Watched) -> Vec<Reason> {
 /// Nothing could be told of a source.
 fn unseen(subject: &Subject, elsewhere: u64, watched: &Watched) -> String {
     let (name, seconds) = (&subject.name, watched.seconds);
-    let in_time = format!("in {} s", (seconds * 10.0).round() / 10.0);
+    let steps = if seconds < 1.0 { 10.0 } else { 1.0 };
+    let in_time = format!("in {} s", (seconds * steps).round() / steps);
     if subject.whole {
         return format!("no frame was seen on {name} {in_time}: wait longer (--time)");
     }
