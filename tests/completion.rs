@@ -137,10 +137,7 @@ fn fits(shell: &str, complete: impl Fn(&Node, &str) -> Vec<String>) {
         let offered = complete(&node, &line.replace("ROOT", &root));
         let has = |word: &&str| offered.iter().any(|one| one == word);
         assert!(there.iter().all(has), "{shell}: {line}: {offered:?}");
-        assert!(
-            !not_there.iter().any(has),
-            "{shell}: {line}: {offered:?}"
-        );
+        assert!(!not_there.iter().any(has), "{shell}: {line}: {offered:?}");
     }
 }
 

@@ -184,6 +184,33 @@ fn whatever_else_is_amiss_the_guest_goes_on_and_the_other_hookscript_counts() {
 }
 
 #[test]
+fn another_hookscript_that_cannot_be_started_is_told_and_the_guest_goes_on() {
+    let node = Node::without_ovs();
+    let folder = tempfile::tempdir().unwrap();
+    put_chained(folder.path());
+    let veto = folder.path().join("veto");
+    for text in ["#!/usr/bin/no-such-program\n", "#!/bin/sh\r\nexit 7\r\n"] {
+        fs::write(&veto, text).unwrap();
+        let call = |redirect| limited(&node, folder.path(), "true", "--nproc=64", redirect);
+        let output = call("");
+        let end = format!(
+            "pve-span: guest 101: cannot call local:snippets/veto, {}; the guest goes on without it\n",
+            veto.display()
+        );
+        assert!(told(&output).ends_with(&end), "{}", told(&output));
+        assert_eq!(output.status.code(), Some(0), "{text:?}");
+        for redirect in [">/dev/full 2>/dev/full", ">&- 2>&- <&-", "2>&1 | true"] {
+            let output = call(redirect);
+            assert_eq!(output.status.code(), Some(0), "{text:?} {redirect}");
+        }
+    }
+    // How it fails by itself is its own.
+    fs::write(&veto, "#!/bin/sh\nexit 127\n").unwrap();
+    let output = limited(&node, folder.path(), "true", "--nproc=64", "");
+    assert_eq!(output.status.code(), Some(127), "{}", told(&output));
+}
+
+#[test]
 fn a_record_that_cannot_be_read_is_not_taken_for_none() {
     let node = Node::without_ovs();
     let folder = tempfile::tempdir().unwrap();
