@@ -180,9 +180,8 @@ pub fn reconcile(
     // Written before the work: who dies in the middle leaves the announcement and no claim of success.
     lock.memory.begins();
     lock.store();
-    let before = lock.memory.clone();
     // An administrator waits for ovs-vswitchd also where others have waited in vain.
-    let stuck_at = before.stuck_at.filter(|_| *trigger != Trigger::Command);
+    let stuck_at = lock.memory.stuck_at.filter(|_| *trigger != Trigger::Command);
     let done = act(context, held.look, &vmids(&gone), None, stuck_at)?;
     done.record(context);
     if let Err(error) = inforce::keep(&context.root, &done.look.in_force) {
@@ -206,9 +205,8 @@ pub fn reconcile(
         };
         lock.memory.succeeded(began, gone, reach);
     }
-    if lock.memory != before {
-        lock.store();
-    }
+    lock.memory.ends();
+    lock.store();
     Ok(Some(done))
 }
 
@@ -227,6 +225,8 @@ pub fn clear(context: &Context, sessions: Option<&BTreeSet<SessionName>>) -> Res
     held.lock.store();
     let done = act(context, held.look, &BTreeSet::new(), Some(sessions), None)?;
     done.record(context);
+    held.lock.memory.ends();
+    held.lock.store();
     Ok(done)
 }
 

@@ -11,12 +11,14 @@ use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use lab::{Node, wait_until};
 use nix::sched::{CloneFlags, unshare};
 use pve_span::core::plan::{MAX_MIRRORS, plan};
 use pve_span::core::state::{Assumptions, Observed, OvsState};
+use pve_span::lock::Lock;
 use pve_span::{core, linux, ovs};
 use scene::{apply, guests, hook, mirrors, sensor, stderr, their_mirror, three_guests, told, vm};
 
@@ -476,6 +478,66 @@ fn a_change_whose_answer_is_lost_is_not_said_to_be_undone() {
     let path = node.path("run/openvswitch/db.sock");
     std::fs::rename(node.path("run/openvswitch/db.real"), path).unwrap();
     hook(&node, 101, "post-start");
+    assert_eq!(mirrors(&node), [MIRRORED]);
+}
+
+/// Stands before the database's socket, and keeps back what the server answers to a look until it is told to let go. It
+/// says when there is such an answer.
+fn keep_back_looks(node: &Node) -> (Receiver<()>, Sender<()>) {
+    let (path, real) = (
+        node.path("run/openvswitch/db.sock"),
+        node.path("run/openvswitch/db.real"),
+    );
+    std::fs::rename(&path, &real).unwrap();
+    let listener = UnixListener::bind(&path).unwrap();
+    let (says, kept) = channel();
+    let (go, goes) = channel();
+    std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        // Whoever comes later goes by the real one.
+        std::fs::rename(&real, &path).unwrap();
+        let mut server = UnixStream::connect(&path).unwrap();
+        let (mut to_client, mut from_server) =
+            (client.try_clone().unwrap(), server.try_clone().unwrap());
+        std::thread::spawn(move || std::io::copy(&mut client, &mut server));
+        let mut bytes = [0; 65536];
+        let mut is_kept = false;
+        while let Ok(count @ 1..) = from_server.read(&mut bytes) {
+            let text = String::from_utf8_lossy(&bytes[..count]);
+            if !is_kept && text.contains("rows") {
+                is_kept = true;
+                says.send(()).unwrap();
+                let _ = goes.recv();
+            }
+            if to_client.write_all(&bytes[..count]).is_err() {
+                return;
+            }
+        }
+    });
+    (kept, go)
+}
+
+#[test]
+fn what_is_seen_while_somebody_works_is_looked_at_again() {
+    let node = three_guests();
+    node.span_cfg(SPAN_CFG);
+    apply(&node);
+    assert_eq!(mirrors(&node), [MIRRORED]);
+    // Another one is at work: it has the lock, and has said so.
+    let soon = Instant::now() + Duration::from_secs(5);
+    let mut lock = Lock::acquire(node.root(), soon).unwrap();
+    lock.memory.begins();
+    lock.store();
+    let (kept, go) = keep_back_looks(&node);
+    std::thread::scope(|scope| {
+        let looks = scope.spawn(|| hurried_hook(&node, 101, "post-start"));
+        kept.recv().unwrap();
+        // The hook has seen the mirror. The other one takes it away, and ends before the hook asks for the lock.
+        node.ovs_vsctl(&["clear", "Bridge", "vmbr2", "mirrors"]);
+        drop(lock);
+        go.send(()).unwrap();
+        looks.join().unwrap();
+    });
     assert_eq!(mirrors(&node), [MIRRORED]);
 }
 

@@ -1,6 +1,6 @@
 //! Reads in /etc/pve, and then takes the lock: in this order, so that who hangs there holds nothing that others need.
 //!
-//! What has been seen before the lock is had counts if it was free and nobody has worked in between; else the node is
+//! What has been seen before the lock is had counts if it was free and nobody has worked since before that; else the node is
 //! looked at again, by what has been read. Who reads has the turn to read until then, so nobody goes by a reading that is older
 //! than the one before. Where /etc/pve hangs, nothing is read there and no turn is needed.
 
@@ -122,7 +122,7 @@ fn in_turn(
     let context = &occasion.hurried(context, &before);
     let mut reading = file.while_reading(|| Reading::take(context, occasion.detail()));
     for left in (0..READINGS).rev() {
-        let works = file.peek().works;
+        let memory = file.peek();
         let mut seen = see(context, &reading)?;
         let gone = occasion.note(&mut before.clone(), &seen.observed, began)?;
         let look = loop {
@@ -133,7 +133,7 @@ fn in_turn(
         };
         let mut lock = file.lock(context.deadline)?;
         let now = Moment::now();
-        let as_before = lock.at_once && lock.memory.works == works;
+        let as_before = lock.at_once && lock.memory.is_as_at(&memory);
         if as_before && occasion.note(&mut lock.memory, &look.observed, now)? == gone {
             return Ok(occasion.held(lock, *look, began, gone));
         }

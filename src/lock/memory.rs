@@ -68,9 +68,10 @@ pub struct Memory {
     /// When the last reconcile that succeeded began, for which guests as gone, and how far it looked.
     #[serde(default)]
     last: Option<(Moment, BTreeSet<u32>, Reach)>,
-    /// How often somebody has begun to change something. Who finds it as it was has missed nothing.
+    /// How often somebody has begun to change something, or has ended: odd from the one to the other, and after a work that
+    /// did not end well.
     #[serde(default)]
-    pub works: u64,
+    works: u64,
     /// Guests whose pre-stop was called, until they have stopped or started.
     #[serde(default)]
     announced: BTreeMap<u32, Announced>,
@@ -149,7 +150,17 @@ impl Memory {
     /// Notes that somebody begins to change something: until that has succeeded, nothing is known to be done.
     pub fn begins(&mut self) {
         self.last = None;
-        self.works = self.works.wrapping_add(1);
+        self.works = self.works.wrapping_add(1) | 1;
+    }
+
+    /// Notes that it is over, however it went: what is there stays so until somebody else begins.
+    pub fn ends(&mut self) {
+        self.works = self.works.wrapping_add(1) & !1;
+    }
+
+    /// Was nobody at work then, and has nobody begun since? What was seen in between is as it was seen.
+    pub fn is_as_at(&self, earlier: &Self) -> bool {
+        earlier.works % 2 == 0 && self.works == earlier.works
     }
 
     /// Drops the oldest announcements where there are too many: of guests whose hooks were lost.
@@ -191,10 +202,24 @@ mod tests {
             !memory.covers(Moment(3), Moment(8), &gone, Reach::Node),
             "it cannot have begun later than now"
         );
-        let works = memory.works;
         memory.begins();
         assert!(!memory.covers(Moment(9), Moment(20), &gone, Reach::Node));
-        assert_ne!(memory.works, works);
+    }
+
+    #[test]
+    fn what_is_seen_while_somebody_works_does_not_count() {
+        let mut memory = Memory::default();
+        let before = memory.clone();
+        assert!(memory.is_as_at(&before));
+        memory.begins();
+        let meanwhile = memory.clone();
+        assert!(!memory.is_as_at(&before), "it has begun since");
+        assert!(!memory.is_as_at(&meanwhile), "it is at work");
+        memory.begins();
+        assert!(!memory.is_as_at(&meanwhile), "the first one has died");
+        memory.ends();
+        assert!(!memory.is_as_at(&before) && !memory.is_as_at(&meanwhile));
+        assert!(memory.is_as_at(&memory.clone()));
     }
 
     #[test]
