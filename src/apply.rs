@@ -181,7 +181,10 @@ pub fn reconcile(
     lock.memory.begins();
     lock.store();
     // An administrator waits for ovs-vswitchd also where others have waited in vain.
-    let stuck_at = lock.memory.stuck_at.filter(|_| *trigger != Trigger::Command);
+    let stuck_at = lock
+        .memory
+        .stuck_at
+        .filter(|_| *trigger != Trigger::Command);
     let done = act(context, held.look, &vmids(&gone), None, stuck_at)?;
     done.record(context);
     if let Err(error) = inforce::keep(&context.root, &done.look.in_force) {
@@ -402,6 +405,8 @@ struct Round {
     raised: bool,
     waiting: Option<(Client, Goal)>,
     waited: Option<Waited>,
+    /// Was a transaction sent of which nobody knows when ovs-vswitchd has acted on it?
+    is_uncertain: bool,
 }
 
 impl Round {
@@ -518,6 +523,10 @@ impl Round {
         faults: &mut Vec<Error>,
         stuck_at: Option<i64>,
     ) -> Applied {
+        if self.is_uncertain {
+            // What flows are owed stays on file for the next one.
+            return Applied::NotYet;
+        }
         let patience = context.deadline.min(Instant::now() + context.patience);
         let applied = match (self.waiting.take(), &observed.ovs) {
             (Some((client, goal)), _) => {
@@ -555,13 +564,19 @@ impl Round {
         let (now, goal) = match ovs::commit(&mut client, &look.plan, ovs, &comment) {
             Ok(committed) => committed,
             Err(ovs::Error::Conflict) => return Err(Error::Conflicts),
-            Err(error @ ovs::Error::Uncertain(_)) => return Err(Error::Uncertain(error)),
+            Err(error @ ovs::Error::Uncertain(_)) => {
+                self.is_uncertain = true;
+                return Err(Error::Uncertain(error));
+            }
             Err(error) => return Err(Error::Refused(error)),
         };
         let (ovs, rest) = look.plan.actions.drain(..).partition(is_ovs);
         look.plan.actions = rest;
         self.actions.extend::<Vec<Action>>(ovs);
-        let now = now.map_err(|error| Error::NotVerified(ovs::chain(&error)))?;
+        let now = now.map_err(|error| {
+            self.is_uncertain = true;
+            Error::NotVerified(ovs::chain(&error))
+        })?;
         self.waiting = Some((client, goal));
         look.observed.ovs = OvsState::Present(now);
         Ok(())
