@@ -48,7 +48,10 @@ fn it_needs_nftables_and_libraries_and_no_more() {
         .filter_map(|one| one.split(' ').next())
         .collect();
     assert_eq!(names, ["nftables", "libc6", "libgcc-s1"]);
-    assert_eq!(field(&deb(), "Suggests"), "openvswitch-switch, sensible-utils");
+    assert_eq!(
+        field(&deb(), "Suggests"),
+        "openvswitch-switch, sensible-utils"
+    );
     assert_eq!(field(&deb(), "Recommends"), "");
 }
 
