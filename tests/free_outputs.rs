@@ -9,7 +9,7 @@ mod scene;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use lab::{Guest, Node};
+use lab::{Frame, Guest, Mac, Node};
 use scene::editing::{edit, file, writes};
 use scene::linux::{linux_guests, sensor_on, start, vm_on};
 use scene::{apply, guests, hook, mirrors, run, sensor, settings, vm};
@@ -345,6 +345,59 @@ fn the_node_keeps_its_way_through_joined_bridges() {
     ]);
     apply(&node, "[x]\nsource = 101\noutput = port:span0\n");
     node_reaches(&node, "10.99.0.2");
+}
+
+#[test]
+fn guests_keep_the_only_way_out_of_their_bridge() {
+    let node = linux_node();
+    node.linux_bridge("vmbr1");
+    node.physical("eno1", "vmbr0");
+    node.physical("eno2", "vmbr9");
+    node.physical("eno3", "vmbr1");
+    node.ip(&["addr add 10.99.0.1/24 dev vmbr0"]);
+    let why = "eno2 may be the only way out of vmbr9 for the guests there (101/net0, for one), and would be cut off by a mirror into it";
+    refused_unless_confirmed(&node, "port:eno2", why);
+    let mut outside = node.capture("weno2");
+    let host = Mac([2, 0, 0, 0, 0, 0x99]);
+    let frame = Frame::new(node.mac("102/net0"), host);
+    node.send("102/net0", &frame.carrying("gets-out"));
+    outside.wait_for(|frame| frame.contains("gets-out"));
+    confirmed(&node, "port:eno2");
+    // Where the sensor alone is, nobody loses anything; nor where no guest is, or where another port leads out.
+    node.ip(&["link set tap200i1 master vmbr1"]);
+    apply(&node, "[x]\nsource = 101\noutput = 200/net1, port:eno3\n");
+    apply(&node, NOTHING);
+    node.ip(&[
+        "link add eno4 type vxlan id 7 dstport 4790 local 127.0.0.1",
+        "link set eno4 master vmbr9 up",
+    ]);
+    apply(&node, "[x]\nsource = 101\noutput = port:eno2\n");
+    // What is mirrored stays so while that one has no cable, and no new one begins.
+    node.ip(&["link set eno4 down"]);
+    let (code, out, err) = run(&node, &["plan"]);
+    assert_eq!(code, 0, "{out}{err}");
+    apply(&node, NOTHING);
+    refused_unless_confirmed(&node, "port:eno2", why);
+    // Behind a pair, they lose it too.
+    node.ip(&[
+        "link del eno4",
+        "link set eno2 nomaster",
+        "link set tap200i1 master vmbr9",
+        "link add join0 type veth peer name join1",
+        "link set join0 master vmbr1 up",
+        "link set join1 master vmbr9 up",
+    ]);
+    for port in ["eno3", "join0", "join1"] {
+        let why = format!("{port} may be the only way out of vmbr9 for the guests there");
+        refused_unless_confirmed(&node, &format!("port:{port}"), &why);
+    }
+    // A pair that ends on the node is nobody's way.
+    node.ip(&[
+        "link add span0 type veth peer name span1",
+        "link set span1 up",
+        "link set span0 master vmbr9 up",
+    ]);
+    apply(&node, "[x]\nsource = 101\noutput = port:span0\n");
 }
 
 #[test]

@@ -279,7 +279,10 @@ fn frames_leave_through_a_physical_port() {
     let node = three_guests();
     let _uplink = node.physical("eno1", "vmbr2");
     let cable = node.physical("eno2", "vmbr2");
-    apply(&node, "[tap]\nsource = 101\noutput = port:eno2\n");
+    apply(
+        &node,
+        "[tap]\nsource = 101\noutput = port:eno2\ncapture-only = port:eno2\n",
+    );
     let mut appliance = node.capture(&cable);
     node.exchange("101/net0", "102/net0", "there");
     assert_eq!(appliance.count("there"), 1);

@@ -312,7 +312,10 @@ fn copies_into_a_vlan_device_leave_with_its_tag_and_the_device_below_is_refused(
         "eno1.20 is built on eno1, and would be cut off by a mirror into it",
     );
     let before = settings(&node, "eno1.20");
-    apply(&node, "[tap]\nsource = 103\noutput = port:eno1.20\n");
+    apply(
+        &node,
+        "[tap]\nsource = 103\noutput = port:eno1.20\ncapture-only = port:eno1.20\n",
+    );
     let mut far = node.capture(&cable);
     let mut guest = node.capture("103/net0");
     for token in ["arriving", "behind-it"] {
@@ -402,7 +405,10 @@ fn a_bond_is_a_source_and_an_output_and_its_parts_are_sources_only() {
         "eno2 is part of the bond bond0",
     );
     let before = settings(&node, "bond0");
-    apply(&node, "[tap]\nsource = 101\noutput = port:bond0\n");
+    apply(
+        &node,
+        "[tap]\nsource = 101\noutput = port:bond0\ncapture-only = port:bond0\n",
+    );
     node.introduce("101/net0", "102/net0");
     let mut appliance = node.capture(&cables[0]);
     node.exchange("101/net0", "102/net0", "there");

@@ -98,7 +98,7 @@ fn a_bridge_that_contains_the_output_is_taken_without_it() {
     ]);
     let cable = node.physical("eno1", "vmbr0");
     node.introduce("101/net0", "102/net0");
-    node.span_cfg("[a]\nsource = bridge:vmbr0\noutput = 200/net1, 201/net1, port:eno1\n[b]\nsource = bridge:vmbr0\noutput = 201/net1\n");
+    node.span_cfg("[a]\nsource = bridge:vmbr0\noutput = 200/net1, 201/net1, port:eno1\ncapture-only = port:eno1\n[b]\nsource = bridge:vmbr0\noutput = 201/net1\n");
     let (code, out, err) = run(&node, &["apply"]);
     assert_eq!(code, 0, "{out}{err}");
     // Each gets the two frames of an exchange once, although it is on the bridge.
@@ -124,7 +124,7 @@ fn a_physical_output_that_comes_back_in_stops_there() {
     node.physical("eno1", "vmbr0");
     node.physical("eno2", "vmbr0");
     node.introduce("101/net0", "102/net0");
-    node.span_cfg("[a]\nsource = bridge:vmbr0\noutput = port:eno2\n");
+    node.span_cfg("[a]\nsource = bridge:vmbr0\noutput = port:eno2\ncapture-only = port:eno2\n");
     let (code, out, err) = run(&node, &["apply"]);
     assert_eq!(code, 0, "{out}{err}");
     // The switch outside sends everything back.

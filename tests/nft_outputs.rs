@@ -190,7 +190,7 @@ fn a_physical_port_in_a_bridge_or_in_none_is_an_output() {
     node.introduce("101/net0", "102/net0");
     apply(
         &node,
-        "[tap]\nsource = 101\noutput = port:eno2, port:eno3\n",
+        "[tap]\nsource = 101\noutput = port:eno2, port:eno3\ncapture-only = port:eno2\n",
     );
     let mut appliances = [node.capture(&bridged), node.capture(&alone)];
     node.exchange("101/net0", "102/net0", "there");

@@ -203,7 +203,7 @@ fn a_port_that_is_taken_out_and_put_back_by_hand_is_mirrored_again() {
 fn a_physical_port_that_is_plugged_later_becomes_the_output() {
     for place in Place::all() {
         let node = place.three_guests();
-        let session = "[tap]\nsource = 101\noutput = port:eno2\n";
+        let session = "[tap]\nsource = 101\noutput = port:eno2\ncapture-only = port:eno2\n";
         node.span_cfg(session);
         let _watch = node.watch();
         let _uplink = node.physical("eno1", place.sensor);

@@ -116,7 +116,8 @@ fn nftables_mirrors_a_port_of_open_vswitch_too() {
 #[track_caller]
 fn assert_port_is_wire_true(node: &Node, output: &str, end: &str) {
     let before = node.ethtool(&["-k", output]);
-    let session = format!("[dmz]\nsource = 101\noutput = port:{output}\n");
+    let session =
+        format!("[dmz]\nsource = 101\noutput = port:{output}\ncapture-only = port:{output}\n");
     for (wire, is_finished) in [("no", false), ("yes", true)] {
         apply(node, &format!("{session}wire = {wire}\n"));
         let mut capture = node.capture(end);

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use super::outputs::{Outputs, Place, Target};
-use super::ways::Ways;
+use super::ways::{Leads, Ways};
 use crate::core::annotations::Session;
 use crate::core::copies::CopyKey;
 use crate::core::guest::Guest;
@@ -39,6 +39,8 @@ pub enum Need {
     OnlyWay(IfName, IfName, IpAddr),
     /// It may be the way of a bridge on which the node has an address.
     Way(IfName, IfName, IpAddr),
+    /// It may be the only way out of a bridge for the guests there, this NIC among them.
+    GuestsWay(IfName, IfName, NicId),
     /// It has a link-local address.
     LinkLocal(IfName, IpAddr),
     /// The node has a route that goes out by it.
@@ -53,6 +55,7 @@ impl Need {
             | Self::FirstNic(_)
             | Self::Configured(..)
             | Self::Way(..)
+            | Self::GuestsWay(..)
             | Self::LinkLocal(..)
             | Self::Route(_) => true,
             Self::Bridge(_)
@@ -82,6 +85,7 @@ impl Need {
             | Self::Address(..)
             | Self::OnlyWay(..)
             | Self::Way(..)
+            | Self::GuestsWay(..)
             | Self::Route(_) => "use another port".to_owned(),
         };
         if self.can_be_confirmed() {
@@ -142,6 +146,11 @@ impl fmt::Display for Need {
             Self::Way(device, bridge, address) => write!(
                 f,
                 "{device} may be the way out of {bridge} that is in use, and this node has the address {address} there"
+            ),
+            Self::GuestsWay(device, bridge, nic) => write!(
+                f,
+                "{device} may be the only way out of {bridge} for the guests there ({nic}, for one), and would be cut off by a \
+                 mirror into it"
             ),
             Self::LinkLocal(device, address) => write!(
                 f,
@@ -267,12 +276,27 @@ impl<'a> Outputs<'a> {
 
     /// Is its device reserved for copies now, for whichever session?
     pub fn is_reserved(&self, target: &Target<'_>) -> bool {
+        self.is_device_reserved(target.device, target.index)
+    }
+
+    fn is_device_reserved(&self, device: &IfName, index: Option<u32>) -> bool {
         let drops = match &self.observed.nft {
-            NftState::Present(seen) => seen.chains.contains_key(&names::drop(target.device)),
+            NftState::Present(seen) => seen.chains.contains_key(&names::drop(device)),
             NftState::Failed(_) => false,
         };
-        let saved = self.observed.saved.get(target.device);
-        drops || saved.is_some_and(|saved| Some(saved.index) == target.index)
+        let saved = self.observed.saved.get(device);
+        drops || saved.is_some_and(|saved| Some(saved.index) == index)
+    }
+
+    /// The same of a port that is not a guest's. Open vSwitch reserves what its mirrors go to.
+    fn is_port_reserved(&self, name: &IfName) -> bool {
+        let index = self.observed.links.get(name).map(|link| link.index);
+        let output = Output::Port(name.clone()).to_string();
+        let is_ours = |mirror: &Mirror| {
+            let mark = mirror.mark.as_ref();
+            mark.is_some_and(|mark| mark.output == output)
+        };
+        self.is_device_reserved(name, index) || self.mirrors().any(is_ours)
     }
 
     fn mirrors(&self) -> impl Iterator<Item = &'a Mirror> {
@@ -308,6 +332,15 @@ impl<'a> Outputs<'a> {
                 Need::Way
             };
             return Err(need(name.clone(), bridge, address));
+        }
+        // A cable that is pulled elsewhere ends no mirror.
+        let leads = if self.is_port_reserved(name) {
+            Leads::Whenever
+        } else {
+            Leads::Now
+        };
+        if let Some((bridge, nic)) = ways.guest_without(name, &others, leads) {
+            return Err(Need::GuestsWay(name.clone(), bridge, nic));
         }
         if let Some(address) = addresses().next() {
             return Err(Need::LinkLocal(name.clone(), *address));

@@ -6,12 +6,21 @@ use core::net::IpAddr;
 use std::collections::BTreeSet;
 
 use super::free::is_link_local;
-use crate::core::model::{IfName, port_owner};
+use crate::core::model::{IfName, NicId, port_owner};
 use crate::core::state::{Link, LinkState, Observed, OvsBridge, OvsPort, OvsState};
 
 /// The kinds of devices that lead out of the node when they have a carrier: hardware (no kind) and what is built on it.
 /// A veth, a tap or a dummy device has a carrier wherever it leads.
 const UPLINKS: [&str; 4] = ["bond", "team", "vlan", "vxlan"];
+
+/// Which ports lead out of the node?
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Leads {
+    /// Those that provably carry now.
+    Now,
+    /// Those that do while their cable is in and they are up.
+    Whenever,
+}
 
 /// The ways between this node's devices.
 pub struct Ways<'a> {
@@ -43,7 +52,51 @@ impl<'a> Ways<'a> {
         let mut carriers = self.addresses(&reached).map(|(device, _)| device);
         carriers.any(|device| {
             let left = self.reach(self.down_from(device), &closed);
-            !left.into_iter().any(|name| self.leads_out(name))
+            !left
+                .into_iter()
+                .any(|name| self.leads_out(name, Leads::Now))
+        })
+    }
+
+    /// The bridge whose guests would have no port left that leads out, and one of them. Guests' NICs that are outputs do not
+    /// count; a port that is in no bridge is no guest's way.
+    pub fn guest_without(
+        &self,
+        port: &IfName,
+        others: &BTreeSet<&IfName>,
+        leads: Leads,
+    ) -> Option<(IfName, NicId)> {
+        let bridges = self.bridges_of(port);
+        if bridges.is_empty() || self.is_dead_end(port) {
+            return None;
+        }
+        let closed: BTreeSet<&IfName> = others.iter().copied().chain([port]).collect();
+        let sides = bridges.into_iter().chain(self.far_end(port));
+        sides.into_iter().find_map(|side| {
+            let reached = self.reach([side], &closed);
+            let guest = self.guest_on(&reached, others)?;
+            let is_left = reached.iter().any(|name| self.leads_out(name, leads));
+            (!is_left).then_some(guest)
+        })
+    }
+
+    /// A guest's NIC that is plugged into one of these bridges, and the bridge.
+    fn guest_on(
+        &self,
+        bridges: &BTreeSet<&IfName>,
+        others: &BTreeSet<&IfName>,
+    ) -> Option<(IfName, NicId)> {
+        let links = self.observed.links.iter();
+        let linux = links.filter_map(|(name, link)| Some((link.master.as_ref()?, name)));
+        let ovs = bridges.iter().filter_map(|bridge| self.bridge_row(bridge));
+        let ovs = ovs.flat_map(|(bridge, row)| row.ports.keys().map(move |name| (bridge, name)));
+        let plugged = linux.filter(|(bridge, _)| bridges.contains(bridge));
+        let mut plugged = plugged
+            .chain(ovs)
+            .filter(|(_, name)| !others.contains(name));
+        plugged.find_map(|(bridge, name)| {
+            let (nic, _) = port_owner(name.as_str())?;
+            Some((bridge.clone(), nic))
         })
     }
 
@@ -51,21 +104,27 @@ impl<'a> Ways<'a> {
     /// that ends in one.
     fn is_dead_end(&self, port: &IfName) -> bool {
         let link = self.link(port);
-        let far_end = match self.ovs_port(port) {
-            Some((_, row)) if row.kind == "patch" => row.peer.as_ref(),
-            Some((_, row)) if row.kind == "internal" => {
-                return !link.is_some_and(|link| self.has_bridge(link));
-            }
-            _ => link.and_then(|link| link.peer.as_ref()),
-        };
-        let Some(far_end) = far_end.and_then(|name| self.known(name)) else {
-            // A patch port whose other end is missing leads nowhere; a pair's end that is not here leads somewhere else.
-            return self
-                .ovs_port(port)
-                .is_some_and(|(_, row)| row.kind == "patch");
+        let ovs = self.ovs_port(port).map(|(_, row)| row.kind.as_str());
+        if ovs == Some("internal") {
+            return !link.is_some_and(|link| self.has_bridge(link));
+        }
+        let Some(far_end) = self.far_end(port) else {
+            // A patch port whose other end is missing leads nowhere, and so does a dummy device; a pair's end that is not
+            // here leads somewhere else.
+            return ovs == Some("patch")
+                || link.is_some_and(|link| link.kind.as_deref() == Some("dummy"));
         };
         let behind = self.reach([far_end], &[port].into());
         behind.len() <= 1 && self.addresses(&behind).next().is_none()
+    }
+
+    /// The other end of a pair or of a patch port, if it is on this node.
+    fn far_end(&self, port: &IfName) -> Option<&'a IfName> {
+        let far_end = match self.ovs_port(port) {
+            Some((_, row)) if row.kind == "patch" => row.peer.as_ref(),
+            _ => self.link(port).and_then(|link| link.peer.as_ref()),
+        };
+        self.known(far_end?)
     }
 
     fn has_bridge(&self, link: &Link) -> bool {
@@ -143,12 +202,13 @@ impl<'a> Ways<'a> {
         })
     }
 
-    /// Is it a port that provably leads out of the node?
-    fn leads_out(&self, name: &IfName) -> bool {
+    /// Is it a port that leads out of the node?
+    fn leads_out(&self, name: &IfName, leads: Leads) -> bool {
         let carries = |name: &IfName| {
             self.link(name).is_some_and(|link| {
                 let kind = link.kind.as_deref();
-                link.state == LinkState::Up && kind.is_none_or(|kind| UPLINKS.contains(&kind))
+                (leads == Leads::Whenever || link.state == LinkState::Up)
+                    && kind.is_none_or(|kind| UPLINKS.contains(&kind))
             })
         };
         let bond = self.ovs_port(name).map(|(_, row)| &row.members);
