@@ -52,6 +52,9 @@ pub struct Branch {
     pub to: To,
 }
 
+/// The most rules that the whole table may need: nft(8) loads some 20,000 a second, and a reconcile has ten seconds.
+pub const MAX_TABLE_RULES: usize = 50_000;
+
 /// Where a rule leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum To {
@@ -95,6 +98,12 @@ pub enum TooLarge {
         diagram::MAX_QUESTIONS
     )]
     Questions,
+    /// The sessions before it have used up what a node's table may have.
+    #[error(
+        "this node's nftables table has no room for the session: all sessions together may need {MAX_TABLE_RULES} rules, which grow with \
+         outputs, filters and sources; use fewer sessions with more sources each, or shorter filters"
+    )]
+    Table,
     /// It was given up before its size was known.
     #[error(
         "the filter combines its conditions in too many ways (given up after {0} steps): join hosts that want \

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::frames::{Branch, Lowered, To, TooLarge};
+use super::frames::{Branch, Lowered, MAX_TABLE_RULES, To, TooLarge};
 use super::names::{self, Label, Part};
 use super::{Act, Chain, Field, Hook, Match, Rule, Side, Test, Then};
 use crate::core::annotations::Switch;
@@ -68,12 +68,20 @@ pub fn table(
     let mut all: Vec<(&CopyKey, &Copies)> = desired.copies.iter().collect();
     all.sort_by_key(|(_, copies)| copies.frames.dedup == Switch::Yes);
     let mut lowered = Lowered::default();
+    let mut rules = 0;
     for (key, copies) in all {
         if is_idle(key, copies) {
             continue;
         }
         match entries(key, copies, &mut lowered) {
-            Ok(entries) => table.add(key, copies, entries, (desired, memory)),
+            // A session that does not fit leaves room for smaller ones behind it.
+            Ok(entries) if rules + entries.rules(copies) > MAX_TABLE_RULES => {
+                table.too_large.push((key.clone(), TooLarge::Table));
+            }
+            Ok(entries) => {
+                rules += entries.rules(copies);
+                table.add(key, copies, entries, (desired, memory));
+            }
             Err(error) => table.too_large.push((key.clone(), error)),
         }
     }
@@ -136,6 +144,13 @@ fn entries<'d>(
 }
 
 impl Entries {
+    /// The rules that it brings: its own, those of what is left out and copied, and one at each hook.
+    fn rules(&self, copies: &Copies) -> usize {
+        let own: usize = self.chains.values().map(|chain| chain.rules.len()).sum();
+        let sources = copies.sources.values();
+        own + 4 + sources.map(|source| source.hooks().count()).sum::<usize>()
+    }
+
     /// Adds the chains of a choice of frames; where they begin comes back.
     fn add(&mut self, key: &CopyKey, chains: &[Vec<Branch>], part: fn(usize) -> Part) -> String {
         let purpose = format!("{} frames", key.session.as_str());
@@ -312,4 +327,78 @@ fn ranges(values: &BTreeSet<u64>) -> Vec<(u128, u128)> {
         }
     }
     ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::copies::{Facing, Frames};
+    use crate::core::filter;
+    use crate::core::state::Taken;
+
+    /// Sessions of a filter each, with sources that they all share.
+    fn desired(sessions: usize, sources: usize) -> Desired {
+        let copies = |number: usize| Copies {
+            device: "tap200i1".parse().unwrap(),
+            index: 9,
+            sources: (0..sources)
+                .map(|number| {
+                    let source = CopySource {
+                        nic: None,
+                        taken: Taken::Both,
+                        facing: Facing::Source,
+                        vlans: Vlans::All,
+                        mac: Mac::None,
+                    };
+                    (format!("tap{}i0", 1000 + number).parse().unwrap(), source)
+                })
+                .collect(),
+            undecided: BTreeSet::new(),
+            frames: Frames {
+                vlans: VlanSet::default(),
+                filter: Some(filter::parse(&format!("tcp port {}", number + 1)).unwrap()),
+                sample: 1,
+                dedup: Switch::No,
+            },
+        };
+        let key = |number: usize| CopyKey {
+            session: format!("s{number:04}").parse().unwrap(),
+            output: "200/net1".into(),
+        };
+        Desired {
+            copies: (0..sessions).map(|it| (key(it), copies(it))).collect(),
+            ..Desired::default()
+        }
+    }
+
+    fn made(desired: &Desired) -> Table {
+        table(desired, &Memory::default(), |_, copies| {
+            copies.sources.is_empty()
+        })
+    }
+
+    #[test]
+    fn what_a_node_can_load_is_bounded_and_the_rest_is_named() {
+        assert_eq!(made(&desired(20, 60)).too_large.len(), 0);
+        assert_eq!(made(&desired(500, 1)).too_large.len(), 0);
+        let desired = desired(400, 60);
+        let table = made(&desired);
+        let rules: usize = table.chains.values().map(|chain| chain.rules.len()).sum();
+        assert!(
+            (MAX_TABLE_RULES / 2..=MAX_TABLE_RULES).contains(&rules),
+            "{rules}"
+        );
+        let refused = table.too_large.len();
+        assert!((50..200).contains(&refused), "{refused}");
+        let named = table
+            .too_large
+            .iter()
+            .all(|(_, why)| *why == TooLarge::Table);
+        assert!(named);
+        // The first ones are served, whole.
+        let (first, last) = (&desired.copies.keys().next(), table.too_large.last());
+        assert!(table.counters.contains(&names::counter(first.unwrap())));
+        assert!(!table.counters.contains(&names::counter(&last.unwrap().0)));
+        assert_eq!(table.counters.len(), 400 - refused);
+    }
 }
