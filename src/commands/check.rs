@@ -9,9 +9,13 @@ use serde::Serialize;
 use super::{Format, context};
 use crate::core::annotations::{self, Annotations};
 use crate::core::cluster::Cluster;
+use crate::core::copies::{Copies, CopyKey};
 use crate::core::diagnostic::{Diagnostic, Severity};
-use crate::core::resolve::{references, suitable};
-use crate::core::state::{Assumptions, Observed};
+use crate::core::model::SessionName;
+use crate::core::nft::frames::{MAX_TABLE_RULES, TooLarge};
+use crate::core::nft::table::{Memory, table};
+use crate::core::resolve::{references, resolve, suitable};
+use crate::core::state::{Assumptions, Desired, Observed};
 use crate::files;
 use crate::inforce::{self, InForce};
 use crate::look::{now, observe_for};
@@ -156,7 +160,36 @@ fn suitable(
         now: now(),
         ..Assumptions::default()
     };
-    suitable::check(name, annotations, cluster, &observed, &assume)
+    let mut found = suitable::check(name, annotations, cluster, &observed, &assume);
+    let desired = resolve(annotations, cluster, &observed, &assume);
+    found.extend(no_room(name, annotations, &desired));
+    found
+}
+
+/// The sessions that this node's nftables table has no room for, as its guests run now.
+fn no_room(name: &str, annotations: &Annotations, desired: &Desired) -> Option<Diagnostic> {
+    let is_idle = |_: &CopyKey, copies: &Copies| copies.sources.is_empty();
+    let table = table(desired, &Memory::default(), is_idle);
+    let beyond = table.too_large.iter();
+    let beyond = beyond.filter(|(_, why)| *why == TooLarge::Table);
+    let beyond: BTreeSet<&SessionName> = beyond.map(|(key, _)| &key.session).collect();
+    let first = *beyond.first()?;
+    let count = match beyond.len() {
+        1 => "1 session is".to_owned(),
+        many => format!("{many} sessions are"),
+    };
+    Some(Diagnostic {
+        file: name.to_owned(),
+        place: annotations
+            .sessions
+            .get(first)
+            .map(|session| session.place.clone()),
+        severity: Severity::Warning,
+        message: format!(
+            "{count} not copied on this node, in the order of names from {first} on: its nftables table may need {MAX_TABLE_RULES} rules"
+        ),
+        hint: Some("join sessions, shorten filters, or name fewer sources".into()),
+    })
 }
 
 /// Every fault for people, and a line that sums them up.

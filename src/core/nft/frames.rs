@@ -52,8 +52,9 @@ pub struct Branch {
     pub to: To,
 }
 
-/// The most rules that the whole table may need: nft(8) loads some 20,000 a second, and a reconcile has ten seconds.
-pub const MAX_TABLE_RULES: usize = 50_000;
+/// The most rules that the whole table may need. A reconcile has ten seconds to load them, and a hook five to read them, to
+/// change a few, and to read them again; also where others want the processor.
+pub const MAX_TABLE_RULES: usize = 15_000;
 
 /// Where a rule leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,8 +101,8 @@ pub enum TooLarge {
     Questions,
     /// The sessions before it have used up what a node's table may have.
     #[error(
-        "this node's nftables table has no room for the session: all sessions together may need {MAX_TABLE_RULES} rules, which grow with \
-         outputs, filters and sources; use fewer sessions with more sources each, or shorter filters"
+        "not copied: this node's nftables table has no room for the session; all sessions together may need {MAX_TABLE_RULES} \
+         rules, and sessions have their turn in the order of their names; join sessions, shorten filters, or name fewer sources"
     )]
     Table,
     /// It was given up before its size was known.

@@ -49,18 +49,24 @@ pub fn plan<'a>(desired: &'a Desired, observed: &Observed, plan: &mut Plan) -> K
     let before = plan.actions.len();
     let was = Was::read(seen);
     let different = different(&wanted, seen);
+    let too_large: BTreeSet<&CopyKey> = wanted.too_large.iter().map(|(key, _)| key).collect();
+    let unfit: BTreeSet<(&str, Label)> = too_large
+        .iter()
+        .map(|key| (key.session.as_str(), Label::of(&key.output)))
+        .collect();
     let busy = || {
         desired
             .copies
             .iter()
-            .filter(|(key, copies)| !is_idle(key, copies))
+            .filter(|(key, copies)| !is_idle(key, copies) && !too_large.contains(key))
     };
     let listed: BTreeSet<(&str, Label)> = busy()
         .map(|(key, _)| (key.session.as_str(), Label::of(&key.output)))
         .collect();
     for key in was.copies.keys() {
         if !listed.contains(key) && !kept.holds(key.0, &key.1) {
-            plan.actions.push(removal(desired, key));
+            plan.actions
+                .push(removal(desired, key, unfit.contains(key)));
         }
     }
     for (key, copies) in busy() {
@@ -153,9 +159,13 @@ impl<'a> Was<'a> {
     }
 }
 
-fn removal(desired: &Desired, (session, label): &(&str, Label)) -> Action {
+fn removal(desired: &Desired, (session, label): &(&str, Label), is_unfit: bool) -> Action {
     let (session, output) = (SessionName::from_mark(session), label.output());
-    let why = why_removed(desired, &session, &output);
+    let why = if is_unfit {
+        "it does not fit into this node's nftables table"
+    } else {
+        why_removed(desired, &session, &output)
+    };
     Action {
         mirror: mirror_key(&session, &output),
         row: None,
