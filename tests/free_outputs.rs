@@ -401,6 +401,23 @@ fn guests_keep_the_only_way_out_of_their_bridge() {
 }
 
 #[test]
+fn a_port_inside_a_firewall_bridge_is_neither_an_output_nor_a_source() {
+    let node = linux_guests(&[
+        vm_on(101, "bridge=vmbr0,firewall=1"),
+        vm_on(102, "bridge=vmbr0"),
+        sensor_on(200, "bridge=vmbr0"),
+    ]);
+    refused_always(
+        &node,
+        "port:fwln101i0",
+        "fwln101i0 is part of the firewall bridge fwbr101i0",
+    );
+    node.span_cfg("[x]\nsource = port:fwln101i0\noutput = 200/net1\n");
+    let (_, out, err) = run(&node, &["apply"]);
+    assert!(!node.nft_list().contains("fwln101i0"), "{out}{err}");
+}
+
+#[test]
 fn the_node_keeps_its_way_through_patch_ports() {
     let node = guests(&[vm(101, ""), vm(102, ""), sensor(200)]);
     node.ovs_bridge("vmbr3");

@@ -110,7 +110,12 @@ impl PortMap {
         let is_taken = self.ports.contains_key(name)
             || self.bridges.contains_key(name)
             || self.may_be_on_ovs(name);
-        if is_taken || port_owner(name.as_str()).is_some() || is_firewall_bridge(name) {
+        let is_in_firewall_bridge = link.master.as_ref().is_some_and(is_firewall_bridge);
+        if is_taken
+            || is_in_firewall_bridge
+            || port_owner(name.as_str()).is_some()
+            || is_firewall_bridge(name)
+        {
             return;
         }
         let port = Port {
@@ -378,7 +383,8 @@ pub fn why_in_no_bridge(device: &IfName, observed: &Observed) -> String {
     }
 }
 
-fn is_firewall_bridge(name: &IfName) -> bool {
+/// Is it one that Proxmox VE has made for a NIC's firewall?
+pub fn is_firewall_bridge(name: &IfName) -> bool {
     firewall_bridge_of(name.as_str()).is_some()
 }
 

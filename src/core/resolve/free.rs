@@ -13,6 +13,7 @@ use crate::core::guest::Guest;
 use crate::core::model::{GuestKind, IfName, NicId, NicIndex};
 use crate::core::nft::NftState;
 use crate::core::nft::names::{self, Part};
+use crate::core::ports::is_firewall_bridge;
 use crate::core::selector::Output;
 use crate::core::state::{Fault, Mirror, OvsState};
 
@@ -357,6 +358,9 @@ impl<'a> Outputs<'a> {
         let part = |kind, whole: &IfName| Err(Need::Part(name.clone(), kind, whole.clone()));
         let master = links.get(name).and_then(|link| link.master.as_ref());
         if let Some(master) = master {
+            if is_firewall_bridge(master) {
+                return part("firewall bridge", master);
+            }
             match links.get(master).and_then(|link| link.kind.as_deref()) {
                 Some("bridge" | "openvswitch") | None => {}
                 Some("bond") => return part("bond", master),
