@@ -179,11 +179,14 @@ impl Occasion<'_> {
         }
     }
 
-    /// Who has just been waited for in vain is not waited for as long again, but by an administrator.
+    /// Who has just been waited for in vain is not waited for as long again by hooks. The service finds out when it answers
+    /// again, however slowly.
     fn hurried(self, context: &Context, memory: &Memory) -> Context {
         let mut context = context.clone();
-        let is_hurried =
-            matches!(self, Self::Reconcile(trigger, _) if *trigger != Trigger::Command);
+        let is_hurried = matches!(
+            self,
+            Self::Reconcile(Trigger::Settled(_) | Trigger::Stopping(_), _)
+        );
         if memory.is_ovs_silent && is_hurried {
             context.ovs_patience = OVS_SHORT_PATIENCE;
         }
