@@ -58,7 +58,7 @@ pub struct Patience {
 /// Must be called while the process has one thread only.
 ///
 /// # Errors
-/// There can be no child; nothing was done.
+/// There can be no first child; nothing was done.
 pub fn supervise(
     patience: Patience,
     work: impl Fn(Attempt, File) -> i32,
@@ -73,7 +73,10 @@ pub fn supervise(
         // One that was only slow is reaped, so that nobody finds it still at it.
         let _ = waitpid(child, Some(WaitPidFlag::WNOHANG));
         let hung = u32::try_from(child.as_raw()).unwrap_or_default();
-        let second = start(&work, Attempt::Instead(hung))?;
+        let Ok(second) = start(&work, Attempt::Instead(hung)) else {
+            // What the first one has said still counts.
+            return Ok((Ended::TooLate, answer));
+        };
         let child = second.pid;
         second.relay(deadline, None, &mut answer);
         return Ok((reap(child, deadline), answer));
