@@ -55,6 +55,14 @@ pub enum Error {
         /// Who it was, as far as they said.
         holder: Option<u32>,
     },
+    /// It is somebody else's turn to read in /etc/pve all the time.
+    #[error("another pve-span has been reading /etc/pve for more than {} ms{}", waited.as_millis(), reader.map(|pid| format!(" (pid {pid})")).unwrap_or_default())]
+    Reading {
+        /// How long was waited.
+        waited: Duration,
+        /// Who reads.
+        reader: Option<u32>,
+    },
 }
 
 /// The lock's file, open.

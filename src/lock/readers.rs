@@ -83,10 +83,9 @@ impl LockFile {
             };
             let left = deadline.saturating_duration_since(now);
             if left.is_zero() {
-                return Err(Error::Busy {
-                    path: self.path.clone(),
+                return Err(Error::Reading {
                     waited: began.elapsed(),
-                    holder,
+                    reader: holder,
                 });
             }
             std::thread::sleep(pause.min(left));
@@ -161,10 +160,10 @@ mod tests {
             Turn::Ours,
             "it is ours"
         );
-        let Err(Error::Busy { holder, .. }) = second.take_turn(soon(), || {}) else {
+        let Err(Error::Reading { reader, .. }) = second.take_turn(soon(), || {}) else {
             panic!("it has the other's turn");
         };
-        assert_eq!(holder, Some(std::process::id()));
+        assert_eq!(reader, Some(std::process::id()));
         // It is kept until the lock is had.
         let mut lock = first.lock(soon()).unwrap();
         assert!(second.take_turn(soon(), || {}).is_err());
