@@ -46,7 +46,12 @@ impl Service {
             match over(&mut job, reads) {
                 Over::No => self.side = Some((side, job)),
                 Over::Yes => self.side_done(side, job),
-                Over::Hangs => self.leave_behind(job),
+                Over::Hangs => {
+                    if side == Side::Survey {
+                        self.schedule.survey_again(Instant::now());
+                    }
+                    self.leave_behind(job);
+                }
                 Over::TooLate => self.lose(job, Whence::Look),
             }
         }
@@ -62,8 +67,7 @@ impl Service {
         };
         let seconds = (work::DEADLINE + GRACE).as_secs();
         let text = format!(
-            "{what} was not done within {seconds} s, and has been ended; it is tried again as soon as what it hangs \
-             in lets go of it (does /etc/pve hang? systemctl status pve-cluster)"
+            "{what} timed out after {seconds} s and was killed; it is retried when the process has ended"
         );
         self.faults.now(whence, &[text]);
         self.schedule.retry(Instant::now());
