@@ -8,6 +8,7 @@ mod scene;
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -425,8 +426,15 @@ fn mirrors_of_many_sessions_change_in_one_transaction() {
     assert_eq!(mirrors(&node).len(), 10);
 }
 
-/// Stands before the database's socket, and keeps back every answer to a transaction that changes something.
-fn keep_back_answers(node: &Node) {
+/// What becomes of an answer that does not arrive.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lost {
+    KeptBack,
+    CutOff,
+}
+
+/// Stands before the database's socket, and lets no answer through to a transaction that changes something.
+fn lose_answers(node: &Node, how: Lost) {
     let (path, real) = (
         node.path("run/openvswitch/db.sock"),
         node.path("run/openvswitch/db.real"),
@@ -444,8 +452,11 @@ fn keep_back_answers(node: &Node) {
             std::thread::spawn(move || {
                 let mut bytes = [0; 65536];
                 while let Ok(count @ 1..) = from_server.read(&mut bytes) {
-                    if !seen.load(Ordering::SeqCst) && to_client.write_all(&bytes[..count]).is_err()
-                    {
+                    if seen.load(Ordering::SeqCst) {
+                        if how == Lost::CutOff {
+                            let _ = to_client.shutdown(Shutdown::Both);
+                        }
+                    } else if to_client.write_all(&bytes[..count]).is_err() {
                         return;
                     }
                 }
@@ -469,13 +480,28 @@ fn keep_back_answers(node: &Node) {
 fn a_change_whose_answer_is_lost_is_not_said_to_be_undone() {
     let node = three_guests();
     node.span_cfg(SPAN_CFG);
-    keep_back_answers(&node);
+    lose_answers(&node, Lost::KeptBack);
     let (out, err) = hurried_hook(&node, 101, "post-start");
     assert_eq!(out, "");
     let expected = "guest 101: it is not certain whether the change was made; the next hook or `pve-span apply` makes sure: the \
                     answer to the change did not arrive: ovsdb-server did not answer within";
     assert!(err.contains(expected), "{err}");
-    // Flows are owed a revalidation until ovs-vswitchd has certainly taken the mirror.
+    let path = node.path("run/openvswitch/db.sock");
+    std::fs::rename(node.path("run/openvswitch/db.real"), path).unwrap();
+    hook(&node, 101, "post-start");
+    assert_eq!(mirrors(&node), [MIRRORED]);
+}
+
+#[test]
+fn flows_are_owed_a_revalidation_until_the_mirror_has_certainly_been_taken() {
+    let node = three_guests();
+    node.span_cfg(SPAN_CFG);
+    lose_answers(&node, Lost::CutOff);
+    let (_, err) = hurried_hook(&node, 101, "post-start");
+    assert!(
+        err.contains("it is not certain whether the change was made"),
+        "{err}"
+    );
     let owed = node.path("run/pve-span/flows.json");
     assert_eq!(std::fs::read_to_string(&owed).unwrap(), "[\"vmbr2\"]\n");
     let path = node.path("run/openvswitch/db.sock");
