@@ -5,6 +5,8 @@
 mod lab;
 mod scene;
 
+use std::collections::BTreeSet;
+
 use scene::linux::{linux_guests, sensor_on, vm_on};
 use scene::{apply, told};
 
@@ -63,4 +65,30 @@ fn a_thousand_changes_of_other_sessions_lose_and_double_no_frame() {
         (vec![], vec![]),
         "of {sent} frames"
     );
+}
+
+#[test]
+fn sessions_that_a_node_has_no_room_for_are_named_and_the_others_are_planned() {
+    let node = linux_guests(&[vm_on(101, "bridge=vmbr0"), sensor_on(200, "bridge=vmbr0")]);
+    let session = |number: u32| {
+        let port = number + 1;
+        format!("[s{number:04}]\nsource = 101\noutput = 200/net1\nfilter = tcp port {port}\n")
+    };
+    node.span_cfg(&(0..500).map(session).collect::<String>());
+    let plan = told(&node.pve_span(&["plan"]));
+    let of = |word: &str| -> Vec<String> {
+        let lines = plan.lines().filter(|line| line.contains(word));
+        let names = lines.filter_map(|line| line.split("s0").nth(1)?.get(..3));
+        let names: BTreeSet<String> = names.map(|name| format!("s0{name}")).collect();
+        names.into_iter().collect()
+    };
+    let (beyond, planned) = (of("has no room for the session"), of("create mirror"));
+    let all: Vec<String> = (0..500).map(|number| format!("s{number:04}")).collect();
+    assert!(beyond.len() > 1 && !planned.is_empty(), "{plan}");
+    assert_eq!([planned, beyond.clone()].concat(), all);
+    let check = node.pve_span(&["check"]);
+    let said = told(&check);
+    let count = format!("{} sessions are not copied on this node", beyond.len());
+    assert!(check.status.success() && said.contains(&count), "{said}");
+    assert!(said.contains(&format!("from {} on", beyond[0])), "{said}");
 }
