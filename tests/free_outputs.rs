@@ -418,6 +418,22 @@ fn a_port_inside_a_firewall_bridge_is_neither_an_output_nor_a_source() {
 }
 
 #[test]
+fn a_port_of_a_session_with_sources_on_other_nodes_alone_is_a_warning() {
+    let node = linux_node();
+    let text = "[x]\nsource = node:pve2\noutput = port:lo\n";
+    node.span_cfg(text);
+    let (code, out, err) = run(&node, &["check"]);
+    let told =
+        "span.cfg:3:10: warning: on this node, output port:lo is refused: lo is a loopback device";
+    assert!(code == 0 && out.contains(told), "{code} {out}{err}");
+    let (code, out, err) = edit(&node, &writes("[x]\nsource = 101\noutput = port:lo\n"));
+    assert!(
+        code == 1 && out.contains("error: output port:lo"),
+        "{out}{err}"
+    );
+}
+
+#[test]
 fn the_node_keeps_its_way_through_patch_ports() {
     let node = guests(&[vm(101, ""), vm(102, ""), sensor(200)]);
     node.ovs_bridge("vmbr3");

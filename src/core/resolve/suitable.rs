@@ -3,7 +3,7 @@
 
 use super::free::need_of_nic;
 use super::outputs::Outputs;
-use super::{View, phase, ports};
+use super::{View, phase, ports, resolve};
 use crate::core::annotations::{Annotations, At, Session};
 use crate::core::cluster::Cluster;
 use crate::core::diagnostic::{Diagnostic, Place, Severity};
@@ -22,12 +22,27 @@ pub fn check(
 ) -> Vec<Diagnostic> {
     let map = ports(annotations, observed, &assume.gone);
     let View { outputs, .. } = View::new(&map, annotations, observed, cluster, assume);
+    let desired = resolve(annotations, cluster, observed, assume);
+    let has_no_source = |session: &Session| {
+        let mut states = desired.sessions.iter();
+        states
+            .any(|state| state.name == session.name && state.total == 0 && state.unknown.is_empty())
+    };
     let mut found = Vec::new();
     let sessions = annotations.sessions.values();
     let running = sessions.filter(|session| phase(session, assume) == SessionPhase::Running);
     for session in running {
         for output in &session.outputs {
-            let refusal = refusal(file, session, output, &outputs);
+            let mut refusal = refusal(file, session, output, &outputs);
+            // The file is all nodes', and a port of that name may be free where the session has its sources.
+            let is_port = matches!(output.value, Output::Port(_));
+            if let Some(refusal) = refusal
+                .as_mut()
+                .filter(|_| is_port && has_no_source(session))
+            {
+                refusal.severity = Severity::Warning;
+                refusal.message = format!("on this node, {}", refusal.message);
+            }
             let is_refused = refusal.is_some();
             found.extend(refusal);
             if let (Output::Port(port), false) = (&output.value, is_refused) {
