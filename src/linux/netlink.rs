@@ -206,7 +206,8 @@ fn found(message: RouteNetlinkMessage) -> Option<Found> {
     // A veth's is its peer, whose index counts in the peer's own network namespace.
     let is_veth = kind.as_deref() == Some("veth");
     let peer = parent.filter(|_| is_veth && !elsewhere);
-    let parent = parent.filter(|_| !is_veth);
+    // An index of another network namespace says nothing here.
+    let parent = parent.filter(|_| !is_veth && !elsewhere);
     Some(Found {
         name: name?,
         index: message.header.index,

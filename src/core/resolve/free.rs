@@ -76,7 +76,9 @@ impl Need {
             }
             Self::Bridge(bridge) => format!("as a source it is written bridge:{bridge}"),
             Self::LinkLocal(device, _) => {
-                format!("switch IPv6 off there (sysctl net.ipv6.conf.{device}.disable_ipv6=1)")
+                // sysctl(8) takes a dot for a separator, and a slash for a name's dot.
+                let key = device.as_str().replace('.', "/");
+                format!("switch IPv6 off there (sysctl net.ipv6.conf.{key}.disable_ipv6=1)")
             }
             Self::Part(_, _, whole) => {
                 format!("take it out of {whole}, or use another port")
