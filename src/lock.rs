@@ -21,6 +21,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::Deserialize;
 
 use crate::files;
+use crate::linux::mounts;
 
 pub use memory::{Life, Memory, Moment, Reach, STOPPING};
 
@@ -70,6 +71,8 @@ pub enum Error {
 pub struct LockFile {
     file: File,
     path: PathBuf,
+    /// The device number of /etc/pve's file system; 0 where none is mounted there.
+    mount: i64,
 }
 
 impl LockFile {
@@ -79,10 +82,11 @@ impl LockFile {
     /// It cannot be opened.
     pub fn open(root: &Path) -> Result<Self, Error> {
         let path = root.join(PATH);
-        match open_or_make(&path) {
-            Ok(file) => Ok(Self { file, path }),
-            Err(source) => Err(Error::Open { path, source }),
-        }
+        let file = open_or_make(&path).map_err(|source| Error::Open {
+            path: path.clone(),
+            source,
+        })?;
+        Ok(Self::of(file, path, root))
     }
 
     /// Opens it for reading only, if it is there.
@@ -93,7 +97,16 @@ impl LockFile {
             .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK)
             .open(&path)
             .ok()?;
-        Some(Self { file, path })
+        Some(Self::of(file, path, root))
+    }
+
+    fn of(file: File, path: PathBuf, root: &Path) -> Self {
+        let mount = mounts::device_at(&root.join("etc/pve")).unwrap_or_default();
+        Self {
+            file,
+            path,
+            mount: mount.into(),
+        }
     }
 
     /// What the last holder of the lock left, without waiting for the lock.
@@ -106,7 +119,11 @@ impl LockFile {
     /// # Errors
     /// The file cannot be opened, or somebody else holds it all the time.
     pub fn lock(self, deadline: Instant) -> Result<Lock, Error> {
-        let Self { mut file, path } = self;
+        let Self {
+            mut file,
+            path,
+            mount,
+        } = self;
         let open = |source| Error::Open {
             path: path.clone(),
             source,
@@ -122,6 +139,7 @@ impl LockFile {
                         return Ok(Lock {
                             file: locked,
                             path,
+                            mount,
                             memory,
                             at_once,
                             _mark: Mark::new(),
@@ -188,6 +206,7 @@ impl Drop for Mark {
 pub struct Lock {
     file: Flock<File>,
     path: PathBuf,
+    mount: i64,
     /// What it remembers; [`Lock::store`] writes it.
     pub memory: Memory,
     /// Was it free?
@@ -214,9 +233,9 @@ impl Lock {
     /// # Errors
     /// The kernel does not unlock it.
     pub fn release(self) -> Result<LockFile, Error> {
-        let path = self.path;
+        let (path, mount) = (self.path, self.mount);
         match self.file.unlock() {
-            Ok(file) => Ok(LockFile { file, path }),
+            Ok(file) => Ok(LockFile { file, path, mount }),
             Err((_, errno)) => Err(Error::Open {
                 path,
                 source: errno.into(),
@@ -310,13 +329,13 @@ mod tests {
     use std::fs::Permissions;
     use std::os::unix::fs::PermissionsExt;
 
-    fn tree() -> tempfile::TempDir {
+    pub(super) fn tree() -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir(root.path().join("run")).unwrap();
         root
     }
 
-    fn soon() -> Instant {
+    pub(super) fn soon() -> Instant {
         Instant::now() + Duration::from_millis(20)
     }
 

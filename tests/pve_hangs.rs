@@ -22,12 +22,12 @@ const LAST_GOOD: &str = "pve-span: warning: /etc/pve does not answer: does pmxcf
     the last good copy, /var/lib/pve-span/span.cfg, stays in force\n";
 
 /// Runs `work` while every read in /etc/pve hangs.
-fn while_it_hangs<R: Send>(node: &Node, work: impl FnOnce(&Hung) -> R + Send) -> R {
+fn while_it_hangs<R: Send>(node: &Node, work: impl FnOnce(&mut Hung) -> R + Send) -> R {
     let hang = || {
         // The mount goes with the thread that has made it.
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
-        let hung = fuse::mount_hung(&node.path("etc/pve"));
-        work(&hung)
+        let mut hung = fuse::mount_hung(&node.path("etc/pve"));
+        work(&mut hung)
     };
     std::thread::scope(|scope| match scope.spawn(hang).join() {
         Ok(result) => result,
@@ -227,6 +227,25 @@ fn one_that_is_not_supervised_and_hangs_is_not_waited_for_either() {
         assert_ne!(mirrors(&node), before);
         assert_eq!(hung.requests(), 1, "the hook has not asked it anything");
         drop(reader);
+    });
+}
+
+#[test]
+fn one_that_hangs_in_an_etc_pve_of_old_says_nothing_about_the_new_one() {
+    let node = node();
+    apply(&node, DMZ);
+    while_it_hangs(&node, |hung| {
+        node.crash_guest(101);
+        let (_, err) = hook(&node, 101, "post-stop");
+        assert!(err.starts_with(LAST_GOOD), "{err}");
+        hung.move_away(&node.path("mnt/old"));
+        let answers = hung.requests();
+        node.start_guest(101);
+        assert_eq!(hook(&node, 101, "post-start").1, "");
+        assert_eq!(hung.requests(), answers, "the other one still hangs");
+        node.span_cfg("# nothing\n");
+        assert_eq!(run(&node, &["apply"]).0, 0);
+        assert_eq!(mirrors(&node), [""; 0]);
     });
 }
 

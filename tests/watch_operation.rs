@@ -16,6 +16,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use fuse::Hung;
 use lab::{Node, PATIENCE, Watch, is_alive, wait_until};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{chroot, fchdir};
@@ -51,7 +52,11 @@ fn our_processes(node: &Node) -> Vec<u32> {
 }
 
 /// Runs `work` while every file below the service's /etc/pve hangs, once it has asked for one.
-fn while_etc_pve_hangs<R: Send>(node: &Node, watch: &Watch, work: impl FnOnce() -> R + Send) -> R {
+fn while_etc_pve_hangs<R: Send>(
+    node: &Node,
+    watch: &Watch,
+    work: impl FnOnce(&mut Hung) -> R + Send,
+) -> R {
     let hang = || {
         // A thread's own view of the file system, so that it can be the service's.
         unshare(CloneFlags::CLONE_FS).unwrap();
@@ -61,9 +66,9 @@ fn while_etc_pve_hangs<R: Send>(node: &Node, watch: &Watch, work: impl FnOnce() 
         setns(namespace, CloneFlags::CLONE_NEWNS).unwrap();
         fchdir(&root).unwrap();
         chroot(".").unwrap();
-        let hung = fuse::mount_hung(&node.path("etc/pve"));
+        let mut hung = fuse::mount_hung(&node.path("etc/pve"));
         wait_until("the service asks for a file", || hung.requests() > 0);
-        work()
+        work(&mut hung)
     };
     thread::scope(|scope| scope.spawn(hang).join()).unwrap_or_else(|panic| {
         std::panic::resume_unwind(panic);
@@ -381,7 +386,7 @@ fn a_hanging_etc_pve_holds_neither_the_watchdog_nor_the_end() {
         let watch = node.watch_with(&[], |command| {
             command.env(WATCHDOG.0, WATCHDOG.1);
         });
-        while_etc_pve_hangs(&node, &watch, || {
+        while_etc_pve_hangs(&node, &watch, |_| {
             wait_for_pings(&watch, 10);
             node.unplug("102/net0");
             node.plug("102/net0");
@@ -393,7 +398,7 @@ fn a_hanging_etc_pve_holds_neither_the_watchdog_nor_the_end() {
         followed(&node, "it hung", "101/net0", "102/net0", Instant::now());
         let pid = watch.pid();
         // Ended within the other mount namespace, hence not with `terminate`, which takes it.
-        while_etc_pve_hangs(&node, &watch, || {
+        while_etc_pve_hangs(&node, &watch, |_| {
             let since = Instant::now();
             watch.signal(nix::sys::signal::Signal::SIGTERM);
             wait_until("it ends", || !is_alive(pid));
@@ -415,7 +420,7 @@ fn it_goes_on_by_what_it_knows_while_etc_pve_hangs() {
     for place in [OVS, LINUX] {
         let node = place.three_guests();
         let watch = watched(&node, DMZ);
-        while_etc_pve_hangs(&node, &watch, || {
+        while_etc_pve_hangs(&node, &watch, |_| {
             watch.wait_until_it_says("/etc/pve does not answer");
             // What somebody else clears is put back.
             node.nft("flush ruleset\n");
@@ -448,11 +453,24 @@ fn it_goes_on_by_what_it_knows_while_etc_pve_hangs() {
 }
 
 #[test]
+fn it_follows_a_new_etc_pve_while_its_children_hang_in_the_old_one() {
+    let node = LINUX.three_guests();
+    let watch = watched(&node, DMZ);
+    while_etc_pve_hangs(&node, &watch, |hung| {
+        watch.wait_until_it_says("/etc/pve does not answer");
+        hung.move_away(&node.path("mnt/old"));
+        watch.wait_until_it_says("over after");
+        node.span_cfg("[dmz]\nsource = 102\noutput = 200/net1\n");
+        let_go(&node, "tap101i0");
+    });
+}
+
+#[test]
 fn killed_while_etc_pve_hangs_it_leaves_no_process_behind() {
     let node = LINUX.three_guests();
     let watch = watched(&node, DMZ);
     let pid = watch.pid();
-    while_etc_pve_hangs(&node, &watch, || {
+    while_etc_pve_hangs(&node, &watch, |_| {
         watch.signal(nix::sys::signal::Signal::SIGKILL);
         wait_until("it ends", || !is_alive(pid));
     });

@@ -10,6 +10,7 @@ pub mod fuzzing;
 pub mod job;
 pub mod listener;
 pub mod mirred;
+pub mod mounts;
 mod names;
 mod netlink;
 pub mod nft;

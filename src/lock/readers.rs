@@ -7,8 +7,12 @@
 //! - *it reads*: a byte of its own, by its process id. So others can tell whether a process that hung still does.
 //! - *its turn*: one for the node. Who reconciles reads in turn, and keeps the turn until it has the lock. So nobody's
 //!   reading is followed by one that is older.
+//!
+//! Both are marks on one mount of /etc/pve, by its device number: who hangs in one that was unmounted, lazily as it has to
+//! be then, says nothing about the next one.
 
 use std::fs::File;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -17,10 +21,13 @@ use nix::libc::{self, c_int, c_short, off_t};
 
 use super::{Error, LockFile};
 
-/// The first byte of the turn. Its length says whose it is.
-const TURN: off_t = 1 << 40;
-/// The first process's byte.
-const READS: off_t = 1 << 41;
+/// The first byte of the turn on the first device. Its length says whose it is.
+const TURN: off_t = 1 << 44;
+/// The first process's byte on the first device.
+const READS: off_t = 1 << 45;
+/// How many bytes there are for each device: more than there are process ids (at most 2²², proc(5), `pid_max`). There are at
+/// most 2²⁰ devices.
+const EACH: off_t = 1 << 23;
 
 /// How long another process may be in /etc/pve, while it is waited for, until it counts as hung.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -37,8 +44,9 @@ pub enum Turn {
 impl LockFile {
     /// Does what may hang in /etc/pve, and is marked as reading there meanwhile.
     pub fn while_reading<T>(&self, work: impl FnOnce() -> T) -> T {
-        let mark = byte_of(std::process::id());
-        let _ = set(&self.file, libc::F_WRLCK, mark, 1);
+        let mark = self.byte_of(std::process::id());
+        // A lock for reading is one that a file has also if it is open for reading only.
+        let _ = set(&self.file, libc::F_RDLCK, mark, 1);
         let result = work();
         let _ = set(&self.file, libc::F_UNLCK, mark, 1);
         result
@@ -63,14 +71,15 @@ impl LockFile {
                 return Ok(Turn::Hung(pid));
             }
             let length = off_t::from(std::process::id()) + 1;
-            match set(&self.file, libc::F_WRLCK, TURN, length) {
+            let turn = TURN + self.mount * EACH;
+            match set(&self.file, libc::F_WRLCK, turn, length) {
                 Err(Errno::EAGAIN | Errno::EACCES | Errno::EINTR) => {}
                 // Where there are no such locks it goes without.
                 _ => return Ok(Turn::Ours),
             }
             waits();
             let now = Instant::now();
-            let holder = holder(&self.file, TURN, READS - TURN)
+            let holder = holder(&self.file, turn, EACH)
                 .and_then(|found| u32::try_from(found.l_len - 1).ok());
             reader = match (holder.filter(|pid| self.is_reading(*pid)), reader) {
                 (Some(pid), Some((last, since))) if pid == last => {
@@ -93,18 +102,32 @@ impl LockFile {
         }
     }
 
-    fn is_reading(&self, pid: u32) -> bool {
-        holder(&self.file, byte_of(pid), 1).is_some()
+    /// Is this process reading in /etc/pve, as it is mounted now?
+    pub fn is_reading(&self, pid: u32) -> bool {
+        holder(&self.file, self.byte_of(pid), 1).is_some()
     }
+
+    fn byte_of(&self, pid: u32) -> off_t {
+        READS + self.mount * EACH + off_t::from(pid)
+    }
+}
+
+/// The same where there may be no such file to mark.
+pub fn marked<T>(file: Option<&LockFile>, work: impl FnOnce() -> T) -> T {
+    match file {
+        Some(file) => file.while_reading(work),
+        None => work(),
+    }
+}
+
+/// Does this child, which says nothing any more, hang in /etc/pve as it is mounted now? Where that cannot be told, it does.
+pub fn hangs(root: &Path, pid: u32) -> bool {
+    LockFile::existing(root).is_none_or(|file| file.is_reading(pid))
 }
 
 /// Ends the turn, if it is ours.
 pub(super) fn end_turn(file: &File) {
     let _ = set(file, libc::F_UNLCK, TURN, READS - TURN);
-}
-
-fn byte_of(pid: u32) -> off_t {
-    READS + off_t::from(pid)
 }
 
 fn range(kind: c_int, start: off_t, length: off_t) -> libc::flock {
@@ -134,16 +157,7 @@ fn holder(file: &File, start: off_t, length: off_t) -> Option<libc::flock> {
 mod tests {
     use super::*;
     use crate::lock::Lock;
-
-    fn tree() -> tempfile::TempDir {
-        let root = tempfile::tempdir().unwrap();
-        std::fs::create_dir(root.path().join("run")).unwrap();
-        root
-    }
-
-    fn soon() -> Instant {
-        Instant::now() + Duration::from_millis(20)
-    }
+    use crate::lock::tests::{soon, tree};
 
     fn later() -> Instant {
         Instant::now() + Duration::from_secs(60)

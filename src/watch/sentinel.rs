@@ -101,6 +101,11 @@ impl Sentinel {
         self.job.pid()
     }
 
+    /// The process alone, which is asked nothing any more.
+    pub fn into_job(self) -> Job {
+        self.job
+    }
+
     /// Has the process ended? Then it is reaped.
     pub fn has_ended(&mut self) -> bool {
         self.job.has_ended()

@@ -82,6 +82,22 @@ impl Hung {
     pub fn requests(&self) -> usize {
         self.requests.load(Ordering::SeqCst)
     }
+
+    /// Takes the mount away from its folder, as `umount --lazy` does: whoever hangs in it still does. It stays mounted in
+    /// another one, so that its end can be the end of that too.
+    pub fn move_away(&mut self, folder: &Path) {
+        std::fs::create_dir_all(folder).unwrap();
+        let nothing = None::<&str>;
+        mount(
+            Some(&self.folder),
+            folder,
+            nothing,
+            MsFlags::MS_MOVE,
+            nothing,
+        )
+        .unwrap();
+        folder.clone_into(&mut self.folder);
+    }
 }
 
 impl Drop for Hung {

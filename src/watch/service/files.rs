@@ -3,10 +3,12 @@
 //! While it does not, children go by what is known and read nothing there. So a few hang at most: the sentinel, and those that
 //! were at it when it began.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::Service;
 use crate::linux::job::Job;
+use crate::lock::readers::hangs;
 use crate::reading::{PVE_HANGS, PveAccess};
 use crate::watch::faults::Whence;
 use crate::watch::sentinel::{Answer, Sentinel};
@@ -32,6 +34,12 @@ impl Service {
     }
 
     pub(super) fn ask_for_files(&mut self) {
+        if let Some(sentinel) = self
+            .sentinel
+            .take_if(|sentinel| is_of_old(&self.options.root, sentinel))
+        {
+            self.leave_behind(sentinel.into_job());
+        }
         if self.sentinel.is_none() {
             match Sentinel::start(&self.options.root) {
                 Ok(sentinel) => self.sentinel = Some(sentinel),
@@ -45,14 +53,11 @@ impl Service {
 
     /// How children are to read in /etc/pve.
     pub(super) fn pve(&self) -> PveAccess {
-        let is_late = |sentinel: &&Sentinel| {
-            sentinel
-                .asked()
-                .is_some_and(|asked| asked.elapsed() > PATIENCE)
-        };
-        let sentinel = self.sentinel.as_ref().filter(is_late);
-        let hung = sentinel.map(Sentinel::pid);
-        match hung.or_else(|| self.hung.first().map(Job::pid)) {
+        let sentinel = self.sentinel.iter().filter(|sentinel| is_late(sentinel));
+        let mut silent = sentinel
+            .map(Sentinel::pid)
+            .chain(self.hung.iter().map(Job::pid));
+        match silent.find(|pid| hangs(&self.options.root, *pid)) {
             Some(pid) => PveAccess::Hangs(Some(pid)),
             None => PveAccess::Answers,
         }
@@ -78,4 +83,14 @@ impl Service {
         self.rouse();
         self.schedule.survey_now(Instant::now());
     }
+}
+
+fn is_late(sentinel: &Sentinel) -> bool {
+    let asked = sentinel.asked();
+    asked.is_some_and(|asked| asked.elapsed() > PATIENCE)
+}
+
+/// Does it hang in an /etc/pve that is no longer mounted there?
+fn is_of_old(root: &Path, sentinel: &Sentinel) -> bool {
+    is_late(sentinel) && !hangs(root, sentinel.pid())
 }
