@@ -49,7 +49,7 @@ bench:
 	cargo bench --locked --bench throughput -- $(ARGS)
 	cargo bench --locked --bench watch -- $(ARGS)
 
-# Each fuzz target for TIME seconds, two at a time; what it learns stays in fuzz/found. Any toolchain will do. TARGETS=filter runs one.
+# Each fuzz target for TIME seconds, two at a time for each processor; what it learns stays in fuzz/found. Any toolchain will do. TARGETS=filter runs one.
 TIME = 600
 TARGETS = guest_config span_cfg filter cluster_files ovsdb netlink mirrors_conf frames
 fuzz:

@@ -101,7 +101,7 @@ fn react(root: &Path, vmid: Vmid, phase: &str, deadline: f64, caller: &Caller) -
         }
     };
     match ended {
-        Ended::Exited(0) => {}
+        Ended::Done | Ended::Exited(0) => {}
         Ended::Exited(code) => log::error!("guest {vmid}: {phase} failed (exit code {code})"),
         Ended::Killed(signal) => log::error!("guest {vmid}: {phase} was ended by {signal}"),
         Ended::TooLate => log::error!(
@@ -131,9 +131,21 @@ fn remember(context: &Context) -> i32 {
 }
 
 fn work(context: &Context, trigger: &Trigger, vmid: Vmid, arrival: Moment) -> i32 {
-    match apply::reconcile(context, trigger, arrival) {
+    match apply::reconcile_first(context, trigger, arrival) {
         Ok(None) => log::debug!("guest {vmid}: another reconcile has just done it"),
-        Ok(Some(done)) => tell(&done, trigger, vmid),
+        Ok(Some(mut done)) => {
+            tell(&done, trigger, vmid);
+            done.faults.clear();
+            // The guest need not wait for conversations that exist already. Who reads the journal hears of it if they do not
+            // follow, and so does who asks for the status.
+            context.progress.done();
+            if let Err(error) = done.follow_later(context) {
+                log::debug!("guest {vmid}: {}", chain(&error));
+            }
+            for fault in &done.faults {
+                log::error!("guest {vmid}: {}", chain(fault));
+            }
+        }
         Err(error) => log::error!("guest {vmid}: {}", chain(&error)),
     }
     0

@@ -16,6 +16,8 @@ use crate::core::selector::Output;
 use crate::core::state::{Assumptions, Desired, Link, Observed, Ovs, OvsState};
 use crate::inforce::InForce;
 use crate::linux::Progress;
+use crate::lock::{LockFile, readers};
+use crate::ovs::flows::Owed;
 use crate::ovs::{self, Client, Ports};
 use crate::reading::{Files, More, PveAccess, Reading};
 use crate::{linux, saved};
@@ -72,6 +74,8 @@ pub struct Look {
     pub plan: Plan,
     /// The connection to Open vSwitch.
     pub client: Option<Client>,
+    /// Which of its bridges are owed a revalidation of their flows.
+    pub owed: Owed,
     /// How much it has looked at.
     detail: Detail,
     more: More,
@@ -96,7 +100,7 @@ pub enum Detail {
 /// # Errors
 /// The kernel cannot be asked. A failing Open vSwitch or an unknown file is part of the look.
 pub fn look(context: &Context, detail: Detail, gone: &BTreeSet<Vmid>) -> Result<Look, Error> {
-    look_from(Reading::take(context, detail), context, gone)
+    look_from(|| Reading::take(context, detail), context, gone)
 }
 
 /// The same by other annotations than the file's: what would change if they were in force.
@@ -109,19 +113,23 @@ pub fn look_by(
     detail: Detail,
     gone: &BTreeSet<Vmid>,
 ) -> Result<Look, Error> {
-    look_from(Reading::by(in_force, context, detail), context, gone)
+    look_from(|| Reading::by(in_force, context, detail), context, gone)
 }
 
 fn look_from(
-    mut reading: Reading,
+    read: impl FnOnce() -> Reading,
     context: &Context,
     gone: &BTreeSet<Vmid>,
 ) -> Result<Look, Error> {
+    let file = LockFile::existing(&context.root);
+    let mut reading = readers::marked(file.as_ref(), read);
     let mut seen = see(context, &reading)?;
     loop {
         match resolved(reading, seen, context, gone) {
             Ok(look) => return Ok(*look),
-            Err(unread) => (reading, seen) = unread.read(context),
+            Err(unread) => {
+                (reading, seen) = readers::marked(file.as_ref(), || unread.read(context));
+            }
         }
     }
 }
@@ -131,6 +139,7 @@ pub struct Seen {
     /// It.
     pub observed: Observed,
     client: Option<Client>,
+    owed: Owed,
     is_ovs_silent: bool,
 }
 
@@ -169,11 +178,16 @@ pub fn see(context: &Context, reading: &Reading) -> Result<Seen, Error> {
         add_vlans(&mut observed.links)?;
     }
     observed.nft = linux::nft::read::observe();
-    observed.stale = ovs::flows::owed(&context.root, &observed.ovs);
+    let owed = ovs::flows::owed(&context.root, &observed.ovs);
+    let overdue = owed
+        .iter()
+        .filter(|(_, since)| ovs::flows::is_overdue(**since));
+    observed.stale = overdue.map(|(bridge, _)| bridge.clone()).collect();
     tell_observed(&observed);
     Ok(Seen {
         observed,
         client,
+        owed,
         is_ovs_silent,
     })
 }
@@ -221,6 +235,7 @@ pub fn resolved(
     let Seen {
         mut observed,
         client,
+        owed,
         is_ovs_silent,
     } = seen;
     observe_outputs(&context.root, &desired, &mut observed);
@@ -239,6 +254,7 @@ pub fn resolved(
         desired,
         plan,
         client,
+        owed,
         is_ovs_silent,
     }))
 }

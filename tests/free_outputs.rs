@@ -412,9 +412,18 @@ fn a_port_inside_a_firewall_bridge_is_neither_an_output_nor_a_source() {
         "port:fwln101i0",
         "fwln101i0 is part of the firewall bridge fwbr101i0",
     );
-    node.span_cfg("[x]\nsource = port:fwln101i0\noutput = 200/net1\n");
-    let (_, out, err) = run(&node, &["apply"]);
-    assert!(!node.nft_list().contains("fwln101i0"), "{out}{err}");
+    for source in ["port:fwln101i0", "bridge:fwbr101i0"] {
+        node.span_cfg(&format!("[x]\nsource = {source}\noutput = 200/net1\n"));
+        let (_, out, err) = run(&node, &["apply"]);
+        assert!(!node.nft_list().contains("101i0"), "{out}{err}");
+        for command in ["check", "plan"] {
+            let (code, out, err) = run(&node, &[command]);
+            assert!(
+                code == 0 && out.contains("write 101/net0, and `point = guest`"),
+                "{out}{err}"
+            );
+        }
+    }
 }
 
 #[test]
@@ -426,6 +435,9 @@ fn a_port_of_a_session_with_sources_on_other_nodes_alone_is_a_warning() {
     let told =
         "span.cfg:3:10: warning: on this node, output port:lo is refused: lo is a loopback device";
     assert!(code == 0 && out.contains(told), "{code} {out}{err}");
+    assert_eq!(run(&node, &["apply"]).0, 0);
+    let (code, out, err) = run(&node, &["status"]);
+    assert!(code == 0 && out.contains("idle"), "{code} {out}{err}");
     let (code, out, err) = edit(&node, &writes("[x]\nsource = 101\noutput = port:lo\n"));
     assert!(
         code == 1 && out.contains("error: output port:lo"),

@@ -5,6 +5,8 @@
 mod lab;
 mod scene;
 
+use std::collections::BTreeMap;
+
 use lab::{Node, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -13,6 +15,9 @@ use scene::{guests, hook, run, sensor, vm};
 
 /// What is owed, on file.
 const OWED: &str = "run/pve-span/flows.json";
+
+/// Such a note, of long ago.
+const OLD: &str = "{\"vmbr2\": 0}";
 
 const EVERYBODY_ELSE: &str = "what was changed holds for new conversations only: those that pass vmbr2 already go on as \
      before until the next hook or `pve-span apply`";
@@ -29,8 +34,11 @@ fn node() -> Node {
     ])
 }
 
-fn owed(node: &Node) -> String {
-    std::fs::read_to_string(node.path(OWED)).unwrap_or_default()
+/// The bridges that are owed a revalidation.
+fn owed(node: &Node) -> Vec<String> {
+    let text = std::fs::read_to_string(node.path(OWED)).unwrap_or_default();
+    let owed: BTreeMap<String, u64> = serde_json::from_str(&text).unwrap_or_default();
+    owed.into_keys().collect()
 }
 
 fn owe(node: &Node, text: &str) {
@@ -92,13 +100,13 @@ fn a_revalidation_loses_and_floods_nothing_and_needs_no_certain_version_of_openf
         node.ovs_vsctl(&["set", "Bridge", "vmbr2", &format!("protocols={protocols}")]);
         for _ in 0..5 {
             let count = revalidations(&node);
-            owe(&node, "[\"vmbr2\"]");
+            owe(&node, OLD);
             let (code, out, err) = run(&node, &["apply"]);
             assert_eq!(
                 (code, out.as_str(), err.as_str()),
                 (0, "nothing to do\n", "")
             );
-            assert_eq!(owed(&node), "[]\n");
+            assert_eq!(owed(&node), [""; 0]);
             assert_eq!(revalidations(&node), count + 1, "{protocols}");
         }
     }
@@ -117,7 +125,7 @@ fn a_revalidation_loses_and_floods_nothing_and_needs_no_certain_version_of_openf
     assert_eq!(bystander.received(), 0, "flooded: {bystander:?}");
     // And one that is not spoken is told.
     node.ovs_vsctl(&["set", "Bridge", "vmbr2", "protocols=OpenFlow11"]);
-    owe(&node, "[\"vmbr2\"]");
+    owe(&node, OLD);
     let (code, _, err) = run(&node, &["apply"]);
     assert_eq!(code, 1);
     assert!(
@@ -138,12 +146,12 @@ fn what_a_hung_vswitchd_has_not_taken_is_followed_when_it_has() {
         err.contains("ovs-vswitchd has not acted on it yet"),
         "{err}"
     );
-    assert_eq!(owed(&node), "[\"vmbr2\"]\n");
+    assert_eq!(owed(&node), ["vmbr2"]);
     assert_eq!(run(&node, &["apply"]).0, 1, "it is still so");
     signal_vswitchd(&node, Signal::SIGCONT);
     wait_until("the next hook makes up for it", || {
         hook(&node, 102, "post-start");
-        owed(&node) == "[]\n"
+        owed(&node).is_empty()
     });
     conversation.becomes("the next hook", Copied::Both);
     let (code, out, _) = run(&node, &["apply"]);
@@ -152,12 +160,33 @@ fn what_a_hung_vswitchd_has_not_taken_is_followed_when_it_has() {
     let _watch = node.watch();
     signal_vswitchd(&node, Signal::SIGSTOP);
     node.span_cfg("# nothing\n");
-    wait_until("the service has committed", || {
-        owed(&node) == "[\"vmbr2\"]\n"
-    });
+    wait_until("the service has committed", || owed(&node) == ["vmbr2"]);
     signal_vswitchd(&node, Signal::SIGCONT);
     conversation.becomes("the service", Copied::Nothing);
     conversation.end();
+}
+
+#[test]
+fn no_hook_waits_for_a_revalidation_and_one_that_does_not_come_is_told() {
+    let node = node();
+    scene::apply(&node, DMZ);
+    owe(&node, OLD);
+    signal_vswitchd(&node, Signal::SIGSTOP);
+    for _ in 0..2 {
+        assert_eq!(hook(&node, 102, "post-start"), Default::default());
+        assert_eq!(owed(&node), ["vmbr2"]);
+        let (code, out, _) = run(&node, &["status"]);
+        assert!(
+            code == 1 && out.contains("already go on as before"),
+            "{out}"
+        );
+    }
+    signal_vswitchd(&node, Signal::SIGCONT);
+    wait_until("a hook has made up for it", || {
+        hook(&node, 102, "post-start");
+        owed(&node).is_empty()
+    });
+    assert_eq!(run(&node, &["status"]).0, 0);
 }
 
 #[test]
@@ -174,7 +203,7 @@ fn where_a_bridge_cannot_be_asked_that_is_told_until_it_was_done() {
         err.contains(EVERYBODY_ELSE) && err.contains("cannot connect to"),
         "{err}"
     );
-    assert_eq!(owed(&node), "[\"vmbr2\"]\n");
+    assert_eq!(owed(&node), ["vmbr2"]);
     let (code, out, _) = run(&node, &["status"]);
     assert_eq!(code, 1, "{out}");
     assert!(
@@ -182,12 +211,9 @@ fn where_a_bridge_cannot_be_asked_that_is_told_until_it_was_done() {
         "{out}"
     );
     std::fs::rename(&away, &socket).unwrap();
-    assert_eq!(
-        hook(&node, 102, "post-start"),
-        (String::new(), String::new())
-    );
-    assert_eq!(owed(&node), "[]\n");
+    assert_eq!(hook(&node, 102, "post-start"), Default::default());
     conversation.becomes("the next hook", Copied::Both);
+    wait_until("it is struck off", || owed(&node).is_empty());
     assert_eq!(run(&node, &["status"]).0, 0);
     conversation.end();
 }
@@ -204,6 +230,7 @@ fn without_a_note_a_bridge_with_mirrors_of_ours_is_revalidated_once() {
         let count = revalidations(&node);
         for _ in 0..3 {
             hook(&node, 102, "post-start");
+            wait_until("it is done", || owed(&node).is_empty());
         }
         assert_eq!(revalidations(&node), count + 1, "{note:?}");
     }

@@ -15,6 +15,9 @@ trap 'exit 1' HUP INT TERM
 export PVE_SPAN_SKIPPED="$here/skipped"
 : >"$PVE_SPAN_SKIPPED"
 
+# Most tests wait more than they work.
+export RUST_TEST_THREADS="${RUST_TEST_THREADS:-$(($(nproc) * 2))}"
+
 # The exit code takes a way of its own, as sh gives that of a pipe's last command.
 {
     cargo test --locked "$@"

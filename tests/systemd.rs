@@ -60,6 +60,8 @@ for vmid in 101 102 103 104 200 201; do
         *) bridge=vmbr2 n=0 ;;
     esac
     echo "net$n: virtio=BC:24:11:2A:00:$((vmid - 90)),bridge=$bridge" >"qemu-server/$vmid.conf"
+    # By its first NIC a sensor is managed.
+    [ "$n" -eq 0 ] || echo "net0: virtio=BC:24:11:2A:01:$((vmid - 90)),bridge=vmbr0" >>"qemu-server/$vmid.conf"
     ids="$ids${ids:+,
 }\"$vmid\": { \"node\": \"pve1\", \"type\": \"qemu\", \"version\": 1 }"
 done

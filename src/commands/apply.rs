@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{Format, asked_context, notice};
 use crate::apply::{Done, Error, NOT_YET, Trigger, reconcile};
 use crate::core::health::faults_and_notes;
-use crate::core::plan::{Action, PortChange, Problem};
+use crate::core::plan::{Action, PortChange, Problem, Remark};
 use crate::core::state::{Fault, SessionState};
 use crate::inforce::InForce;
 use crate::lock::Moment;
@@ -21,7 +21,7 @@ struct Report<'a> {
     ports: &'a [PortChange],
     applied: bool,
     problems: &'a [Problem],
-    remarks: &'a [Problem],
+    remarks: &'a [Remark],
     sessions: &'a [SessionState],
 }
 

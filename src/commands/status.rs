@@ -56,7 +56,7 @@ struct Session<'a> {
     reasons: Vec<String>,
     sources: Sources<'a>,
     outputs: Vec<Output<'a>>,
-    notes: &'a [String],
+    notes: Vec<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -228,7 +228,7 @@ fn session<'a>(
             total: state.total,
         },
         outputs,
-        notes: &state.notes,
+        notes: state.all_notes().collect(),
     }
 }
 

@@ -131,7 +131,7 @@ pub fn health(
 /// What keeps a session from being whole, and then its notes.
 pub fn faults_and_notes(state: &SessionState) -> Vec<String> {
     let mut lines = faults(state);
-    lines.extend(state.notes.iter().map(|note| format!("note: {note}")));
+    lines.extend(state.all_notes().map(|note| format!("note: {note}")));
     lines
 }
 

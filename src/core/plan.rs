@@ -42,7 +42,7 @@ pub struct Plan {
     #[serde(skip)]
     pub refused: BTreeMap<IfName, usize>,
     /// What is worth knowing and stops nothing.
-    pub remarks: Vec<Problem>,
+    pub remarks: Vec<Remark>,
 }
 
 /// Why a session is not as it shall be.
@@ -51,6 +51,17 @@ pub struct Problem {
     /// Whose.
     pub session: SessionName,
     /// What, and what to do.
+    pub text: String,
+}
+
+/// What is worth knowing of an output and stops nothing.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Remark {
+    /// Whose output.
+    pub session: SessionName,
+    /// The output, as span.cfg writes it.
+    pub output: String,
+    /// What.
     pub text: String,
 }
 
@@ -148,7 +159,7 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
 }
 
 /// The outputs that are made ready although something else may need them, as span.cfg confirms.
-fn losses(desired: &Desired, plan: &Plan) -> Vec<Problem> {
+fn losses(desired: &Desired, plan: &Plan) -> Vec<Remark> {
     let is_new = |key: &CopyKey| {
         let created = plan.actions.iter().any(|action| {
             action.change == Change::Create
@@ -161,8 +172,9 @@ fn losses(desired: &Desired, plan: &Plan) -> Vec<Problem> {
         created || prepared
     };
     let new = desired.confirmed.iter().filter(|key| is_new(key));
-    new.map(|key| Problem {
+    new.map(|key| Remark {
         session: key.session.clone(),
+        output: key.output.clone(),
         text: format!("{} loses its network: it becomes capture-only", key.output),
     })
     .collect()

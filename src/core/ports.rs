@@ -166,15 +166,17 @@ impl PortMap {
         other.unwrap_or_else(|| format!("there is no port {name} on this node"))
     }
 
-    /// What to write instead of a name that is a bridge's, or another name of a device.
+    /// What to write instead of a name that is a bridge's, of a part of a firewall bridge, or another name of a device.
     pub fn other_name(&self, name: &IfName) -> Option<String> {
         if self.bridges.contains_key(name) {
             return Some(format!("{name} is a bridge: write bridge:{name}"));
         }
-        let device = self.altnames.get(name)?;
-        Some(format!(
-            "{name} is another name of {device}: write port:{device}"
-        ))
+        if let Some(device) = self.altnames.get(name) {
+            return Some(format!(
+                "{name} is another name of {device}: write port:{device}"
+            ));
+        }
+        why_no_source(name)
     }
 
     /// What to write instead of an Open vSwitch bond, which has no device of its own.
@@ -381,6 +383,17 @@ pub fn why_in_no_bridge(device: &IfName, observed: &Observed) -> String {
         }
         (OvsState::Present(_), _) => format!("{device} is not plugged into any bridge"),
     }
+}
+
+/// What to write instead of a firewall bridge, or of its end on the guest's side: both come and go with the guest.
+pub fn why_no_source(name: &IfName) -> Option<String> {
+    let mut rest = ["fwbr", "fwln"]
+        .iter()
+        .filter_map(|prefix| name.as_str().strip_prefix(prefix));
+    let (nic, _) = rest.find_map(|rest| port_owner(&format!("tap{rest}")))?;
+    Some(format!(
+        "{name} is the firewall bridge of {nic}, or a part of it: write {nic}, and `point = guest` for its frames before the firewall"
+    ))
 }
 
 /// Is it one that Proxmox VE has made for a NIC's firewall?

@@ -28,8 +28,8 @@ use super::model::{IfName, NicId, SessionName, Vmid, port_owner};
 use super::ports::PortMap;
 use super::selector::{Output, Selector};
 use super::state::{
-    Assumptions, Desired, LinkState, Observed, SessionPhase, SessionState, SourceDown, SourceState,
-    UnpluggedSource,
+    Assumptions, Desired, Fault, LinkState, Observed, SessionPhase, SessionState, SourceDown,
+    SourceState, UnpluggedSource,
 };
 use choice::{Choice, Decision, OnWhole, choose, decide, drop_loops};
 use index::Index;
@@ -91,6 +91,9 @@ pub fn resolve(
                     &mut state,
                     &mut desired,
                 );
+                if state.has_no_source() {
+                    leave_to_others(session, &mut state);
+                }
             }
             SessionPhase::Disabled | SessionPhase::Expired => {}
         }
@@ -100,6 +103,21 @@ pub fn resolve(
         desired.sessions.push(state);
     }
     desired
+}
+
+/// span.cfg is the whole cluster's: that this node needs a port itself is no fault of a session that has its sources, and its
+/// port of that name, on other nodes.
+fn leave_to_others(session: &Session, state: &mut SessionState) {
+    let outputs = session.outputs.iter().map(|output| &output.value);
+    let ports = outputs.filter(|output| matches!(output, Output::Port(_)));
+    let ports: BTreeSet<String> = ports.map(Output::to_string).collect();
+    for output in &mut state.outputs {
+        if let Some(Fault::Refused(why)) = &output.fault {
+            if ports.contains(&output.output) {
+                output.fault = Some(Fault::Absent(why.clone()));
+            }
+        }
+    }
 }
 
 /// The ports that are looked at: all, and the devices by themselves that sessions name, without those of guests that

@@ -29,7 +29,7 @@ pub struct Observed {
     pub unclear: BTreeMap<IfName, String>,
     /// What outputs were like before we changed them.
     pub saved: BTreeMap<IfName, PortSettings>,
-    /// Open vSwitch bridges whose datapath flows may be older than their mirrors.
+    /// Open vSwitch bridges whose datapath flows are older than their mirrors, and nobody is mending that.
     pub stale: BTreeSet<IfName>,
 }
 
@@ -421,6 +421,17 @@ pub struct SessionState {
 }
 
 impl SessionState {
+    /// Has it certainly no source on this node, neither now nor when guests that are off run?
+    pub fn has_no_source(&self) -> bool {
+        self.total == 0 && self.unknown.is_empty()
+    }
+
+    /// What an administrator should know of it and of its outputs.
+    pub fn all_notes(&self) -> impl Iterator<Item = &str> {
+        let outputs = self.outputs.iter().flat_map(|output| &output.notes);
+        self.notes.iter().chain(outputs).map(String::as_str)
+    }
+
     /// Why nothing of its sources here is mirrored, where all of its outputs are on other nodes.
     pub fn nowhere(&self) -> Option<String> {
         let is_over = self.phase != SessionPhase::Running;
@@ -507,6 +518,9 @@ pub struct OutputState {
     pub elsewhere: Option<NodeName>,
     /// Sources that are here and not delivered there.
     pub lacks: Vec<Lack>,
+    /// What an administrator should know of it.
+    #[serde(skip)]
+    pub notes: Vec<String>,
 }
 
 impl OutputState {

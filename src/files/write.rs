@@ -27,18 +27,24 @@ const PRIVATE: u32 = 0o700;
 /// # Errors
 /// The folder or file cannot be written; the old file is then still there.
 pub fn replace(path: &Path, text: &str) -> Result<(), Error> {
-    replace_with(path, text, OPEN, 0o640)
+    replace_with(path, text, OPEN, 0o640, File::sync_all)
 }
 
-/// The same for a file that only root may read, in a folder of its own.
+/// The same for a file below /run that only root may read, in a folder of its own. A reboot undoes it, so no disk is waited for.
 ///
 /// # Errors
 /// As [`replace`].
 pub fn replace_private(path: &Path, text: &str) -> Result<(), Error> {
-    replace_with(path, text, PRIVATE, 0o600)
+    replace_with(path, text, PRIVATE, 0o600, |_| Ok(()))
 }
 
-fn replace_with(path: &Path, text: &str, folder: u32, mode: u32) -> Result<(), Error> {
+fn replace_with(
+    path: &Path,
+    text: &str,
+    folder: u32,
+    mode: u32,
+    sync: impl Fn(&File) -> io::Result<()>,
+) -> Result<(), Error> {
     let write = || {
         let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?;
         let parent = path.parent().unwrap_or(Path::new("/"));
@@ -50,7 +56,7 @@ fn replace_with(path: &Path, text: &str, folder: u32, mode: u32) -> Result<(), E
             file.set_len(0)?;
             file.set_permissions(Permissions::from_mode(mode))?;
             file.write_all(text.as_bytes())?;
-            file.sync_all()?;
+            sync(&file)?;
             fs::rename(&aside, path)
         };
         write().inspect_err(|_| {

@@ -1,6 +1,7 @@
-//! Says to the process that waits for us when we are in something that may never return, and when we are out again.
+//! Says to the process that waits for us when we are in something that may never return, when we are out again, and when
+//! it need not wait any longer.
 //!
-//! Both are a byte in a pipe that carries text besides, which has no such bytes.
+//! Each is a byte in a pipe that carries text besides, which has no such bytes.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 
 const IN: u8 = 1;
 const OUT: u8 = 2;
+const DONE: u8 = 3;
 
 /// How often one that is getting on says so.
 const OFTEN: Duration = Duration::from_millis(200);
@@ -49,6 +51,11 @@ impl Progress {
         self.say(OUT, |since| since.is_some());
     }
 
+    /// All is done that is waited for, and told.
+    pub fn done(&self) {
+        self.say(DONE, |_| true);
+    }
+
     fn say(&self, what: u8, is_news: impl Fn(Option<Instant>) -> bool) {
         let Some(pipe) = self.0.as_ref().filter(|pipe| is_news(pipe.since.get())) else {
             return;
@@ -59,32 +66,40 @@ impl Progress {
     }
 }
 
-/// The other side: since when the child has been in.
+/// The other side: since when the child has been in, and whether it is still to be waited for.
 #[derive(Debug, Clone, Copy)]
-pub struct Waiting(Option<Instant>);
+pub struct Waiting {
+    since: Option<Instant>,
+    is_over: bool,
+}
 
 impl Waiting {
     /// For a child that has just begun.
     pub fn begun() -> Self {
-        Self(Some(Instant::now()))
+        Self {
+            since: Some(Instant::now()),
+            is_over: false,
+        }
     }
 
     /// Takes what it has said out of what it has written.
     pub fn take(&mut self, text: &mut Vec<u8>) {
-        for byte in text
-            .iter()
-            .rev()
-            .filter(|byte| [IN, OUT].contains(byte))
-            .take(1)
-        {
-            self.0 = (*byte == IN).then(Instant::now);
+        self.is_over |= text.contains(&DONE);
+        let mut words = text.iter().rev().filter(|byte| [IN, OUT].contains(byte));
+        if let Some(last) = words.next() {
+            self.since = (*last == IN).then(Instant::now);
         }
-        text.retain(|byte| ![IN, OUT].contains(byte));
+        text.retain(|byte| ![IN, OUT, DONE].contains(byte));
+    }
+
+    /// Has the child said that it need not be waited for?
+    pub fn is_over(&self) -> bool {
+        self.is_over
     }
 
     /// When it will have been in for so long.
     pub fn until(&self, patience: Duration) -> Option<Instant> {
-        Some(self.0? + patience)
+        Some(self.since? + patience)
     }
 }
 
@@ -119,5 +134,10 @@ mod tests {
         assert_eq!(waiting.until(Duration::ZERO), None);
         waiting.take(&mut said);
         assert!(waiting.until(Duration::ZERO).is_some());
+
+        assert!(!waiting.is_over());
+        let mut text = b"a\x03b".to_vec();
+        waiting.take(&mut text);
+        assert!(waiting.is_over() && text == b"ab");
     }
 }

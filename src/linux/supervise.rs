@@ -22,6 +22,8 @@ use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, pipe2};
 /// How the work ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ended {
+    /// It has said that it need not be waited for: it may go on, and nobody hears what it says from then on.
+    Done,
     /// By itself, with this exit code.
     Exited(i32),
     /// By a signal.
@@ -67,8 +69,11 @@ pub fn supervise(
     let deadline = patience.deadline;
     let mut answer = Vec::new();
     let first = start(&work, Attempt::First)?;
-    let child = first.pid;
-    if let Relayed::Hung = first.relay(deadline, Some(patience.hung), &mut answer) {
+    let (mut child, mut relayed) = (
+        first.pid,
+        first.relay(deadline, Some(patience.hung), &mut answer),
+    );
+    if relayed == Relayed::Hung {
         let _ = kill(child, Signal::SIGKILL);
         // One that was only slow is reaped, so that nobody finds it still at it.
         let _ = waitpid(child, Some(WaitPidFlag::WNOHANG));
@@ -77,11 +82,14 @@ pub fn supervise(
             // What the first one has said still counts.
             return Ok((Ended::TooLate, answer));
         };
-        let child = second.pid;
-        second.relay(deadline, None, &mut answer);
-        return Ok((reap(child, deadline), answer));
+        child = second.pid;
+        relayed = second.relay(deadline, None, &mut answer);
     }
-    Ok((reap(child, deadline), answer))
+    let ended = match relayed {
+        Relayed::Done => Ended::Done,
+        Relayed::All | Relayed::Hung => reap(child, deadline),
+    };
+    Ok((ended, answer))
 }
 
 /// A child, and what is to be relayed of it.
@@ -182,6 +190,8 @@ enum Relayed {
     All,
     /// The child hangs.
     Hung,
+    /// The child need not be waited for.
+    Done,
 }
 
 impl Started {
@@ -192,12 +202,18 @@ impl Started {
             self.pipes.map(|(fd, to)| (File::from(fd), to)).into();
         while !open.is_empty() {
             let hangs_at = hung.and_then(|patience| waiting_for.until(patience));
-            let until = hangs_at.map_or(deadline, |at| at.min(deadline));
+            let until = match hangs_at {
+                // What it has said before is there already.
+                _ if waiting_for.is_over() => Instant::now(),
+                Some(at) => at.min(deadline),
+                None => deadline,
+            };
             let mut waiting: Vec<PollFd<'_>> = open
                 .iter()
                 .map(|(pipe, _)| PollFd::new(pipe.as_fd(), PollFlags::POLLIN))
                 .collect();
             match poll(&mut waiting, remaining(until)) {
+                Ok(0) if waiting_for.is_over() => return Relayed::Done,
                 Ok(0) if until < deadline => return Relayed::Hung,
                 Err(Errno::EINTR) => continue,
                 Ok(0) | Err(_) => return Relayed::All,

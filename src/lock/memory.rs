@@ -28,6 +28,11 @@ impl Moment {
         Self(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
     }
 
+    /// How long ago it was.
+    pub fn elapsed(self) -> Duration {
+        Duration::from_nanos(Self::now().0.saturating_sub(self.0))
+    }
+
     fn after(self, time: Duration) -> Self {
         Self(
             self.0

@@ -5,23 +5,30 @@
 //! followed by a revalidation. It is owed from before the commit until it was done, on file, since whoever commits may
 //! die in between. What a reboot undoes needs no note: the file is under `/run`.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::openflow::{Error, Switch};
 use crate::core::model::IfName;
 use crate::core::plan::{Action, Plan};
 use crate::core::state::OvsState;
 use crate::files;
+use crate::lock::Moment;
 
-/// The bridges whose flows are owed a revalidation, below the root directory.
+/// The bridges whose flows are owed a revalidation, and since when, below the root directory.
 const OWED: &str = "run/pve-span/flows.json";
 
+/// Since when a revalidation has been owed to bridges. One that was tried in vain is owed since ever.
+pub type Owed = BTreeMap<IfName, Moment>;
+
+/// How long a revalidation takes at most, if somebody is at it.
+const AT_MOST: Duration = Duration::from_secs(2);
+
 /// The bridges whose flows may be older than their mirrors.
-pub fn owed(root: &Path, ovs: &OvsState) -> BTreeSet<IfName> {
+pub fn owed(root: &Path, ovs: &OvsState) -> Owed {
     let OvsState::Present(ovs) = ovs else {
-        return BTreeSet::new();
+        return Owed::new();
     };
     let mut owed = noted(root).unwrap_or_else(|| {
         // Nobody has told since the node was started, or an earlier version has changed mirrors.
@@ -29,55 +36,100 @@ pub fn owed(root: &Path, ovs: &OvsState) -> BTreeSet<IfName> {
             let mut mirrors = bridge.mirrors.values();
             mirrors.any(|mirror| mirror.mark.is_some())
         });
-        with_ours.map(|(name, _)| name.clone()).collect()
+        let with_ours = with_ours.map(|(name, _)| (name.clone(), Moment::default()));
+        with_ours.collect()
     });
     // Flows of a bridge that is no more are none either.
-    owed.retain(|bridge| ovs.bridges.contains_key(bridge));
+    owed.retain(|bridge, _| ovs.bridges.contains_key(bridge));
     owed
 }
 
+/// Is nobody at it any more?
+pub fn is_overdue(since: Moment) -> bool {
+    since.elapsed() > AT_MOST
+}
+
 /// What is on file, if that can be understood.
-fn noted(root: &Path) -> Option<BTreeSet<IfName>> {
+fn noted(root: &Path) -> Option<Owed> {
     let text = files::read_text(&root.join(OWED)).ok()?;
     serde_json::from_str(&text).ok()
 }
 
 /// Notes, before they are changed, the bridges whose mirrors a plan changes; all that are owed come back.
-pub fn owe(root: &Path, plan: &Plan, earlier: &BTreeSet<IfName>) -> BTreeSet<IfName> {
+pub fn owe(root: &Path, plan: &Plan, earlier: &Owed) -> Owed {
     let bridge = |action: &Action| action.mirror.bridge.clone();
     let changed = plan.actions.iter().filter_map(bridge);
-    let owed: BTreeSet<IfName> = changed.chain(earlier.iter().cloned()).collect();
-    if noted(root).as_ref() != Some(&owed) {
-        note(root, &owed);
-    }
+    let mut owed = earlier.clone();
+    owed.extend(changed.map(|bridge| (bridge, Moment::now())));
+    note(root, &owed);
     owed
 }
 
-/// Has ovs-vswitchd revalidate the flows of bridges whose mirrors it has taken. Those that remain owed come back, with
-/// the reason.
-pub fn pay(root: &Path, owed: &BTreeSet<IfName>, deadline: Instant) -> Vec<(IfName, Error)> {
-    let mut failed = Vec::new();
+/// What has become of revalidations, and of when they were.
+#[derive(Debug)]
+pub struct Tried(Vec<(IfName, Moment, Result<(), Error>)>);
+
+/// Has ovs-vswitchd revalidate the flows of bridges whose mirrors it has taken.
+pub fn revalidate(root: &Path, owed: &Owed, deadline: Instant) -> Tried {
     // All are greeted before the first one's answer is waited for.
-    let switches: Vec<_> = owed
+    let greet = |bridge| Switch::connect(root, bridge, deadline);
+    let greeted = owed
         .iter()
-        .map(|bridge| (bridge, Switch::connect(root, bridge, deadline)))
-        .collect();
-    for (bridge, switch) in switches {
-        if let Err(error) = switch.and_then(Switch::revalidate) {
-            failed.push((bridge.clone(), error));
+        .map(|(bridge, since)| (bridge, since, greet(bridge)));
+    let greeted: Vec<_> = greeted.collect();
+    let tried = greeted.into_iter().map(|(bridge, since, switch)| {
+        let done = switch.and_then(Switch::revalidate);
+        (bridge.clone(), *since, done)
+    });
+    Tried(tried.collect())
+}
+
+/// Strikes off what was done, unless more is owed since. What was not comes back, with the reason. The lock has to be held.
+pub fn settle(root: &Path, tried: Tried) -> Vec<(IfName, Error)> {
+    let mut owed = noted(root).unwrap_or_default();
+    let mut failed = Vec::new();
+    for (bridge, since, done) in tried.0 {
+        let is_same = owed.get(&bridge).is_none_or(|at| *at == since);
+        match done {
+            Ok(()) if is_same => drop(owed.remove(&bridge)),
+            Ok(()) => {}
+            Err(error) => {
+                owed.insert(bridge.clone(), Moment::default());
+                failed.push((bridge, error));
+            }
         }
     }
-    note(
-        root,
-        &failed.iter().map(|(bridge, _)| bridge.clone()).collect(),
-    );
+    note(root, &owed);
     failed
 }
 
-fn note(root: &Path, owed: &BTreeSet<IfName>) {
+fn note(root: &Path, owed: &Owed) {
     let text = serde_json::to_string(owed).unwrap_or_default() + "\n";
     if let Err(error) = files::replace_private(&root.join(OWED), &text) {
         // Then who dies before the revalidation leaves it undone.
         log::warn!("{}", super::chain(&error));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_changed_since_it_was_asked_for_stays_owed() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        let bridge: IfName = "vmbr2".parse().unwrap();
+        let (asked, changed) = (Moment::default(), Moment::now());
+        let done = |since| Tried(vec![(bridge.clone(), since, Ok(()))]);
+        note(root, &[(bridge.clone(), changed)].into());
+        assert!(settle(root, done(asked)).is_empty());
+        assert_eq!(noted(root).unwrap()[&bridge], changed);
+        assert!(!is_overdue(changed) && is_overdue(asked));
+        let failed = Tried(vec![(bridge.clone(), changed, Err(Error::NoVersion))]);
+        assert_eq!(settle(root, failed).len(), 1);
+        assert_eq!(noted(root).unwrap()[&bridge], Moment::default());
+        assert!(settle(root, done(Moment::default())).is_empty());
+        assert_eq!(noted(root), Some(Owed::new()));
     }
 }

@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 
 /// How long the laboratory waits for something that should happen at once: generous, because a test must
 /// not fail on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The places of the programs that the laboratory calls; a plain user's `PATH` lacks the last two.
 pub(super) fn search_path() -> String {

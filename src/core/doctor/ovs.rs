@@ -66,11 +66,7 @@ fn down(node: Option<&Node<'_>>, why: &str, found: &mut Findings) {
         Id::OvsDown,
         "Open vSwitch does not answer: its bridges are unknown here, and its mirrors stay as they are",
         why,
-        if why.contains("this needs root") {
-            "run pve-span doctor as root"
-        } else {
-            RESTART
-        },
+        RESTART,
     );
 }
 

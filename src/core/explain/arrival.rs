@@ -107,7 +107,7 @@ impl Ground<'_> {
             arrival.path.extend(hops);
         }
         arrival.engine.clone_from(&output.engine);
-        arrival.notes = notes_of(nic, state);
+        arrival.notes.clone_from(&output.notes);
         arrival.in_force = Some(self.arrival_in_force(state, output));
         arrival
     }
@@ -159,12 +159,4 @@ impl Ground<'_> {
             None => format!("port:{}", source.port),
         }
     }
-}
-
-/// What a session has to say of a NIC that is its output.
-fn notes_of(nic: NicId, state: &SessionState) -> Vec<String> {
-    let (own, left_out) = (format!("{nic} is "), format!("{nic} is left out"));
-    let notes = state.notes.iter();
-    let notes = notes.filter(|note| note.starts_with(&own) && !note.starts_with(&left_out));
-    notes.cloned().collect()
 }

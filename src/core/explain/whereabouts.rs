@@ -235,9 +235,10 @@ impl Ground<'_> {
             ));
         }
         // Somebody else's mirrors may go there, too.
-        let start = format!("{nic} ");
-        let remarks = self.view.plan.remarks.iter().map(|remark| &remark.text);
-        let remarks: BTreeSet<&String> = remarks.filter(|text| text.starts_with(&start)).collect();
+        let as_output = nic.to_string();
+        let remarks = self.view.plan.remarks.iter();
+        let remarks = remarks.filter(|remark| remark.output == as_output);
+        let remarks: BTreeSet<&String> = remarks.map(|remark| &remark.text).collect();
         notes.extend(remarks.into_iter().cloned());
         let guest = self.view.cluster.guest(nic.vmid);
         let config = guest.and_then(|guest| guest.nics.get(&nic.index));

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::reserve::shared;
-use super::{Action, Change, MAX_MIRRORS, Plan, Problem, why_removed};
+use super::{Action, Change, MAX_MIRRORS, Plan, Problem, Remark, why_removed};
 use crate::core::model::{IfName, port_owner, printable};
 use crate::core::state::{
     Desired, Mirror, MirrorConfig, MirrorKey, MirrorOutput, Ovs, OvsBridge, Reserves, RowId, Wanted,
@@ -164,7 +164,7 @@ fn full(key: &MirrorKey, name: &IfName, bridge: &OvsBridge) -> String {
 }
 
 /// Other people's mirrors with the same output port: harmless, but the sensor sees their frames too.
-fn shared_outputs(desired: &Desired, name: &IfName, bridge: &OvsBridge) -> Vec<Problem> {
+fn shared_outputs(desired: &Desired, name: &IfName, bridge: &OvsBridge) -> Vec<Remark> {
     let foreign = || {
         bridge
             .mirrors
@@ -184,7 +184,8 @@ fn shared_outputs(desired: &Desired, name: &IfName, bridge: &OvsBridge) -> Vec<P
                 key.output,
                 printable(&other.name)
             );
-            Some(Problem { session: key.session.clone(), text })
+            let (session, output) = (key.session.clone(), key.output.clone());
+            Some(Remark { session, output, text })
         })
         .collect()
 }

@@ -213,7 +213,15 @@ impl<'a> Outputs<'a> {
         };
         if let Output::Port(name) = output {
             let standing = standing(self.need_of_port(name))?;
-            return Ok((self.place(output)?, standing));
+            let place = self.place(output)?;
+            let is_open =
+                Ways::new(self.observed).reaches(name, |device| self.map.may_be_on_ovs(device));
+            if standing == Standing::Free && is_open && !self.is_served_now(session, output) {
+                return Err(Fault::Unknown(format!(
+                    "cannot tell whether this node needs {name} for its network: it may lead to bridges of Open vSwitch, which does not answer"
+                )));
+            }
+            return Ok((place, standing));
         }
         let place = self.place(output)?;
         let (Output::Nic(nic), Place::Port(target)) = (output, &place) else {

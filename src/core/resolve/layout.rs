@@ -43,6 +43,7 @@ pub fn place(
             fault: None,
             elsewhere: None,
             lacks: Vec::new(),
+            notes: Vec::new(),
         };
         let place = outputs.serve(session, &output.value);
         if let Ok((_, Standing::Confirmed)) = &place {
@@ -56,15 +57,9 @@ pub fn place(
                         "RSPAN is for the ovs engine, and `{nft}` needs the nft engine"
                     )));
                 }
-                None => {
-                    let (engine, lacks) = layout.rspan(vlan, state, desired);
-                    (served.engine, served.lacks) = (Some(engine), lacks);
-                }
+                None => layout.rspan(vlan, &mut served, desired),
             },
-            Ok(Place::Port(target)) => {
-                let (engine, lacks) = layout.span(&target, state, desired);
-                (served.engine, served.lacks) = (Some(engine), lacks);
-            }
+            Ok(Place::Port(target)) => layout.span(&target, &mut served, desired),
             Err(fault) => {
                 if matches!(fault, Fault::Unknown(_)) {
                     layout.keep_reserved(desired);
@@ -110,15 +105,10 @@ struct Split<'a> {
 
 impl<'a> Layout<'a> {
     /// RSPAN: each Open vSwitch bridge with sources has its part.
-    fn rspan(
-        &self,
-        vlan: u16,
-        state: &mut SessionState,
-        desired: &mut Desired,
-    ) -> (String, Vec<Lack>) {
+    fn rspan(&self, vlan: u16, served: &mut OutputState, desired: &mut Desired) {
         let bridges = self.rspan_bridges();
-        state.notes.extend(self.rspan_note(&bridges));
-        let mut lacks = Vec::new();
+        served.notes.extend(self.rspan_note(&bridges));
+        let lacks = &mut served.lacks;
         for bridge in &bridges {
             let here = |port: &&&Port| port.bridge == **bridge;
             let (own, others): (Vec<&Port>, Vec<&Port>) = self
@@ -184,7 +174,7 @@ impl<'a> Layout<'a> {
         } else {
             "RSPAN"
         };
-        (format!("ovs: {why}{place}"), lacks)
+        served.engine = Some(format!("ovs: {why}{place}"));
     }
 
     /// The Open vSwitch bridges that have sources: each gets its part of an RSPAN VLAN.
@@ -203,12 +193,7 @@ impl<'a> Layout<'a> {
     }
 
     /// A port of this node: each source by the engine that can.
-    fn span(
-        &self,
-        target: &Target<'a>,
-        state: &mut SessionState,
-        desired: &mut Desired,
-    ) -> (String, Vec<Lack>) {
+    fn span(&self, target: &Target<'a>, served: &mut OutputState, desired: &mut Desired) {
         let mut split = self.split(target);
         let mut copying = Copying {
             session: self.session,
@@ -244,14 +229,13 @@ impl<'a> Layout<'a> {
             self.reserve(index, target, wire, &key, desired);
         }
         let by_ovs = !split.ovs.is_empty() || split.ovs_bridge.is_some();
-        state
-            .notes
-            .extend(self.notes(target, copies.as_ref(), by_ovs));
+        served.notes = self.notes(target, copies.as_ref(), by_ovs);
         if let Some(copies) = copies {
             self.listen(&copies, &split.nft, desired);
             desired.copies.insert(key, copies);
         }
-        (self.explained(target, &split), split.lacks)
+        served.engine = Some(self.explained(target, &split));
+        served.lacks = split.lacks;
     }
 
     /// Whatever the session takes, by engine.

@@ -8,7 +8,7 @@ use crate::core::annotations::{Annotations, At, Session};
 use crate::core::cluster::Cluster;
 use crate::core::diagnostic::{Diagnostic, Place, Severity};
 use crate::core::model::IfName;
-use crate::core::ports::PortMap;
+use crate::core::ports::{PortMap, why_no_source};
 use crate::core::selector::{Output, Selector};
 use crate::core::state::{Assumptions, Observed, SessionPhase};
 
@@ -25,8 +25,7 @@ pub fn check(
     let desired = resolve(annotations, cluster, observed, assume);
     let has_no_source = |session: &Session| {
         let mut states = desired.sessions.iter();
-        states
-            .any(|state| state.name == session.name && state.total == 0 && state.unknown.is_empty())
+        states.any(|state| state.name == session.name && state.has_no_source())
     };
     let mut found = Vec::new();
     let sessions = annotations.sessions.values();
@@ -46,13 +45,17 @@ pub fn check(
             let is_refused = refusal.is_some();
             found.extend(refusal);
             if let (Output::Port(port), false) = (&output.value, is_refused) {
-                found.extend(other_name(file, port, &output.place, &map));
+                let other = other_name(port, &map);
+                found.extend(other.map(|message| warning(file, &output.place, message)));
             }
         }
         for source in &session.sources {
-            if let Selector::Port(port) = &source.value {
-                found.extend(other_name(file, port, &source.place, &map));
-            }
+            let other = match &source.value {
+                Selector::Port(port) => other_name(port, &map),
+                Selector::Bridge(bridge) => why_no_source(bridge),
+                _ => None,
+            };
+            found.extend(other.map(|message| warning(file, &source.place, message)));
         }
     }
     found
@@ -84,13 +87,17 @@ fn refusal(
 }
 
 /// A port that is there under another name.
-fn other_name(file: &str, port: &IfName, place: &Place, map: &PortMap) -> Option<Diagnostic> {
+fn other_name(port: &IfName, map: &PortMap) -> Option<String> {
     let is_there = map.ports.contains_key(port);
-    Some(Diagnostic {
+    map.other_name(port).filter(|_| !is_there)
+}
+
+fn warning(file: &str, place: &Place, message: String) -> Diagnostic {
+    Diagnostic {
         file: file.to_owned(),
         place: Some(place.clone()),
         severity: Severity::Warning,
-        message: map.other_name(port).filter(|_| !is_there)?,
+        message,
         hint: None,
-    })
+    }
 }

@@ -45,6 +45,12 @@ impl<'a> Ways<'a> {
         })
     }
 
+    /// Is there such a device behind a port's bridges?
+    pub fn reaches(&self, port: &IfName, is_such: impl Fn(&IfName) -> bool) -> bool {
+        let reached = self.reach(self.bridges_of(port), &BTreeSet::new());
+        reached.into_iter().any(is_such)
+    }
+
     /// Without this port and those other ones, has an address of the node no way out that provably carries?
     pub fn strands(&self, port: &IfName, others: &BTreeSet<&IfName>) -> bool {
         let closed: BTreeSet<&IfName> = others.iter().copied().chain([port]).collect();

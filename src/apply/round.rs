@@ -1,0 +1,212 @@
+//! Carries out a look's plan: outputs' devices, Open vSwitch's mirrors and nftables' table.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use super::Error;
+use crate::core::plan::{Action, PortChange, plan};
+use crate::core::state::OvsState;
+use crate::linux::{self, nft};
+use crate::look::{Context, Look, observe_outputs};
+use crate::outputs;
+use crate::ovs::flows::Owed;
+use crate::ovs::{self, Applied, Client, Goal, Waited};
+
+/// What has been done so far.
+#[derive(Default)]
+pub struct Round {
+    pub actions: Vec<Action>,
+    pub ports: Vec<PortChange>,
+    pub tidy: Option<&'static str>,
+    /// Has a device been set up or down since the last look?
+    pub raised: bool,
+    waiting: Option<(Client, Goal)>,
+    pub waited: Option<Waited>,
+    /// Was a transaction sent of which nobody knows when ovs-vswitchd has acted on it?
+    is_uncertain: bool,
+}
+
+impl Round {
+    pub fn is_empty(&self) -> bool {
+        self.actions.is_empty() && self.ports.is_empty() && self.tidy.is_none()
+    }
+
+    /// An error of a later round: what the earlier ones committed is there.
+    pub fn after(&self, error: Error) -> Error {
+        match error {
+            error if self.is_empty() => error,
+            error @ Error::Uncertain(_) => error,
+            error => Error::NotVerified(ovs::chain(&error)),
+        }
+    }
+
+    /// Carries a look's plan out and looks again. An output is made ready before anything is sent to it, and put
+    /// back after. What one part refuses does not keep the others from being done.
+    pub fn carry_out(
+        &mut self,
+        context: &Context,
+        look: &mut Look,
+        faults: &mut Vec<Error>,
+    ) -> Result<(), Error> {
+        let changes = std::mem::take(&mut look.plan.ports);
+        let (before, after): (Vec<PortChange>, Vec<PortChange>) =
+            changes.into_iter().partition(PortChange::comes_first);
+        self.outputs(context, look, before, faults);
+        match self.mirrors(context, look) {
+            Ok(()) => {}
+            Err(Error::Conflicts) => return Err(Error::Conflicts),
+            Err(error) => faults.push(error),
+        }
+        let mut is_loaded = true;
+        if !look.plan.commands.is_empty() {
+            match load(&look.plan.commands, context.deadline) {
+                Ok(()) => {
+                    let (nft, rest) = look
+                        .plan
+                        .actions
+                        .drain(..)
+                        .partition(|action| action.mirror.bridge.is_none());
+                    look.plan.actions = rest;
+                    self.actions.extend::<Vec<Action>>(nft);
+                    self.tidy = self.tidy.or(look.plan.tidy);
+                }
+                // Between the look and the change something has come or gone; or the kernel cannot.
+                Err(error) => {
+                    is_loaded = false;
+                    faults.push(error);
+                }
+            }
+            look.observed.nft = nft::read::observe();
+        }
+        // As long as copies may still go there, an output stays one.
+        if is_loaded {
+            self.outputs(context, look, after, faults);
+        }
+        observe_outputs(&context.root, &look.desired, &mut look.observed);
+        look.plan = plan(&look.desired, &look.observed);
+        if !faults.is_empty() && self.has_moved(context, look) {
+            faults.clear();
+            return Err(Error::Conflicts);
+        }
+        Ok(())
+    }
+
+    /// Is a refusal no wonder, since a device has gone or come back meanwhile?
+    fn has_moved(&self, context: &Context, look: &Look) -> bool {
+        let desired = &look.desired;
+        let mut named: BTreeSet<_> = desired.outputs.keys().cloned().collect();
+        for copies in desired.copies.values() {
+            named.extend(copies.sources.keys().chain([&copies.device]).cloned());
+        }
+        let Ok(now) = linux::links_named(&named) else {
+            return false;
+        };
+        let is_same = |device, index| now.get(device).is_some_and(|link| link.index == index);
+        let copied = desired.copies.values().all(|copies| {
+            is_same(&copies.device, copies.index)
+                && copies.sources.keys().all(|device| now.contains_key(device))
+        });
+        let outputs = desired
+            .outputs
+            .iter()
+            .all(|(device, output)| is_same(device, output.index));
+        !(copied && outputs) && Instant::now() < context.deadline
+    }
+
+    fn outputs(
+        &mut self,
+        context: &Context,
+        look: &mut Look,
+        changes: Vec<PortChange>,
+        faults: &mut Vec<Error>,
+    ) {
+        for change in changes {
+            match outputs::carry_out(&context.root, &change, &mut look.observed.saved) {
+                Ok(()) if matches!(change, PortChange::Forget { .. }) => {}
+                Ok(()) => {
+                    self.raised |= change.moves_link();
+                    self.ports.push(change);
+                }
+                Err(error) => faults.push(Error::Output(error)),
+            }
+        }
+    }
+
+    /// Waits until ovs-vswitchd has acted on what was committed. What it has to do for conversations that exist already can
+    /// begin then.
+    pub fn wait(
+        &mut self,
+        context: &Context,
+        look: &Look,
+        stuck_at: Option<i64>,
+    ) -> (Applied, Owed) {
+        if self.is_uncertain {
+            // What flows are owed stays on file for the next one.
+            return (Applied::NotYet, Owed::new());
+        }
+        let applied = match (self.waiting.take(), &look.observed.ovs) {
+            (Some((client, goal)), _) => {
+                let patience = context.deadline.min(Instant::now() + context.patience);
+                let waited = ovs::wait(client, goal, patience, stuck_at);
+                self.waited = Some(waited);
+                waited.into()
+            }
+            // An earlier commit has left it behind, and was waited for then.
+            (None, OvsState::Present(ovs)) if !look.owed.is_empty() && !ovs.caught_up => {
+                Applied::NotYet
+            }
+            (None, _) => Applied::Yes,
+        };
+        match applied {
+            Applied::Yes => (applied, look.owed.clone()),
+            Applied::NotYet => (applied, Owed::new()),
+        }
+    }
+
+    /// Open vSwitch's part.
+    fn mirrors(&mut self, context: &Context, look: &mut Look) -> Result<(), Error> {
+        let is_ovs = |action: &Action| action.mirror.bridge.is_some();
+        let (OvsState::Present(ovs), Some(mut client)) = (&look.observed.ovs, look.client.take())
+        else {
+            return Ok(());
+        };
+        if !look.plan.actions.iter().any(is_ovs) {
+            return Ok(());
+        }
+        look.owed = ovs::flows::owe(&context.root, &look.plan, &look.owed);
+        let comment = format!("pve-span: {}", context.by);
+        let (now, goal) = match ovs::commit(&mut client, &look.plan, ovs, &comment) {
+            Ok(committed) => committed,
+            Err(ovs::Error::Conflict) => return Err(Error::Conflicts),
+            Err(error @ ovs::Error::Uncertain(_)) => {
+                self.is_uncertain = true;
+                return Err(Error::Uncertain(error));
+            }
+            Err(error) => return Err(Error::Refused(error)),
+        };
+        let (ovs, rest) = look.plan.actions.drain(..).partition(is_ovs);
+        look.plan.actions = rest;
+        self.actions.extend::<Vec<Action>>(ovs);
+        let now = now.map_err(|error| {
+            self.is_uncertain = true;
+            Error::NotVerified(ovs::chain(&error))
+        })?;
+        self.waiting = Some((client, goal));
+        look.observed.ovs = OvsState::Present(now);
+        Ok(())
+    }
+}
+
+/// nftables' part, in one transaction.
+fn load(commands: &[crate::core::nft::Command], deadline: Instant) -> Result<(), Error> {
+    let commands =
+        nft::json::commands(commands).map_err(|error| Error::NoNft(error.to_string()))?;
+    let json = serde_json::to_vec(&commands).map_err(|error| Error::NoNft(error.to_string()))?;
+    nft::run::load(&json, deadline).map_err(|source| {
+        let is_refusal = matches!(source, nft::run::Error::Refused { .. });
+        let missing = is_refusal
+            .then(|| nft::diagnose::diagnose(deadline))
+            .flatten();
+        Error::Nft { missing, source }
+    })
+}
