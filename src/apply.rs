@@ -8,7 +8,7 @@ mod round;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use crate::core::model::{SessionName, Vmid};
+use crate::core::model::{IfName, SessionName, Vmid};
 use crate::core::nft::NftState;
 use crate::core::plan::{Action, PortChange, plan};
 use crate::inforce::{self, InForce};
@@ -84,9 +84,19 @@ impl Done {
         let Some(tried) = self.revalidate(context) else {
             return Ok(());
         };
-        let _lock = Lock::acquire(&context.root, context.deadline)?;
-        self.settle(context, Some(tried));
+        match Lock::acquire(&context.root, context.deadline) {
+            Ok(_lock) => self.settle(context, Some(tried)),
+            Err(error) => {
+                self.failed(tried.failures());
+                return Err(error.into());
+            }
+        }
         Ok(())
+    }
+
+    /// Is there anything to follow?
+    pub fn has_flows(&self) -> bool {
+        !self.flows.is_empty()
     }
 
     fn revalidate(&mut self, context: &Context) -> Option<Tried> {
@@ -97,7 +107,11 @@ impl Done {
 
     fn settle(&mut self, context: &Context, tried: Option<Tried>) {
         let failed = tried.map(|tried| ovs::flows::settle(&context.root, tried));
-        for (bridge, source) in failed.into_iter().flatten() {
+        self.failed(failed.unwrap_or_default());
+    }
+
+    fn failed(&mut self, failed: Vec<(IfName, ovs::FlowsError)>) {
+        for (bridge, source) in failed {
             self.look.observed.stale.insert(bridge.clone());
             self.faults.push(Error::Flows { bridge, source });
         }
@@ -202,7 +216,7 @@ fn act(
     clear: Option<Option<&BTreeSet<SessionName>>>,
     stuck_at: Option<i64>,
 ) -> Result<Done, Error> {
-    let mut done = Round::default();
+    let mut done = Round::begin();
     for round in 0..TRIES {
         if round > 0 {
             if !pause(round, context.deadline) {

@@ -22,7 +22,7 @@ use crate::reading::PveAccess;
 use crate::report::{self, Out};
 
 pub use after::Caller;
-use after::Next;
+use after::{IsLast, Next};
 
 /// When the hook is over, in seconds, unless `--deadline` says otherwise.
 pub const DEADLINE: f64 = 5.0;
@@ -81,15 +81,19 @@ fn react(root: &Path, vmid: Vmid, phase: &str, deadline: f64, caller: &Caller) -
     let supervised = supervise(patience, |attempt, answer: File| {
         let mut context = Context::new(root, &by, child_deadline, PATIENCE);
         context.migrated_from = migrated_from();
+        // Who becomes another hookscript has no child that is not that one's.
+        let mut may_leave = !matches!(caller, Caller::ProxmoxVe(_));
         match attempt {
             // First: whatever hangs later, this is told.
-            Attempt::First if *caller != Caller::Other => after::answer(root, vmid, &answer),
+            Attempt::First if *caller != Caller::Other => {
+                may_leave |= after::answer(root, vmid, &answer) == IsLast::Yes;
+            }
             Attempt::First => {}
             Attempt::Instead(hung) => context.pve = PveAccess::Hangs(Some(hung)),
         }
         context.progress = Progress::through(answer);
         match &trigger {
-            Some(trigger) => work(&context, trigger, vmid, arrival),
+            Some(trigger) => work(&context, trigger, vmid, arrival, may_leave),
             None => remember(&context),
         }
     });
@@ -130,7 +134,7 @@ fn remember(context: &Context) -> i32 {
     0
 }
 
-fn work(context: &Context, trigger: &Trigger, vmid: Vmid, arrival: Moment) -> i32 {
+fn work(context: &Context, trigger: &Trigger, vmid: Vmid, arrival: Moment, may_leave: bool) -> i32 {
     match apply::reconcile_first(context, trigger, arrival) {
         Ok(None) => log::debug!("guest {vmid}: another reconcile has just done it"),
         Ok(Some(mut done)) => {
@@ -138,9 +142,11 @@ fn work(context: &Context, trigger: &Trigger, vmid: Vmid, arrival: Moment) -> i3
             done.faults.clear();
             // The guest need not wait for conversations that exist already. Who reads the journal hears of it if they do not
             // follow, and so does who asks for the status.
-            context.progress.done();
+            if may_leave && done.has_flows() {
+                context.progress.done();
+            }
             if let Err(error) = done.follow_later(context) {
-                log::debug!("guest {vmid}: {}", chain(&error));
+                log::warn!("guest {vmid}: {}", chain(&error));
             }
             for fault in &done.faults {
                 log::error!("guest {vmid}: {}", chain(fault));

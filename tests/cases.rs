@@ -108,7 +108,7 @@ fn sessions(desired: &Desired) -> String {
         for fault in faults(state) {
             writeln!(text, "{}: {fault}", state.name).unwrap();
         }
-        for note in &state.notes {
+        for note in state.all_notes() {
             writeln!(text, "{}: {note}", state.name).unwrap();
         }
     }

@@ -209,6 +209,7 @@ fn tab_completes_in_zsh() {
     let typed = [
         ("pve-span doctor --js\t".to_owned(), "doctor --json "),
         ("pve-span stat\t".to_owned(), "status "),
+        ("pve-span hook 101 post-sta\t".to_owned(), "post-start "),
         ("pve-span status --ev\t".to_owned(), "status --events "),
         (format!("pve-span --root {root} attach 20\t"), "attach 200 "),
         (format!("pve-span --root {root} attach \t"), "101*300"),

@@ -4,12 +4,14 @@
 
 mod lab;
 mod scene;
+mod verifying;
 
 use lab::{Capture, Frame, Mac, Node};
 use scene::linux::{
     ct_on, linux_guests, linux_three_guests, mixed_guests, sensor_on, start, vm_on,
 };
 use scene::{apply, counts, run};
+use verifying::{faults, session_while, talk};
 
 const BOTH: &str = "[dmz]\nsource = 101\noutput = 200/net1\n";
 
@@ -535,6 +537,10 @@ fn a_whole_linux_bridge_has_what_enters_by_a_port_of_open_vswitch_each_frame_onc
         let (code, status, _) = run(&node, &["status"]);
         assert_eq!(code, 0, "{status}");
         if bridge == "vmbr0" {
+            // What enters there is missed when it is not copied.
+            node.nft("flush chain netdev pve-span in/ln_vnet1/200/net1");
+            let (code, verified) = session_while(&node, &[], talk(&node, "103/net0", "101/net0"));
+            assert_eq!((code, faults(&verified)), (1, "missing".to_owned()));
             apply(&node, &session("bridge:vmbr2"));
             assert_eq!(across_the_zone(&node, &cable), [0, 1, 1, 1, 1]);
             // Both of them: what passes from the one into the other is one frame.
@@ -650,6 +656,28 @@ fn a_port_in_no_bridge_takes_in_every_frame_while_it_is_a_source_and_is_then_as_
     assert!(has(&node, "eno2", "PROMISC"));
     apply(&node, "# nothing\n");
     assert!(!has(&node, "eno2", "PROMISC") && has(&node, "eno2", "UP"));
+}
+
+#[test]
+fn an_output_without_carrier_or_down_is_degraded_and_the_reason_is_told() {
+    let node = linux_guests(&[vm_on(101, "bridge=vmbr0"), vm_on(102, "bridge=vmbr0")]);
+    let cable = node.physical_unplugged("eno2");
+    apply(&node, "[dmz]\nsource = 101\noutput = port:eno2\n");
+    assert_eq!(run(&node, &["status"]).0, 0);
+    let told = |what: &str| {
+        let (code, status, _) = run(&node, &["status"]);
+        assert!(code == 1 && status.contains(what), "{status}");
+    };
+    node.ip_wire(&[format!("link set {cable} down")]);
+    told("port:eno2 has no carrier, so no copy leaves: check its cable and the other end");
+    node.ip_wire(&[format!("link set {cable} up")]);
+    assert_eq!(run(&node, &["status"]).0, 0);
+    node.ip(&["link set eno2 down"]);
+    told("port:eno2 is down, so no copy leaves");
+    node.stop_guest(101);
+    assert_eq!(run(&node, &["apply"]).0, 0);
+    let (code, status, _) = run(&node, &["status"]);
+    assert_eq!(code, 0, "nothing is to leave by it: {status}");
 }
 
 #[test]

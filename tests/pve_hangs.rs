@@ -35,6 +35,15 @@ fn while_it_hangs<R: Send>(node: &Node, work: impl FnOnce(&mut Hung) -> R + Send
     })
 }
 
+/// Mounts another /etc/pve with the same files, as a pve-cluster that is started anew does.
+fn remount(node: &Node) {
+    let (folder, aside) = (node.path("etc/pve"), node.path("mnt/new"));
+    let script = r#"mkdir -p "$2" && mount -t tmpfs new "$2" && cp -a "$1/." "$2" && mount --move "$2" "$1""#;
+    let mut command = std::process::Command::new("sh");
+    command.args(["-euc", script, "sh"]).args([&folder, &aside]);
+    lab::run(command, "");
+}
+
 /// Nobody holds the lock, whatever hangs.
 #[track_caller]
 fn assert_lock_is_free(node: &Node) {
@@ -239,6 +248,7 @@ fn one_that_hangs_in_an_etc_pve_of_old_says_nothing_about_the_new_one() {
         let (_, err) = hook(&node, 101, "post-stop");
         assert!(err.starts_with(LAST_GOOD), "{err}");
         hung.move_away(&node.path("mnt/old"));
+        remount(&node);
         let answers = hung.requests();
         node.start_guest(101);
         assert_eq!(hook(&node, 101, "post-start").1, "");

@@ -7,14 +7,17 @@ use super::Error;
 use crate::core::plan::{Action, PortChange, plan};
 use crate::core::state::OvsState;
 use crate::linux::{self, nft};
+use crate::lock::Moment;
 use crate::look::{Context, Look, observe_outputs};
 use crate::outputs;
-use crate::ovs::flows::Owed;
+use crate::ovs::flows::{Owed, give_up, is_overdue};
 use crate::ovs::{self, Applied, Client, Goal, Waited};
 
 /// What has been done so far.
 #[derive(Default)]
 pub struct Round {
+    /// When this work began.
+    began: Moment,
     pub actions: Vec<Action>,
     pub ports: Vec<PortChange>,
     pub tidy: Option<&'static str>,
@@ -27,6 +30,13 @@ pub struct Round {
 }
 
 impl Round {
+    pub fn begin() -> Self {
+        Self {
+            began: Moment::now(),
+            ..Self::default()
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.actions.is_empty() && self.ports.is_empty() && self.tidy.is_none()
     }
@@ -140,8 +150,12 @@ impl Round {
         look: &Look,
         stuck_at: Option<i64>,
     ) -> (Applied, Owed) {
+        // What others have just changed they see to themselves.
+        let mut owed = look.owed.clone();
+        owed.retain(|_, since| *since >= self.began || is_overdue(*since));
         if self.is_uncertain {
-            // What flows are owed stays on file for the next one.
+            // For the next one.
+            give_up(&context.root, &owed);
             return (Applied::NotYet, Owed::new());
         }
         let applied = match (self.waiting.take(), &look.observed.ovs) {
@@ -152,15 +166,14 @@ impl Round {
                 waited.into()
             }
             // An earlier commit has left it behind, and was waited for then.
-            (None, OvsState::Present(ovs)) if !look.owed.is_empty() && !ovs.caught_up => {
-                Applied::NotYet
-            }
+            (None, OvsState::Present(ovs)) if !owed.is_empty() && !ovs.caught_up => Applied::NotYet,
             (None, _) => Applied::Yes,
         };
-        match applied {
-            Applied::Yes => (applied, look.owed.clone()),
-            Applied::NotYet => (applied, Owed::new()),
+        if applied == Applied::NotYet && !owed.is_empty() {
+            give_up(&context.root, &owed);
+            owed.clear();
         }
+        (applied, owed)
     }
 
     /// Open vSwitch's part.

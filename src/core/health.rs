@@ -175,6 +175,7 @@ pub fn leftovers(desired: &Desired, plan: &Plan) -> Vec<SessionState> {
         unplugged: Vec::new(),
         down: Vec::new(),
         total: 0,
+        has_no_source: false,
         outputs: Vec::new(),
         unknown: Vec::new(),
         notes: Vec::new(),

@@ -76,7 +76,7 @@ pub struct PortMap {
     /// Devices' other names, with the names that they go by.
     altnames: BTreeMap<IfName, IfName>,
     /// The devices of Open vSwitch bonds.
-    members: BTreeMap<IfName, Vec<IfName>>,
+    pub members: BTreeMap<IfName, Vec<IfName>>,
 }
 
 impl PortMap {
@@ -166,17 +166,15 @@ impl PortMap {
         other.unwrap_or_else(|| format!("there is no port {name} on this node"))
     }
 
-    /// What to write instead of a name that is a bridge's, of a part of a firewall bridge, or another name of a device.
+    /// What to write instead of a name that is a bridge's, or another name of a device.
     pub fn other_name(&self, name: &IfName) -> Option<String> {
         if self.bridges.contains_key(name) {
             return Some(format!("{name} is a bridge: write bridge:{name}"));
         }
-        if let Some(device) = self.altnames.get(name) {
-            return Some(format!(
-                "{name} is another name of {device}: write port:{device}"
-            ));
-        }
-        why_no_source(name)
+        let device = self.altnames.get(name)?;
+        Some(format!(
+            "{name} is another name of {device}: write port:{device}"
+        ))
     }
 
     /// What to write instead of an Open vSwitch bond, which has no device of its own.

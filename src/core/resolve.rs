@@ -28,8 +28,8 @@ use super::model::{IfName, NicId, SessionName, Vmid, port_owner};
 use super::ports::PortMap;
 use super::selector::{Output, Selector};
 use super::state::{
-    Assumptions, Desired, Fault, LinkState, Observed, SessionPhase, SessionState, SourceDown,
-    SourceState, UnpluggedSource,
+    Assumptions, Desired, DownRole, Fault, LinkState, Observed, PortDown, SessionPhase,
+    SessionState, SourceState, UnpluggedSource,
 };
 use choice::{Choice, Decision, OnWhole, choose, decide, drop_loops};
 use index::Index;
@@ -59,6 +59,7 @@ pub fn resolve(
     let of = |session: &Session| with.as_ref().filter(|_| keeps(session)).unwrap_or(&without);
     let mut choices = choices(annotations, &matcher, assume, of);
 
+    let knows_all = knows_all_guests(cluster);
     let mut desired = Desired::default();
     for (name, session) in &annotations.sessions {
         let phase = phase(session, assume);
@@ -74,8 +75,9 @@ pub fn resolve(
             phase,
             present: choice.present(),
             unplugged: unplugged(session, outputs, &matcher),
-            down: down(&choice, observed),
+            down: down(&choice, outputs),
             total,
+            has_no_source: total == 0 && choice.unknown.is_empty() && knows_all,
             outputs: Vec::new(),
             unknown: choice.unknown.clone(),
             notes: choice.notes.clone(),
@@ -91,8 +93,12 @@ pub fn resolve(
                     &mut state,
                     &mut desired,
                 );
-                if state.has_no_source() {
+                if state.has_no_source {
                     leave_to_others(session, &mut state);
+                }
+                if !state.present.is_empty() {
+                    let cut_off = cut_off(session, &state, outputs);
+                    state.down.extend(cut_off);
                 }
             }
             SessionPhase::Disabled | SessionPhase::Expired => {}
@@ -103,6 +109,15 @@ pub fn resolve(
         desired.sessions.push(state);
     }
     desired
+}
+
+/// Are the configs of all guests known that are filed on this node?
+fn knows_all_guests(cluster: &Cluster) -> bool {
+    let (Ok(placements), Ok(this)) = (&cluster.placements, &cluster.this) else {
+        return false;
+    };
+    let mut here = placements.iter().filter(|(_, placed)| placed.node == *this);
+    here.all(|(vmid, _)| cluster.guest(*vmid).is_some())
 }
 
 /// span.cfg is the whole cluster's: that this node needs a port itself is no fault of a session that has its sources, and its
@@ -280,23 +295,54 @@ fn unplugged(
 }
 
 /// The sources of nodes' own devices by which no frame comes in. A bridge without carrier is one without a guest that runs.
-fn down(choice: &Choice<'_>, observed: &Observed) -> Vec<SourceDown> {
+fn down(choice: &Choice<'_>, outputs: &Outputs<'_>) -> Vec<PortDown> {
     let of = |source: SourceState| {
-        let link = observed.links.get(&source.port)?;
+        let link = outputs.observed.links.get(&source.port);
         let is_whole = choice.bridges.contains_key(&source.port);
-        let is_linux = link.kind.as_deref() == Some("bridge");
-        let is_down = match link.state {
+        let is_linux = link.is_some_and(|link| link.kind.as_deref() == Some("bridge"));
+        let state = link_state(&source.port, outputs)?;
+        let is_down = match state {
             LinkState::Up => false,
             LinkState::NoCarrier => !is_whole,
             LinkState::Down => !is_whole || is_linux,
         };
         let word = if is_whole { "bridge" } else { "port" };
-        (source.nic.is_none() && is_down).then(|| SourceDown {
-            source: format!("{word}:{}", source.port),
-            state: link.state,
+        (source.nic.is_none() && is_down).then(|| PortDown {
+            port: format!("{word}:{}", source.port),
+            role: DownRole::Source,
+            state,
         })
     };
     choice.present().into_iter().filter_map(of).collect()
+}
+
+/// The outputs by which no copy leaves, of those that are ports.
+fn cut_off(session: &Session, state: &SessionState, outputs: &Outputs<'_>) -> Vec<PortDown> {
+    let is_served = |output: &String| {
+        let mut served = state.outputs.iter();
+        served.any(|served| served.output == *output && served.fault.is_none())
+    };
+    let of = |output: &Output| {
+        let Output::Port(name) = output else {
+            return None;
+        };
+        let (port, state) = (output.to_string(), link_state(name, outputs)?);
+        (state != LinkState::Up && is_served(&port)).then_some(PortDown {
+            port,
+            role: DownRole::Output,
+            state,
+        })
+    };
+    let named = session.outputs.iter().map(|output| &output.value);
+    named.filter_map(of).collect()
+}
+
+/// The best of what a port has: an Open vSwitch bond has several devices.
+fn link_state(port: &IfName, outputs: &Outputs<'_>) -> Option<LinkState> {
+    let links = &outputs.observed.links;
+    let members = outputs.map.members.get(port).into_iter().flatten();
+    let devices = members.chain([port]).filter_map(|name| links.get(name));
+    devices.map(|link| link.state).min()
 }
 
 /// How many sources the session has here, those that are off included.

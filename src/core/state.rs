@@ -408,10 +408,13 @@ pub struct SessionState {
     pub present: Vec<SourceState>,
     /// NICs that it takes and that are in no bridge.
     pub unplugged: Vec<UnpluggedSource>,
-    /// Sources that are here and get no frames.
-    pub down: Vec<SourceDown>,
+    /// Sources that are here and get no frames, and outputs that pass none on.
+    pub down: Vec<PortDown>,
     /// How many sources it has on this node, running or not, as far as the configs tell.
     pub total: usize,
+    /// Has it certainly no source here, neither now nor when guests that are off run?
+    #[serde(skip)]
+    pub has_no_source: bool,
     /// Its outputs.
     pub outputs: Vec<OutputState>,
     /// What nobody can tell of it; so long existing mirrors are kept.
@@ -421,11 +424,6 @@ pub struct SessionState {
 }
 
 impl SessionState {
-    /// Has it certainly no source on this node, neither now nor when guests that are off run?
-    pub fn has_no_source(&self) -> bool {
-        self.total == 0 && self.unknown.is_empty()
-    }
-
     /// What an administrator should know of it and of its outputs.
     pub fn all_notes(&self) -> impl Iterator<Item = &str> {
         let outputs = self.outputs.iter().flat_map(|output| &output.notes);
@@ -482,25 +480,41 @@ pub struct UnpluggedSource {
     pub why: String,
 }
 
-/// A source that is no guest's, by whose device no frame comes in.
+/// A source or an output that is no guest's, and through whose device nothing passes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct SourceDown {
+pub struct PortDown {
     /// As span.cfg writes it.
-    pub source: String,
+    pub port: String,
+    /// What it is.
+    pub role: DownRole,
     /// What is the matter.
     pub state: LinkState,
 }
 
-impl fmt::Display for SourceDown {
+/// What a session has a port for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DownRole {
+    /// Frames come in by it.
+    Source,
+    /// Copies leave by it.
+    Output,
+}
+
+impl fmt::Display for PortDown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let so = match self.role {
+            DownRole::Source => "so no frame comes in",
+            DownRole::Output => "so no copy leaves",
+        };
         match self.state {
-            LinkState::Up => write!(f, "{} is up", self.source),
+            LinkState::Up => write!(f, "{} is up", self.port),
             LinkState::NoCarrier => write!(
                 f,
-                "{} has no carrier, so no frame comes in: check its cable and the other end",
-                self.source
+                "{} has no carrier, {so}: check its cable and the other end",
+                self.port
             ),
-            LinkState::Down => write!(f, "{} is down, so no frame comes in", self.source),
+            LinkState::Down => write!(f, "{} is down, {so}", self.port),
         }
     }
 }
@@ -519,7 +533,6 @@ pub struct OutputState {
     /// Sources that are here and not delivered there.
     pub lacks: Vec<Lack>,
     /// What an administrator should know of it.
-    #[serde(skip)]
     pub notes: Vec<String>,
 }
 

@@ -133,13 +133,26 @@ impl Next {
 const NOBODY: &str = "none\n";
 const UNKNOWN: &str = "unknown\n";
 
+/// Is nothing called after us?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IsLast {
+    /// Nothing.
+    Yes,
+    /// Another hookscript.
+    No,
+}
+
 /// The child's part: reads the record. Where somebody else is known to hang in /etc/pve, it does not even try.
-pub(super) fn answer(root: &Path, vmid: Vmid, mut to: &File) {
+pub(super) fn answer(root: &Path, vmid: Vmid, mut to: &File) -> IsLast {
     let read = || Pve::new(root).chained(vmid);
     let chained = match LockFile::open(root) {
         Ok(file) if file.hung().is_some() => Err(Unknown(PVE_HANGS.into())),
         Ok(file) => file.while_reading(read),
         Err(_) => read(),
+    };
+    let is_last = match &chained {
+        Ok(Some(_)) => IsLast::No,
+        Ok(None) | Err(_) => IsLast::Yes,
     };
     let text = match chained {
         Ok(None) => NOBODY.to_owned(),
@@ -154,6 +167,7 @@ pub(super) fn answer(root: &Path, vmid: Vmid, mut to: &File) {
     if let Err(error) = to.write_all(text.as_bytes()) {
         log::debug!("cannot answer: {error}");
     }
+    is_last
 }
 
 /// Becomes the other hookscript; comes back if that cannot be.

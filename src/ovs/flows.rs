@@ -22,8 +22,8 @@ const OWED: &str = "run/pve-span/flows.json";
 /// Since when a revalidation has been owed to bridges. One that was tried in vain is owed since ever.
 pub type Owed = BTreeMap<IfName, Moment>;
 
-/// How long a revalidation takes at most, if somebody is at it.
-const AT_MOST: Duration = Duration::from_secs(2);
+/// How long a commit and its revalidation take at most, if somebody is at it: as long as `apply` waits for both.
+const AT_MOST: Duration = Duration::from_secs(10);
 
 /// The bridges whose flows may be older than their mirrors.
 pub fn owed(root: &Path, ovs: &OvsState) -> Owed {
@@ -69,6 +69,16 @@ pub fn owe(root: &Path, plan: &Plan, earlier: &Owed) -> Owed {
 #[derive(Debug)]
 pub struct Tried(Vec<(IfName, Moment, Result<(), Error>)>);
 
+impl Tried {
+    /// Those that were not done, and why.
+    pub fn failures(self) -> Vec<(IfName, Error)> {
+        let tried = self.0.into_iter();
+        tried
+            .filter_map(|(bridge, _, done)| Some((bridge, done.err()?)))
+            .collect()
+    }
+}
+
 /// Has ovs-vswitchd revalidate the flows of bridges whose mirrors it has taken.
 pub fn revalidate(root: &Path, owed: &Owed, deadline: Instant) -> Tried {
     // All are greeted before the first one's answer is waited for.
@@ -84,15 +94,28 @@ pub fn revalidate(root: &Path, owed: &Owed, deadline: Instant) -> Tried {
     Tried(tried.collect())
 }
 
-/// Strikes off what was done, unless more is owed since. What was not comes back, with the reason. The lock has to be held.
+/// Notes that nobody is at these any more. The lock has to be held.
+pub fn give_up(root: &Path, owed: &Owed) {
+    let mut noted = noted(root).unwrap_or_default();
+    noted.extend(
+        owed.keys()
+            .map(|bridge| (bridge.clone(), Moment::default())),
+    );
+    note(root, &noted);
+}
+
+/// Strikes off what was done, unless more is owed since. What was not comes back, with the reason, unless somebody else has done
+/// it or is at it. The lock has to be held.
 pub fn settle(root: &Path, tried: Tried) -> Vec<(IfName, Error)> {
-    let mut owed = noted(root).unwrap_or_default();
+    let noted = noted(root);
+    let is_lost = noted.is_none();
+    let mut owed = noted.unwrap_or_default();
     let mut failed = Vec::new();
     for (bridge, since, done) in tried.0 {
-        let is_same = owed.get(&bridge).is_none_or(|at| *at == since);
+        let is_ours = is_lost || owed.get(&bridge) == Some(&since);
         match done {
-            Ok(()) if is_same => drop(owed.remove(&bridge)),
-            Ok(()) => {}
+            _ if !is_ours => {}
+            Ok(()) => drop(owed.remove(&bridge)),
             Err(error) => {
                 owed.insert(bridge.clone(), Moment::default());
                 failed.push((bridge, error));
@@ -123,13 +146,21 @@ mod tests {
         let (asked, changed) = (Moment::default(), Moment::now());
         let done = |since| Tried(vec![(bridge.clone(), since, Ok(()))]);
         note(root, &[(bridge.clone(), changed)].into());
-        assert!(settle(root, done(asked)).is_empty());
-        assert_eq!(noted(root).unwrap()[&bridge], changed);
+        let failed = |since| Tried(vec![(bridge.clone(), since, Err(Error::NoVersion))]);
+        for old in [done(asked), failed(asked)] {
+            assert!(settle(root, old).is_empty());
+            assert_eq!(noted(root).unwrap()[&bridge], changed);
+        }
         assert!(!is_overdue(changed) && is_overdue(asked));
-        let failed = Tried(vec![(bridge.clone(), changed, Err(Error::NoVersion))]);
-        assert_eq!(settle(root, failed).len(), 1);
+        assert_eq!(settle(root, failed(changed)).len(), 1);
         assert_eq!(noted(root).unwrap()[&bridge], Moment::default());
         assert!(settle(root, done(Moment::default())).is_empty());
         assert_eq!(noted(root), Some(Owed::new()));
+        assert!(
+            settle(root, failed(changed)).is_empty(),
+            "somebody has done it"
+        );
+        std::fs::remove_file(root.join(OWED)).unwrap();
+        assert_eq!(settle(root, failed(changed)).len(), 1);
     }
 }

@@ -24,6 +24,8 @@ pub struct Sentinel {
     questions: File,
     /// Since when there is no answer.
     asked: Option<Instant>,
+    /// What was mounted at /etc/pve then.
+    mount: Option<u32>,
 }
 
 /// What it answers.
@@ -57,14 +59,21 @@ impl Sentinel {
             job,
             questions: File::from(write),
             asked: None,
+            mount: None,
         })
     }
 
     /// Asks, unless it is at work.
-    pub fn ask(&mut self) {
+    pub fn ask(&mut self, mount: Option<u32>) {
         if self.asked.is_none() && self.questions.write_all(b"?").is_ok() {
             self.asked = Some(Instant::now());
+            self.mount = mount;
         }
+    }
+
+    /// What was mounted at /etc/pve when it was asked last.
+    pub fn mount(&self) -> Option<u32> {
+        self.mount
     }
 
     /// Since when there is no answer.

@@ -122,7 +122,7 @@ fn surveyed(look: &Look) -> Surveyed {
     Surveyed {
         notice: look.in_force.notice().map(str::to_owned),
         unknown,
-        pending: !look.plan.is_done(),
+        pending: !look.plan.is_done() || !look.observed.stale.is_empty(),
         sessions: sessions
             .map(|state| (state.name.to_string(), session(state, look)))
             .collect(),

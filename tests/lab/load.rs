@@ -25,6 +25,9 @@ use super::run::{PATIENCE, wait_until};
 /// copies and several hops in mind.
 const ON_THE_WAY: u64 = 128;
 
+/// After how long without one that arrives those on the way are taken for lost.
+const GIVEN_UP_AFTER: Duration = Duration::from_secs(1);
+
 /// How often the sender looks at the clock.
 const BEAT: Duration = Duration::from_millis(1);
 
@@ -241,11 +244,12 @@ impl Sender {
         let began = Instant::now();
         let mut progress = (0, Instant::now());
         let mut number = 0;
+        let mut given_up = 0;
         while !self.stop.load(Ordering::Acquire) {
             let received = self.received.load(Ordering::Acquire);
             let by_time = began.elapsed().as_millis() * u128::from(self.per_second) / 1000;
             let by_time = u64::try_from(by_time).unwrap_or(u64::MAX);
-            let until = by_time.min(received + ON_THE_WAY);
+            let until = by_time.min(received + given_up + ON_THE_WAY);
             while number < until {
                 self.send(number);
                 number += 1;
@@ -253,6 +257,10 @@ impl Sender {
             self.sent.store(number, Ordering::Release);
             if progress.0 != received {
                 progress = (received, Instant::now());
+            }
+            // Those that a port took with it do not arrive any more.
+            if progress.1.elapsed() > GIVEN_UP_AFTER {
+                given_up = number - received;
             }
             assert!(
                 progress.1.elapsed() < PATIENCE || number == 0,

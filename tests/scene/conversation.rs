@@ -158,6 +158,9 @@ pub fn by_the_service(node: &Node) {
     by_file(&format!("{DMZ}direction = from\n"), Sent);
     by_file(&format!("{DMZ}direction = to\n"), Heard);
     by_file("# nothing\n", Nothing);
+    let soon = jiff::Timestamp::now() + std::time::Duration::from_secs(5);
+    by_file(&format!("{DMZ}expires = {soon:.0}\n"), Both);
+    conversation.becomes("its time is over", Nothing);
     by_file(&DMZ.replace("101", "tag:web"), Both);
     node.edit(101, |guest| guest.tags("db"));
     conversation.becomes("101 is tagged db", Nothing);

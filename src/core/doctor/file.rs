@@ -220,7 +220,7 @@ fn sessions(facts: &Facts<'_>, node: &Node<'_>, found: &mut Findings) {
             let of = all.get(name);
             of.is_none_or(|taken| taken.nics.is_empty() && taken.unknown.is_empty())
         });
-        if state.total == 0 && is_empty && state.notes.is_empty() {
+        if state.total == 0 && is_empty && state.all_notes().next().is_none() {
             found.add(
                 Severity::Warning,
                 Id::SessionEmpty,

@@ -118,8 +118,9 @@ pub fn choose<'a>(
         };
         let other = match source.value {
             Selector::Port(_) => map.other_name(name),
-            _ => why_no_source(name),
+            _ => None,
         };
+        let other = other.or_else(|| why_no_source(name));
         if let Some(other) = other {
             choice.notes.push(other);
         } else if map.perhaps_on_ovs.is_none() {

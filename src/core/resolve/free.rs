@@ -28,6 +28,8 @@ pub enum Need {
     Configured(NicId, String, String),
     /// It is a bridge.
     Bridge(IfName),
+    /// It is the firewall bridge of a guest.
+    FirewallBridge(IfName),
     /// It leads back to the node itself.
     Loopback(IfName),
     /// The node has an address on it.
@@ -60,6 +62,7 @@ impl Need {
             | Self::LinkLocal(..)
             | Self::Route(_) => true,
             Self::Bridge(_)
+            | Self::FirewallBridge(_)
             | Self::Loopback(_)
             | Self::Address(..)
             | Self::Part(..)
@@ -84,7 +87,8 @@ impl Need {
                 format!("take it out of {whole}, or use another port")
             }
             Self::Below(_, above) => format!("delete {above}, or use another port"),
-            Self::Loopback(_)
+            Self::FirewallBridge(_)
+            | Self::Loopback(_)
             | Self::Address(..)
             | Self::OnlyWay(..)
             | Self::Way(..)
@@ -125,6 +129,9 @@ impl fmt::Display for Need {
                     f,
                     "{bridge} is a bridge, and frames can only go out of a port"
                 )
+            }
+            Self::FirewallBridge(bridge) => {
+                write!(f, "{bridge} is a guest's firewall bridge")
             }
             Self::Loopback(device) => write!(
                 f,
@@ -323,6 +330,9 @@ impl<'a> Outputs<'a> {
     pub fn need_of_port(&self, name: &IfName) -> Result<(), Need> {
         if self.map.bridges.contains_key(name) {
             return Err(Need::Bridge(name.clone()));
+        }
+        if is_firewall_bridge(name) {
+            return Err(Need::FirewallBridge(name.clone()));
         }
         let link = self.observed.links.get(name);
         if link.is_some_and(|link| link.loopback) {

@@ -25,7 +25,7 @@ pub fn check(
     let desired = resolve(annotations, cluster, observed, assume);
     let has_no_source = |session: &Session| {
         let mut states = desired.sessions.iter();
-        states.any(|state| state.name == session.name && state.has_no_source())
+        states.any(|state| state.name == session.name && state.has_no_source)
     };
     let mut found = Vec::new();
     let sessions = annotations.sessions.values();
@@ -51,7 +51,8 @@ pub fn check(
         }
         for source in &session.sources {
             let other = match &source.value {
-                Selector::Port(port) => other_name(port, &map),
+                Selector::Port(port) if map.ports.contains_key(port) => None,
+                Selector::Port(port) => map.other_name(port).or_else(|| why_no_source(port)),
                 Selector::Bridge(bridge) => why_no_source(bridge),
                 _ => None,
             };

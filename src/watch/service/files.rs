@@ -3,11 +3,11 @@
 //! While it does not, children go by what is known and read nothing there. So a few hang at most: the sentinel, and those that
 //! were at it when it began.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::Service;
 use crate::linux::job::Job;
+use crate::linux::mounts;
 use crate::lock::readers::hangs;
 use crate::reading::{PVE_HANGS, PveAccess};
 use crate::watch::faults::Whence;
@@ -34,10 +34,10 @@ impl Service {
     }
 
     pub(super) fn ask_for_files(&mut self) {
-        if let Some(sentinel) = self
-            .sentinel
-            .take_if(|sentinel| is_of_old(&self.options.root, sentinel))
-        {
+        let mount = mounts::device_at(&self.options.root.join("etc/pve"));
+        // One that hangs in an /etc/pve that is no longer mounted there says nothing about this one.
+        let is_of_old = |sentinel: &mut Sentinel| is_late(sentinel) && sentinel.mount() != mount;
+        if let Some(sentinel) = self.sentinel.take_if(is_of_old) {
             self.leave_behind(sentinel.into_job());
         }
         if self.sentinel.is_none() {
@@ -47,7 +47,7 @@ impl Service {
             }
         }
         if let Some(sentinel) = &mut self.sentinel {
-            sentinel.ask();
+            sentinel.ask(mount);
         }
     }
 
@@ -88,9 +88,4 @@ impl Service {
 fn is_late(sentinel: &Sentinel) -> bool {
     let asked = sentinel.asked();
     asked.is_some_and(|asked| asked.elapsed() > PATIENCE)
-}
-
-/// Does it hang in an /etc/pve that is no longer mounted there?
-fn is_of_old(root: &Path, sentinel: &Sentinel) -> bool {
-    is_late(sentinel) && !hangs(root, sentinel.pid())
 }
