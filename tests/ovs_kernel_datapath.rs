@@ -109,10 +109,15 @@ fn a_sensor_on_the_kernel_datapath_gets_copies_only() {
     node.stop_guest(101);
     hook(&node, 101, "post-stop");
     node.start_guest(101);
-    hook(&node, 101, "post-start");
+    let (out, err) = hook(&node, 101, "post-start");
+    assert!(
+        out.contains("mirrors 101/net0") && err.is_empty(),
+        "{out}{err}"
+    );
     node.introduce("101/net0", "102/net0");
     let mut sensor = node.capture("200/net1");
     node.exchange("101/net0", "102/net0", "anew");
+    sensor.wait_for(|frame| frame.contains("anew"));
     assert_eq!(sensor.count("anew"), 1);
     apply(&node, "# nothing\n");
     assert_eq!(mirrors(&node), [] as [&str; 0]);

@@ -243,7 +243,8 @@ fn started_anew_after(signal: &str) {
     let (pid, restarts) = (property("MainPID"), property("NRestarts"));
     sh(&format!("kill -{signal} {pid}"));
     wait_until("systemd has started the service anew", || {
-        property("ActiveState") == "active" && property("MainPID") != pid
+        let new = property("MainPID");
+        new != pid && new != "0" && property("ActiveState") == "active"
     });
     let restarts: u32 = restarts.parse().unwrap();
     assert_eq!(property("NRestarts"), (restarts + 1).to_string());
