@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::apply::{self, Done, Trigger};
-use crate::core::model::{NodeName, Vmid, printable};
+use crate::core::model::{MAX_LISTED, NodeName, Vmid, printable};
 use crate::core::state::{Fault, SessionPhase, SessionState};
 use crate::linux::{Attempt, Ended, Patience, Progress, supervise};
 use crate::lock::{Lock, Moment};
@@ -176,8 +176,13 @@ fn tell(done: &Done, trigger: &Trigger, vmid: Vmid) {
     for fault in &done.faults {
         log::error!("guest {vmid}: {}", chain(fault));
     }
-    for problem in &done.look.plan.problems {
+    let problems = &done.look.plan.problems;
+    for problem in problems.iter().take(MAX_LISTED) {
         log::error!("{}: {}", problem.session, problem.text);
+    }
+    if problems.len() > MAX_LISTED {
+        let more = problems.len() - MAX_LISTED;
+        log::error!("{more} more like these: pve-span plan lists them all");
     }
     let still_here = *trigger == Trigger::Settled(vmid);
     for line in concerning(done, vmid).into_iter().filter(|_| still_here) {

@@ -93,6 +93,11 @@ pub struct Measured {
     pub vswitchd: Duration,
 }
 
+/// A command, and time for ovs-vswitchd to be through with it: guests do not start and stop within milliseconds.
+fn at_rest(command: &str) -> String {
+    format!("sh -c '{command} && sleep 0.2'")
+}
+
 impl Situation {
     /// Builds the node, measures, and takes the node away again.
     pub fn measure(&self, effort: Effort) -> Result<Measured, String> {
@@ -107,7 +112,9 @@ impl Situation {
         let measure = |it: &Hook| {
             let timed = |call: &dyn Fn(&str) -> String| Timed {
                 line: call(it.phase),
-                prepare: it.before.map_or_else(|| "true".to_owned(), call),
+                prepare: it
+                    .before
+                    .map_or_else(|| "true".to_owned(), |phase| at_rest(&call(phase))),
             };
             let commands = [
                 timed(&|phase| hook(&node, phase)),
