@@ -72,8 +72,9 @@ impl Done {
     /// Has conversations that exist already follow the change. It takes ovs-vswitchd a moment, as it looks at all of its ports
     /// first. The lock has to be held.
     fn follow(&mut self, context: &Context) {
-        let tried = self.revalidate(context);
-        self.settle(context, tried);
+        if let Some(tried) = self.revalidate(context) {
+            self.settle(context, tried);
+        }
     }
 
     /// The same where somebody waits who need not wait for that: without the lock, which others may want meanwhile.
@@ -85,7 +86,7 @@ impl Done {
             return Ok(());
         };
         match Lock::acquire(&context.root, context.deadline) {
-            Ok(_lock) => self.settle(context, Some(tried)),
+            Ok(_lock) => self.settle(context, tried),
             Err(error) => {
                 self.failed(tried.failures());
                 return Err(error.into());
@@ -105,9 +106,8 @@ impl Done {
         (!owed.is_empty()).then(|| ovs::flows::revalidate(&context.root, &owed, deadline))
     }
 
-    fn settle(&mut self, context: &Context, tried: Option<Tried>) {
-        let failed = tried.map(|tried| ovs::flows::settle(&context.root, tried));
-        self.failed(failed.unwrap_or_default());
+    fn settle(&mut self, context: &Context, tried: Tried) {
+        self.failed(ovs::flows::settle(&context.root, tried));
     }
 
     fn failed(&mut self, failed: Vec<(IfName, ovs::FlowsError)>) {

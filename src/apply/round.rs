@@ -153,12 +153,8 @@ impl Round {
         // What others have just changed they see to themselves.
         let mut owed = look.owed.clone();
         owed.retain(|_, since| *since >= self.began || is_overdue(*since));
-        if self.is_uncertain {
-            // For the next one.
-            give_up(&context.root, &owed);
-            return (Applied::NotYet, Owed::new());
-        }
         let applied = match (self.waiting.take(), &look.observed.ovs) {
+            _ if self.is_uncertain => Applied::NotYet,
             (Some((client, goal)), _) => {
                 let patience = context.deadline.min(Instant::now() + context.patience);
                 let waited = ovs::wait(client, goal, patience, stuck_at);
@@ -170,6 +166,7 @@ impl Round {
             (None, _) => Applied::Yes,
         };
         if applied == Applied::NotYet && !owed.is_empty() {
+            // For the next one.
             give_up(&context.root, &owed);
             owed.clear();
         }

@@ -160,8 +160,9 @@ fn suitable(
         now: now(),
         ..Assumptions::default()
     };
-    let mut found = suitable::check(name, annotations, cluster, &observed, &assume);
     let desired = resolve(annotations, cluster, &observed, &assume);
+    let seen = (cluster, &observed, &desired);
+    let mut found = suitable::check(name, annotations, seen, &assume);
     found.extend(no_room(name, annotations, &desired));
     found
 }

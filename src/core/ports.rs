@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::interest::firewall_bridge_of;
 use super::model::{GuestKind, IfName, NicId, PortRole, VlanSet, port_owner};
+use super::selector::Selector;
 use super::state::{Link, Observed, OvsPort, OvsState};
 
 /// What switches a bridge's frames.
@@ -175,6 +176,17 @@ impl PortMap {
         Some(format!(
             "{name} is another name of {device}: write port:{device}"
         ))
+    }
+
+    /// What to write instead of a source that is no port or bridge here.
+    pub fn instead_of(&self, source: &Selector) -> Option<String> {
+        match source {
+            Selector::Port(port) if !self.ports.contains_key(port) => {
+                self.other_name(port).or_else(|| why_no_source(port))
+            }
+            Selector::Bridge(bridge) => why_no_source(bridge),
+            _ => None,
+        }
     }
 
     /// What to write instead of an Open vSwitch bond, which has no device of its own.
@@ -384,11 +396,10 @@ pub fn why_in_no_bridge(device: &IfName, observed: &Observed) -> String {
 }
 
 /// What to write instead of a firewall bridge, or of its end on the guest's side: both come and go with the guest.
-pub fn why_no_source(name: &IfName) -> Option<String> {
-    let mut rest = ["fwbr", "fwln"]
-        .iter()
-        .filter_map(|prefix| name.as_str().strip_prefix(prefix));
-    let (nic, _) = rest.find_map(|rest| port_owner(&format!("tap{rest}")))?;
+fn why_no_source(name: &IfName) -> Option<String> {
+    let end = name.as_str().strip_prefix("fwln");
+    let bridge = end.map(|rest| format!("fwbr{rest}"));
+    let nic = firewall_bridge_of(bridge.as_deref().unwrap_or(name.as_str()))?;
     Some(format!(
         "{name} is the firewall bridge of {nic}, or a part of it: write {nic}, and `point = guest` for its frames before the firewall"
     ))

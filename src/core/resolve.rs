@@ -28,8 +28,8 @@ use super::model::{IfName, NicId, SessionName, Vmid, port_owner};
 use super::ports::PortMap;
 use super::selector::{Output, Selector};
 use super::state::{
-    Assumptions, Desired, DownRole, Fault, LinkState, Observed, PortDown, SessionPhase,
-    SessionState, SourceState, UnpluggedSource,
+    Assumptions, Desired, DownRole, LinkState, Observed, PortDown, SessionPhase, SessionState,
+    SourceState, UnpluggedSource,
 };
 use choice::{Choice, Decision, OnWhole, choose, decide, drop_loops};
 use index::Index;
@@ -93,13 +93,6 @@ pub fn resolve(
                     &mut state,
                     &mut desired,
                 );
-                if state.has_no_source {
-                    leave_to_others(session, &mut state);
-                }
-                if !state.present.is_empty() {
-                    let cut_off = cut_off(session, &state, outputs);
-                    state.down.extend(cut_off);
-                }
             }
             SessionPhase::Disabled | SessionPhase::Expired => {}
         }
@@ -118,21 +111,6 @@ fn knows_all_guests(cluster: &Cluster) -> bool {
     };
     let mut here = placements.iter().filter(|(_, placed)| placed.node == *this);
     here.all(|(vmid, _)| cluster.guest(*vmid).is_some())
-}
-
-/// span.cfg is the whole cluster's: that this node needs a port itself is no fault of a session that has its sources, and its
-/// port of that name, on other nodes.
-fn leave_to_others(session: &Session, state: &mut SessionState) {
-    let outputs = session.outputs.iter().map(|output| &output.value);
-    let ports = outputs.filter(|output| matches!(output, Output::Port(_)));
-    let ports: BTreeSet<String> = ports.map(Output::to_string).collect();
-    for output in &mut state.outputs {
-        if let Some(Fault::Refused(why)) = &output.fault {
-            if ports.contains(&output.output) {
-                output.fault = Some(Fault::Absent(why.clone()));
-            }
-        }
-    }
 }
 
 /// The ports that are looked at: all, and the devices by themselves that sessions name, without those of guests that
@@ -300,7 +278,7 @@ fn down(choice: &Choice<'_>, outputs: &Outputs<'_>) -> Vec<PortDown> {
         let link = outputs.observed.links.get(&source.port);
         let is_whole = choice.bridges.contains_key(&source.port);
         let is_linux = link.is_some_and(|link| link.kind.as_deref() == Some("bridge"));
-        let state = link_state(&source.port, outputs)?;
+        let state = outputs.link_state(&source.port)?;
         let is_down = match state {
             LinkState::Up => false,
             LinkState::NoCarrier => !is_whole,
@@ -314,35 +292,6 @@ fn down(choice: &Choice<'_>, outputs: &Outputs<'_>) -> Vec<PortDown> {
         })
     };
     choice.present().into_iter().filter_map(of).collect()
-}
-
-/// The outputs by which no copy leaves, of those that are ports.
-fn cut_off(session: &Session, state: &SessionState, outputs: &Outputs<'_>) -> Vec<PortDown> {
-    let is_served = |output: &String| {
-        let mut served = state.outputs.iter();
-        served.any(|served| served.output == *output && served.fault.is_none())
-    };
-    let of = |output: &Output| {
-        let Output::Port(name) = output else {
-            return None;
-        };
-        let (port, state) = (output.to_string(), link_state(name, outputs)?);
-        (state != LinkState::Up && is_served(&port)).then_some(PortDown {
-            port,
-            role: DownRole::Output,
-            state,
-        })
-    };
-    let named = session.outputs.iter().map(|output| &output.value);
-    named.filter_map(of).collect()
-}
-
-/// The best of what a port has: an Open vSwitch bond has several devices.
-fn link_state(port: &IfName, outputs: &Outputs<'_>) -> Option<LinkState> {
-    let links = &outputs.observed.links;
-    let members = outputs.map.members.get(port).into_iter().flatten();
-    let devices = members.chain([port]).filter_map(|name| links.get(name));
-    devices.map(|link| link.state).min()
 }
 
 /// How many sources the session has here, those that are off included.

@@ -150,13 +150,13 @@ pub(super) fn answer(root: &Path, vmid: Vmid, mut to: &File) -> IsLast {
         Ok(file) => file.while_reading(read),
         Err(_) => read(),
     };
-    let is_last = match &chained {
-        Ok(Some(_)) => IsLast::No,
-        Ok(None) | Err(_) => IsLast::Yes,
-    };
+    let mut is_last = IsLast::Yes;
     let text = match chained {
         Ok(None) => NOBODY.to_owned(),
-        Ok(Some(chained)) => chained.to_text(vmid),
+        Ok(Some(chained)) => {
+            is_last = IsLast::No;
+            chained.to_text(vmid)
+        }
         Err(why) => {
             log::error!(
                 "guest {vmid}: cannot tell whether another hookscript is to be called after pve-span, so none is: {why}"

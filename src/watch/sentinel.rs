@@ -14,7 +14,7 @@ use nix::unistd::pipe2;
 
 use crate::files;
 use crate::linux::job::Job;
-use crate::lock::LockFile;
+use crate::lock::{LockFile, readers};
 use crate::pve::{Pve, SPAN_CFG};
 
 /// The process that looks.
@@ -144,10 +144,7 @@ fn answer_questions(root: &Path) {
         };
         let take = || Stamp::take(&pve, old, text);
         // One that hangs can be told by others to do so.
-        let stamp = match LockFile::open(root) {
-            Ok(file) => file.while_reading(take),
-            Err(_) => take(),
-        };
+        let stamp = readers::marked(LockFile::open(root).ok().as_ref(), take);
         round += 1;
         if last.as_ref().is_none_or(|last| last.time() != stamp.time()) {
             touched = Instant::now();

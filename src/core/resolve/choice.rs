@@ -8,7 +8,7 @@ use super::{phase, sensors};
 use crate::core::annotations::{Annotations, Session};
 use crate::core::loops::{Circles, Feeds, Knot};
 use crate::core::model::{IfName, NicId, SessionName, Vmid, port_owner};
-use crate::core::ports::{Port, PortMap, why_no_source};
+use crate::core::ports::{Port, PortMap};
 use crate::core::selector::{Output, Selector};
 use crate::core::state::{Assumptions, SessionPhase, SourceState};
 
@@ -116,12 +116,7 @@ pub fn choose<'a>(
             Selector::Port(port) if !map.ports.contains_key(port) => ("port", port),
             _ => continue,
         };
-        let other = match source.value {
-            Selector::Port(_) => map.other_name(name),
-            _ => None,
-        };
-        let other = other.or_else(|| why_no_source(name));
-        if let Some(other) = other {
+        if let Some(other) = map.instead_of(&source.value) {
             choice.notes.push(other);
         } else if map.perhaps_on_ovs.is_none() {
             choice.notes.push(format!(

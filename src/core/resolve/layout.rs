@@ -15,8 +15,8 @@ use crate::core::model::{IfName, SessionName};
 use crate::core::ports::{BridgeKind, Port, PortMap};
 use crate::core::selector::Output;
 use crate::core::state::{
-    Desired, Fault, Lack, MirrorConfig, MirrorKey, MirrorOutput, OutputState, Reserves,
-    SessionState, Taken, Wanted,
+    Desired, DownRole, Fault, Lack, LinkState, MirrorConfig, MirrorKey, MirrorOutput, OutputState,
+    PortDown, Reserves, SessionState, Taken, Wanted,
 };
 
 /// Lays a running session out over the node. `reserved` are the ports that are outputs, and whose.
@@ -76,7 +76,35 @@ pub fn place(
             });
             desired.waiting.insert(session.name.clone());
         }
+        if let Output::Port(name) = &output.value {
+            judge_port(name, outputs, &mut served, state);
+        }
         state.outputs.push(served);
+    }
+}
+
+/// span.cfg is the whole cluster's: that this node needs a port itself is no fault of a session that has its sources, and its
+/// port of that name, on other nodes. And where a session has sources here, copies have to leave by its port.
+fn judge_port(
+    name: &IfName,
+    outputs: &Outputs<'_>,
+    served: &mut OutputState,
+    state: &mut SessionState,
+) {
+    match &served.fault {
+        Some(Fault::Refused(why)) if state.has_no_source => {
+            served.fault = Some(Fault::Absent(why.clone()));
+        }
+        None if !state.present.is_empty() => {
+            let link = outputs.link_state(name);
+            let down = link.filter(|link| *link != LinkState::Up);
+            state.down.extend(down.map(|state| PortDown {
+                port: served.output.clone(),
+                role: DownRole::Output,
+                state,
+            }));
+        }
+        _ => {}
     }
 }
 

@@ -7,7 +7,7 @@ use crate::core::cluster::Cluster;
 use crate::core::model::{IfName, NicId, NodeName};
 use crate::core::ports::{BridgeKind, Port, PortMap, why_in_no_bridge};
 use crate::core::selector::Output;
-use crate::core::state::{Fault, Observed, OvsState};
+use crate::core::state::{Fault, LinkState, Observed, OvsState};
 
 use Fault::{Absent, Refused, Unknown};
 
@@ -93,6 +93,14 @@ impl<'a> Outputs<'a> {
             device,
             index: link.map(|link| link.index).filter(|index| *index > 0),
         }
+    }
+
+    /// Whether frames pass a port: the best of what it has, as an Open vSwitch bond has several devices.
+    pub fn link_state(&self, port: &IfName) -> Option<LinkState> {
+        let links = &self.observed.links;
+        let members = self.map.members.get(port).into_iter().flatten();
+        let devices = members.chain([port]).filter_map(|name| links.get(name));
+        devices.map(|link| link.state).min()
     }
 
     /// Where a guest's NIC is, whose port is not here.

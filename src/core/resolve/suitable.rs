@@ -3,26 +3,24 @@
 
 use super::free::need_of_nic;
 use super::outputs::Outputs;
-use super::{View, phase, ports, resolve};
+use super::{View, phase, ports};
 use crate::core::annotations::{Annotations, At, Session};
 use crate::core::cluster::Cluster;
 use crate::core::diagnostic::{Diagnostic, Place, Severity};
 use crate::core::model::IfName;
-use crate::core::ports::{PortMap, why_no_source};
-use crate::core::selector::{Output, Selector};
-use crate::core::state::{Assumptions, Observed, SessionPhase};
+use crate::core::ports::PortMap;
+use crate::core::selector::Output;
+use crate::core::state::{Assumptions, Desired, Observed, SessionPhase};
 
 /// Looks at every session that is to run.
 pub fn check(
     file: &str,
     annotations: &Annotations,
-    cluster: &Cluster,
-    observed: &Observed,
+    (cluster, observed, desired): (&Cluster, &Observed, &Desired),
     assume: &Assumptions,
 ) -> Vec<Diagnostic> {
     let map = ports(annotations, observed, &assume.gone);
     let View { outputs, .. } = View::new(&map, annotations, observed, cluster, assume);
-    let desired = resolve(annotations, cluster, observed, assume);
     let has_no_source = |session: &Session| {
         let mut states = desired.sessions.iter();
         states.any(|state| state.name == session.name && state.has_no_source)
@@ -50,12 +48,7 @@ pub fn check(
             }
         }
         for source in &session.sources {
-            let other = match &source.value {
-                Selector::Port(port) if map.ports.contains_key(port) => None,
-                Selector::Port(port) => map.other_name(port).or_else(|| why_no_source(port)),
-                Selector::Bridge(bridge) => why_no_source(bridge),
-                _ => None,
-            };
+            let other = map.instead_of(&source.value);
             found.extend(other.map(|message| warning(file, &source.place, message)));
         }
     }
