@@ -40,13 +40,15 @@ test-vm:
 	@echo "virtual machines: two disks are made once, 3 GB in target/ meanwhile; then some minutes ..."
 	@tests/vm/test
 
-# Hooks beside a script that does the same with ovs-vsctl, reconciles, what mirroring costs the traffic, and the service.
+# Hooks beside a script that does the same with ovs-vsctl, reconciles, what mirroring and its changes cost the traffic, and
+# the service.
 # ARGS=--quick for a first impression.
 bench:
 	@sh tests/prepare.sh bench
 	cargo bench --locked --bench hook -- $(ARGS)
 	cargo bench --locked --bench reconcile -- $(ARGS)
 	cargo bench --locked --bench throughput -- $(ARGS)
+	cargo bench --locked --bench revalidation -- $(ARGS)
 	cargo bench --locked --bench watch -- $(ARGS)
 
 # Each fuzz target for TIME seconds, two at a time for each processor; what it learns stays in fuzz/found. Any toolchain will do. TARGETS=filter runs one.

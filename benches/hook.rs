@@ -3,6 +3,7 @@
 //!
 //! Every figure is a median. The budgets are the design's; being over one is said in the table and fails nothing,
 //! since a time says as much about the machine as about pve-span. docs/performance.md has the figures of one machine.
+//! PVE_SPAN_BEFORE names the binary of another version: each hook is timed beside that one, too.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::expect_used)]
 
@@ -22,7 +23,7 @@ use std::time::Duration;
 
 use hyperfine::Effort;
 use machine::machine;
-use situation::{HOOKS, Measured, Pair, Plugged, Situation, Source};
+use situation::{HOOKS, Hooked, Measured, Plugged, Situation, Source};
 use start::{Pace, start};
 use table::{Budget, Table, ms, ratio};
 
@@ -67,11 +68,13 @@ fn run(pace: Pace) -> Result<(), String> {
     };
     let hyperfine = hyperfine::version()?;
     let mut table = Table::of_hooks();
+    let mut changes = Table::new(["what", "node", "before", "now", "now / before"], 2..5);
     let mut one_guest = None;
     for situation in &SITUATIONS {
         eprintln!("measuring: {} …", situation.name);
         let measured = situation.measure(effort)?;
         add(&mut table, situation.name, &measured, one_guest.as_ref());
+        compare(&mut changes, situation.name, &measured);
         one_guest.get_or_insert(measured);
     }
     eprintln!("measuring: the core …");
@@ -99,12 +102,33 @@ fn run(pace: Pace) -> Result<(), String> {
         effort.turns * effort.runs
     );
     print!("{table}");
+    if std::env::var_os("PVE_SPAN_BEFORE").is_some() {
+        print!("\n{changes}");
+    }
     Ok(())
+}
+
+/// One situation's lines beside those of the binary before.
+fn compare(table: &mut Table<5>, node: &str, measured: &Measured) {
+    for (hook, Hooked { ours, before, .. }) in HOOKS.iter().zip(&measured.hooks) {
+        if let Some(before) = before {
+            let part = ours.as_secs_f64() / before.as_secs_f64();
+            let what = format!("{}, {}", hook.phase, hook.does);
+            table.row([
+                what,
+                node.to_owned(),
+                ms(*before),
+                ms(*ours),
+                format!("{part:.2}"),
+            ]);
+        }
+    }
 }
 
 /// One situation's lines. The first one is held to the design's figures, the others to the first one.
 fn add(table: &mut Table<7>, node: &str, measured: &Measured, one_guest: Option<&Measured>) {
-    for (number, (hook, Pair { ours, script })) in HOOKS.iter().zip(&measured.hooks).enumerate() {
+    for (number, (hook, hooked)) in HOOKS.iter().zip(&measured.hooks).enumerate() {
+        let Hooked { ours, script, .. } = hooked;
         let one = one_guest.and_then(|measured| measured.hooks.get(number));
         let mut budgets = vec![match one {
             None => at_most(*ours, Duration::from_millis(5)),

@@ -287,6 +287,24 @@ fn pve_span_comes_first() {
     }
 }
 
+/// After a change of Open vSwitch's mirrors pve-span goes on for a moment; a script that waits for its children must not meet it.
+#[test]
+fn it_gets_no_child_that_it_did_not_start() {
+    let node = three_guests();
+    node.span_cfg("[dmz]\nsource = 101\noutput = 200/net1\n");
+    let text =
+        "#!/bin/sh\nread -r children </proc/$$/task/$$/children\necho \"children: [$children]\"\n";
+    let path = script(&node, "parent", text);
+    chain(&node, 101, &path);
+    for installed in [Installed::Wrapper, Installed::Binary] {
+        for phase in ["post-start", "pre-stop"] {
+            let said = told(&call(&node, installed, &["101", phase]));
+            assert!(said.starts_with("pve-span: dmz: "), "{said}");
+            assert!(said.ends_with("\nchildren: []\n"), "{installed:?}: {said}");
+        }
+    }
+}
+
 #[test]
 fn a_script_that_is_missing_or_cannot_be_run_is_said_and_the_guest_goes_on() {
     let node = quiet();

@@ -226,10 +226,13 @@ fn tab_completes_in_zsh() {
             "--storage=local ",
         ),
         (format!("pve-span --root={root}/etc/pv\t"), "/etc/pve/"),
+        // Hidden options are not completed: `--patience`, `--count-every`.
+        ("pve-span attach --pat\tX".to_owned(), "--patX"),
+        ("pve-span watch --count\tX".to_owned(), "--countX"),
     ];
     let folder = tempfile::tempdir().unwrap();
     let text = format!(
-        "stty cols 500\nfpath=({} $fpath)\nautoload -Uz compinit\ncompinit -u -D\nPROMPT='READY> '\nunset zle_bracketed_paste\n",
+        "stty cols 500\nfpath=({} $fpath)\nautoload -Uz compinit\ncompinit -u -D\nPROMPT='READY> '\nunset zle_bracketed_paste\nsetopt no_beep\n",
         scripts().display()
     );
     fs::write(folder.path().join(".zshrc"), text).unwrap();

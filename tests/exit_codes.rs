@@ -1,6 +1,6 @@
 //! The exit codes of docs/commands.md: each command in each state, called wrongly, and where its output cannot be written.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod lab;
 mod scene;
@@ -27,12 +27,50 @@ const LOOKING: [&[&str]; 9] = [
     &["import"],
 ];
 
+/// The exit codes that docs/commands.md has for a call: those whose column says what they mean.
+#[track_caller]
+fn documented(args: &[&str]) -> Vec<i32> {
+    let rows = include_str!("../docs/commands.md").lines();
+    let mut rows = rows.filter(|line| line.starts_with("| "));
+    let heads = rows.next().unwrap().split('|');
+    let code = |head: &str| head.trim().trim_start_matches("exit ").parse().ok();
+    let codes: Vec<Option<i32>> = heads.map(code).collect();
+    let is_for = |row: &&str| {
+        let call = row.split('`').nth(1).unwrap_or_default();
+        let words = call.trim_start_matches("pve-span ").split_whitespace();
+        let words =
+            words.take_while(|word| word.chars().all(|c| c.is_ascii_lowercase() || c == '-'));
+        words
+            .zip(args.iter().map(Some).chain(std::iter::repeat(None)))
+            .all(|(word, arg)| arg == Some(&word))
+    };
+    let row = rows
+        .filter(is_for)
+        .max_by_key(|row| row.split('`').nth(1).map(str::len));
+    let row = row.unwrap_or_else(|| panic!("docs/commands.md has no row for {args:?}"));
+    let said = row
+        .split('|')
+        .zip(codes)
+        .filter(|(cell, _)| !cell.trim().is_empty());
+    said.filter_map(|(_, code)| code).collect()
+}
+
+#[track_caller]
+fn assert_documented(args: &[&str], code: i32) {
+    let codes = documented(args);
+    assert!(
+        codes.contains(&code),
+        "{args:?}: {code} is none of {codes:?}"
+    );
+}
+
 #[track_caller]
 fn assert_codes(node: &Node, state: &str, codes: [i32; 9]) {
     let found = LOOKING.map(|args| {
         let (code, ..) = run(node, args);
         let json: Vec<&str> = args.iter().copied().chain(["--json"]).collect();
         assert_eq!(run(node, &json).0, code, "{state}: {json:?}");
+        assert_documented(args, code);
         code
     });
     assert_eq!(found, codes, "{state}: {LOOKING:?}");
@@ -77,6 +115,7 @@ fn a_wrong_call_is_64_everywhere() {
         let (code, out, err) = run(&node, &[command, "--nope"]);
         assert_eq!((code, out.as_str()), (64, ""), "{command}");
         assert!(err.contains("--nope"), "{err}");
+        assert_documented(&[command], code);
     }
     let wrong: [&[&str]; 8] = [
         &["nope"],
@@ -126,6 +165,9 @@ fn output_that_cannot_be_written_is_an_error() {
         {
             let (code, err) = to_full(args);
             assert_eq!(code, 74, "{args:?}: {err}");
+            if !args[0].starts_with("--") {
+                assert_documented(args, code);
+            }
             let told =
                 "pve-span: error: cannot write output: No space left on device (os error 28)\n";
             assert!(err.ends_with(told), "{args:?}: {err}");

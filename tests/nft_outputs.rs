@@ -674,6 +674,39 @@ fn an_output_comes_back_in_the_state_that_its_bridge_port_was_in() {
 }
 
 #[test]
+fn a_port_that_stp_blocks_stays_with_stp() {
+    let node = linux_three_guests();
+    // vmbr0 has two ways to a switch with a better priority, so STP blocks the second one.
+    let cables = ["eno1", "eno2"].map(|name| node.physical(name, "vmbr0"));
+    let stp = "type bridge stp_state 1 forward_delay 200 hello_time 100";
+    node.ip(&[format!("link set vmbr0 {stp}")]);
+    node.ip_wire(&[
+        format!("link add switch {stp} priority 1"),
+        "link set switch up".to_owned(),
+        format!("link set {} master switch", cables[0]),
+        format!("link set {} master switch", cables[1]),
+    ]);
+    let state = |device: &str, state: &str| {
+        let words = format!("state {state} ");
+        settings(&node, device).contains(&words)
+    };
+    lab::wait_until("STP blocks one of them", || {
+        state("eno1", "forwarding") && state("eno2", "blocking")
+    });
+    let before = settings(&node, "eno2");
+    let session = "[dmz]\nsource = 101\noutput = port:eno2\ncapture-only = port:eno2\n";
+    apply(&node, session);
+    assert!(state("eno2", "blocking"), "{}", settings(&node, "eno2"));
+    node.introduce("101/net0", "102/net0");
+    let mut copies = node.capture(&cables[1]);
+    node.exchange("101/net0", "102/net0", "there");
+    copies.wait_for(|frame| frame.contains("there"));
+    assert_eq!(run(&node, &["plan"]).0, 0);
+    apply(&node, "# nothing\n");
+    assert_eq!(settings(&node, "eno2"), before);
+}
+
+#[test]
 fn an_output_that_moves_to_another_bridge_comes_back_as_that_bridge_had_it() {
     let node = linux_three_guests();
     node.linux_bridge("vmbr1");

@@ -12,10 +12,16 @@
 
 mod lab;
 
+use std::fs::File;
+use std::net::UdpSocket;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use lab::or_skip;
+use nix::sched::{CloneFlags, setns};
 
 /// The service is found hung after a minute, killed ten seconds later, and started five seconds after that.
 const PATIENCE: Duration = Duration::from_secs(240);
@@ -174,6 +180,88 @@ impl Drop for Machine {
     }
 }
 
+/// Who talks while the package is removed: on the Linux bridge, and on Open vSwitch's.
+const CONVERSATIONS: [(&str, &str); 2] = [("g101", "10.9.0.102"), ("g103", "10.9.0.104")];
+
+/// Numbered datagrams of one flow, ten milliseconds apart, and how many of them were heard at the other end.
+struct Conversation {
+    sent: Arc<AtomicU64>,
+    is_over: Arc<AtomicBool>,
+    sender: JoinHandle<()>,
+    listener: JoinHandle<u64>,
+}
+
+impl Conversation {
+    fn begin(from: &'static str, to: &'static str) -> Conversation {
+        let (sent, is_over) = (
+            Arc::new(AtomicU64::new(0)),
+            Arc::new(AtomicBool::new(false)),
+        );
+        let to_netns = format!("g{}", to.rsplit('.').next().unwrap());
+        let ear = inside(&to_netns, move || UdpSocket::bind((to, 9)).unwrap());
+        ear.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let mouth = inside(from, || UdpSocket::bind(("0.0.0.0", 0)).unwrap());
+        let listener = std::thread::spawn(move || {
+            let mut heard = 0;
+            let mut datagram = [0; 64];
+            while let Ok(length) = ear.recv(&mut datagram) {
+                if &datagram[..length] == b"over" {
+                    break;
+                }
+                heard += 1;
+            }
+            heard
+        });
+        let (counter, over) = (Arc::clone(&sent), Arc::clone(&is_over));
+        let sender = std::thread::spawn(move || {
+            while !over.load(Ordering::SeqCst) {
+                let number = counter.load(Ordering::SeqCst) + 1;
+                let text = format!("conversation-{number}-");
+                mouth.send_to(text.as_bytes(), (to, 9)).unwrap();
+                counter.store(number, Ordering::SeqCst);
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            mouth.send_to(b"over", (to, 9)).unwrap();
+        });
+        Conversation {
+            sent,
+            is_over,
+            sender,
+            listener,
+        }
+    }
+
+    fn sent(&self) -> u64 {
+        self.sent.load(Ordering::SeqCst)
+    }
+
+    /// How many datagrams were sent, and how many heard.
+    fn end(self) -> (u64, u64) {
+        self.is_over.store(true, Ordering::SeqCst);
+        self.sender.join().unwrap();
+        let heard = self.listener.join().unwrap();
+        (self.sent.load(Ordering::SeqCst), heard)
+    }
+}
+
+/// What `work` makes in a guest's network namespace.
+fn inside<T: Send + 'static>(netns: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let netns = File::open(format!("/run/netns/{netns}")).unwrap();
+    let thread = std::thread::spawn(move || {
+        setns(netns, CloneFlags::CLONE_NEWNET).unwrap();
+        work()
+    });
+    thread.join().unwrap()
+}
+
+/// The number of the last datagram of a conversation that the sensor has got a copy of.
+fn last_copy(sensor: &str) -> u64 {
+    let (_, said) = output(&format!("tcpdump -A -n -r /tmp/{sensor}.pcap"));
+    let numbers = said.split("conversation-").skip(1);
+    let numbers = numbers.filter_map(|rest| rest.split('-').next()?.parse().ok());
+    numbers.max().unwrap()
+}
+
 fn output(script: &str) -> (bool, String) {
     let output = Command::new("sh")
         .args(["-c", &format!("exec 2>&1\n{script}")])
@@ -326,8 +414,28 @@ fn second_boot_the_service_starts_before_the_guests_and_is_removed_without_a_tra
     wait_until("all sessions are active", || succeeds("pve-span status"));
     machine.assert_mirrors();
 
-    step("removed");
+    step("removed, while guests talk");
+    let talks = CONVERSATIONS.map(|(from, to)| Conversation::begin(from, to));
+    wait_until("both conversations are mirrored", || {
+        copies("conversation-").iter().all(|count| *count > 0)
+    });
     sh("dpkg -r pve-span");
+    let removed = talks.each_ref().map(Conversation::sent);
+    wait_until("the conversations go on", || {
+        let sent = talks.each_ref().map(Conversation::sent);
+        sent.iter()
+            .zip(removed)
+            .all(|(sent, removed)| *sent > removed + 100)
+    });
+    let (all, heard): (Vec<u64>, Vec<u64>) = talks.map(Conversation::end).into_iter().unzip();
+    assert_eq!(all, heard, "the guests themselves have lost nothing");
+    for (sensor, removed) in SENSORS.iter().zip(removed) {
+        let last = last_copy(sensor);
+        assert!(
+            last <= removed,
+            "{sensor}: {last} came, removed at {removed}"
+        );
+    }
     assert_eq!(property("LoadState"), "not-found");
     assert_eq!(property("ActiveState"), "inactive");
     assert_eq!(sh("ovs-vsctl --bare --columns=name list Mirror"), "");

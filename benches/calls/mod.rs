@@ -1,16 +1,19 @@
 //! Calling pve-span: as a line for hyperfine(1), and to see that it does what its time is taken of.
 
+use std::path::Path;
 use std::process::Output;
 
 use super::lab::{Node, binary, try_run};
 
 /// `pve-span <words>` on the node, as a command line without a shell's words.
 pub fn line(node: &Node, words: &str) -> String {
-    format!(
-        "{} {words} --root {}",
-        binary().display(),
-        node.root().display()
-    )
+    line_of(&binary(), node, words)
+}
+
+/// The same of another binary.
+pub fn line_of(binary: &Path, node: &Node, words: &str) -> String {
+    let (binary, root) = (binary.display(), node.root().display());
+    format!("{binary} {words} --root {root}")
 }
 
 /// Fast and wrong is not worth measuring: the hook must say this; with an empty text, nothing.

@@ -1,8 +1,9 @@
 //! The nodes on which hooks are timed, and what is timed on each.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use super::calls::{check, line};
+use super::calls::{check, line, line_of};
 use super::hyperfine::{Effort, Timed, medians};
 use super::lab::{Guest, Nic, Node};
 
@@ -43,13 +44,15 @@ pub struct Situation {
     pub source: Source,
 }
 
-/// A hook's time beside the script's.
+/// A hook's time beside others'.
 #[derive(Clone, Copy)]
-pub struct Pair {
+pub struct Hooked {
     /// pve-span's.
     pub ours: Duration,
     /// The script's.
     pub script: Duration,
+    /// Another pve-span's, where `PVE_SPAN_BEFORE` names one.
+    pub before: Option<Duration>,
 }
 
 /// A hook, and what comes before it each time.
@@ -88,7 +91,7 @@ pub const HOOKS: [Hook; 4] = [
 /// What was measured in a situation; medians.
 pub struct Measured {
     /// In the order of [`HOOKS`].
-    pub hooks: Vec<Pair>,
+    pub hooks: Vec<Hooked>,
     /// What ovs-vswitchd takes to act on the first one's change.
     pub vswitchd: Duration,
 }
@@ -116,14 +119,27 @@ impl Situation {
                     .before
                     .map_or_else(|| "true".to_owned(), |phase| at_rest(&call(phase))),
             };
-            let commands = [
-                timed(&|phase| hook(&node, phase)),
-                timed(&|phase| format!("{PEER} {VMID} {phase}")),
-            ];
-            let [ours, script] = medians(&node, &[environment], CLEAR, effort, &commands)?;
-            Ok(Pair { ours, script })
+            let ours = timed(&|phase| hook(&node, phase));
+            let script = timed(&|phase| format!("{PEER} {VMID} {phase}"));
+            let environment = [environment];
+            let Some(before) = before() else {
+                let [ours, script] = medians(&node, &environment, CLEAR, effort, &[ours, script])?;
+                return Ok(Hooked {
+                    ours,
+                    script,
+                    before: None,
+                });
+            };
+            let before = timed(&|phase| line_of(&before, &node, &format!("{VMID} {phase}")));
+            let commands = [ours, script, before];
+            let [ours, script, before] = medians(&node, &environment, CLEAR, effort, &commands)?;
+            Ok(Hooked {
+                ours,
+                script,
+                before: Some(before),
+            })
         };
-        let hooks: Result<Vec<Pair>, String> = HOOKS.iter().map(measure).collect();
+        let hooks: Result<Vec<Hooked>, String> = HOOKS.iter().map(measure).collect();
         Ok(Measured {
             hooks: hooks?,
             vswitchd: self.vswitchd(&node, effort)?,
@@ -192,6 +208,11 @@ impl Situation {
         let [with, without] = medians(node, &[], CLEAR, effort, &commands)?;
         Ok(with.saturating_sub(without))
     }
+}
+
+/// The binary that this one is compared with.
+fn before() -> Option<PathBuf> {
+    std::env::var_os("PVE_SPAN_BEFORE").map(PathBuf::from)
 }
 
 fn hook(node: &Node, phase: &str) -> String {

@@ -25,6 +25,23 @@ const PACKAGES: [(&str, &str); 9] = [
     ("openvswitch-switch", "usr/bin/ovs-vsctl"),
 ];
 
+/// What `make test` needs besides.
+const MORE_PACKAGES: [(&str, &str); 13] = [
+    ("nftables", "usr/sbin/nft"),
+    ("debootstrap", "usr/sbin/debootstrap"),
+    ("lintian", "usr/bin/lintian"),
+    ("man-db", "usr/bin/man"),
+    ("zsh", "usr/bin/zsh"),
+    ("fish", "usr/bin/fish"),
+    ("git", "usr/bin/git"),
+    ("build-essential", "usr/share/build-essential"),
+    ("dpkg-dev", "usr/bin/dpkg-buildpackage"),
+    ("debhelper", "usr/bin/dh"),
+    ("apt-utils", "usr/bin/apt-ftparchive"),
+    ("gnupg", "usr/bin/gpg"),
+    ("xz-utils", "usr/bin/xz"),
+];
+
 /// As dh_installsystemd writes it.
 const POSTINST: &str = "\
 deb-systemd-helper unmask UNIT >/dev/null || true
@@ -77,11 +94,18 @@ fn package(folder: &Path, name: &str, program: &str, unit: Option<&str>) {
     lab::run(pack, "");
 }
 
-/// A chroot in which apt finds those packages, and in which prometheus was installed and runs at boot.
-fn machine(release: Release) -> Chroot {
+/// What runs at boot in a chroot before anything is prepared.
+#[derive(Clone, Copy, PartialEq)]
+enum Boots {
+    Nothing,
+    Prometheus,
+}
+
+/// A chroot in which apt finds those packages.
+fn machine(release: Release, boots: Boots) -> Chroot {
     let chroot = Chroot::new(&base(release, Kind::Plain), Start::Alone);
     let folder = tempfile::tempdir().unwrap();
-    for (name, program) in PACKAGES {
+    for (name, program) in PACKAGES.into_iter().chain(MORE_PACKAGES) {
         let unit = (name == "openvswitch-switch").then_some("openvswitch-switch.service");
         package(folder.path(), name, program, unit);
     }
@@ -104,13 +128,16 @@ fn machine(release: Release) -> Chroot {
     chroot.write("/etc/apt/sources.list", "deb [trusted=yes] file:/repo ./\n");
     chroot.write("/sources/prepare.sh", PREPARE);
     // Debian 12's own Rust is too old, so there is one from elsewhere.
-    chroot.run("dpkg -i /repo/prometheus.deb /repo/cargo.deb /repo/rustc.deb");
+    chroot.run("dpkg -i /repo/cargo.deb /repo/rustc.deb");
+    if boots == Boots::Prometheus {
+        chroot.run("dpkg -i /repo/prometheus.deb");
+    }
     chroot
 }
 
-fn in_both(test: impl Fn(&Chroot)) {
+fn in_both(boots: Boots, test: impl Fn(&Chroot)) {
     for release in [Release::Twelve, Release::Thirteen] {
-        test(&machine(release));
+        test(&machine(release, boots));
     }
 }
 
@@ -118,7 +145,7 @@ const IS_ENABLED: &str = "systemctl is-enabled openvswitch-switch prometheus || 
 
 #[test]
 fn it_leaves_no_service_behind_and_touches_none_that_was_there() {
-    in_both(|chroot| {
+    in_both(Boots::Prometheus, |chroot| {
         let said = chroot.run("sh /sources/prepare.sh demo");
         assert!(
             said.contains(
@@ -138,8 +165,21 @@ fn it_leaves_no_service_behind_and_touches_none_that_was_there() {
 }
 
 #[test]
+fn the_tests_leave_neither_of_their_services_behind() {
+    in_both(Boots::Nothing, |chroot| {
+        let said = chroot.run("sh /sources/prepare.sh test");
+        let off = said.lines().find(|line| line.contains("switched off"));
+        let off = off.unwrap_or_default();
+        for unit in [" openvswitch-switch.service", " prometheus.service"] {
+            assert!(off.contains(unit), "{unit}: {said}");
+        }
+        assert_eq!(chroot.run(IS_ENABLED), "disabled\ndisabled\n");
+    });
+}
+
+#[test]
 fn an_installation_that_fails_half_way_leaves_none_behind_either() {
-    in_both(|chroot| {
+    in_both(Boots::Prometheus, |chroot| {
         chroot.run("touch /tcpdump-fails");
         let said = chroot.sh("sh /sources/prepare.sh demo");
         assert_ne!(said.code, 0, "{}", said.text);
@@ -151,7 +191,7 @@ fn an_installation_that_fails_half_way_leaves_none_behind_either() {
 
 #[test]
 fn it_says_what_it_installs_how_much_that_is_and_how_long_it_takes() {
-    in_both(|chroot| {
+    in_both(Boots::Prometheus, |chroot| {
         let said = chroot.run("sh /sources/prepare.sh demo");
         let line = said
             .lines()

@@ -42,7 +42,13 @@ pub fn while_watching(node: &Node, args: &[&str], mut work: impl FnMut()) -> Sai
 /// The same for a second, and the first session of its JSON.
 #[track_caller]
 pub fn session_while(node: &Node, args: &[&str], work: impl FnMut()) -> (i32, Value) {
-    let args = [&["--time", "1", "--json"], args].concat();
+    session_for("1", node, args, work)
+}
+
+/// The same for some seconds.
+#[track_caller]
+pub fn session_for(seconds: &str, node: &Node, args: &[&str], work: impl FnMut()) -> (i32, Value) {
+    let args = [&["--time", seconds, "--json"], args].concat();
     let (code, stdout, stderr) = while_watching(node, &args, work);
     match serde_json::from_str::<Value>(&stdout) {
         Ok(mut report) => (code, report["sessions"][0].take()),
