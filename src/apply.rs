@@ -20,7 +20,7 @@ use crate::{events, report};
 
 use clear::{cleared, nothing_asked};
 use hold::{Occasion, hold, vmids};
-use round::Round;
+use round::{Debts, Round};
 
 pub use clear::{clear, ours};
 pub use error::Error;
@@ -173,12 +173,12 @@ fn reconcile_and(
     // Written before the work: who dies in the middle leaves the announcement and no claim of success.
     lock.memory.begins();
     lock.store();
-    // An administrator waits for ovs-vswitchd also where others have waited in vain.
-    let stuck_at = lock
-        .memory
-        .stuck_at
-        .filter(|_| *trigger != Trigger::Command);
-    let mut done = act(context, held.look, &vmids(&gone), None, stuck_at)?;
+    // An administrator waits for ovs-vswitchd also where others have waited in vain, and does what others are still at.
+    let (debts, stuck_at) = match trigger {
+        Trigger::Command => (Debts::All, None),
+        _ => (Debts::Own, lock.memory.stuck_at),
+    };
+    let mut done = act(context, held.look, &vmids(&gone), None, debts, stuck_at)?;
     follow(&mut done, context);
     done.record(context);
     if let Err(error) = inforce::keep(&context.root, &done.look.in_force) {
@@ -214,9 +214,10 @@ fn act(
     mut look: Look,
     gone: &BTreeSet<Vmid>,
     clear: Option<Option<&BTreeSet<SessionName>>>,
+    debts: Debts,
     stuck_at: Option<i64>,
 ) -> Result<Done, Error> {
-    let mut done = Round::begin();
+    let mut done = Round::default();
     for round in 0..TRIES {
         if round > 0 {
             if !pause(round, context.deadline) {
@@ -255,7 +256,7 @@ fn act(
             faults.push(Error::NoNft(why.clone()));
         }
         if look.plan.is_done() || !faults.is_empty() {
-            let (applied, flows) = done.wait(context, &look, stuck_at);
+            let (applied, flows) = done.wait(context, &look, debts, stuck_at);
             return Ok(Done {
                 look,
                 actions: done.actions,

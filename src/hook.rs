@@ -216,11 +216,9 @@ fn of_running(state: &SessionState, vmid: Vmid, is_source: bool) -> Vec<String> 
         match &output.fault {
             // A sensor that stops is not told that it is off.
             Some(Fault::Absent(_) | Fault::Unknown(_)) if !is_source => {}
-            Some(fault) if is_source || is_sensor => {
-                lines.push(format!(
-                    "{name}: nothing is mirrored to {}: {fault}",
-                    output.output
-                ));
+            Some(_) if is_source || is_sensor => {
+                let why = output.undelivered();
+                lines.extend(why.map(|why| format!("{name}: {why}")));
             }
             _ => {}
         }

@@ -179,10 +179,8 @@ pub fn see(context: &Context, reading: &Reading) -> Result<Seen, Error> {
     }
     observed.nft = linux::nft::read::observe();
     let owed = ovs::flows::owed(&context.root, &observed.ovs);
-    let overdue = owed
-        .iter()
-        .filter(|(_, since)| ovs::flows::is_overdue(**since));
-    observed.stale = overdue.map(|(bridge, _)| bridge.clone()).collect();
+    let abandoned = owed.iter().filter(|(_, debt)| debt.is_abandoned());
+    observed.stale = abandoned.map(|(bridge, _)| bridge.clone()).collect();
     tell_observed(&observed);
     Ok(Seen {
         observed,
@@ -342,13 +340,14 @@ fn share(context: &Context) -> Duration {
     context.ovs_patience.min(left / 2)
 }
 
-/// Looks at all devices and at Open vSwitch, for what a text that is to become span.cfg names.
+/// Looks at all devices, at Open vSwitch and at our table, for what a text that is to become span.cfg names.
 ///
 /// # Errors
 /// The kernel cannot be asked.
 pub fn observe_for(context: &Context, annotations: &Annotations) -> Result<Observed, Error> {
     let (mut observed, _) = observe(context, &Interest::Everything)?;
     add_routes(&mut observed.links, annotations)?;
+    observed.nft = linux::nft::read::observe();
     Ok(observed)
 }
 

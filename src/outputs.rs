@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::core::model::IfName;
 use crate::core::plan::PortChange;
 use crate::core::port_settings::{BridgeFlags, LinkChange, Switch};
+use crate::core::resolve::free::is_link_local;
 use crate::linux::{self, port};
 use crate::saved::{self, Saved};
 
@@ -91,13 +92,40 @@ pub fn carry_out(root: &Path, change: &PortChange, saved: &mut Saved) -> Result<
 
 /// What of a link is put back: a device that somebody uses by now stays up.
 fn put_back(device: &IfName, index: u32, link: LinkChange) -> LinkChange {
-    let is_used =
-        || port::has_master(device).unwrap_or(true) || linux::has_address(index).unwrap_or(true);
-    let up = link.up.filter(|up| up.is_on() || !is_used());
-    if up != link.up {
-        log::info!("{device} stays up: it is part of a bridge by now, or has an address");
+    if link.up.is_none_or(Switch::is_on) {
+        return link;
     }
-    LinkChange { up, ..link }
+    let Some(why) = used_by(device, index) else {
+        return link;
+    };
+    log::info!("{device} stays up: {why}");
+    LinkChange { up: None, ..link }
+}
+
+/// What has come to use a device since it was set up. Where that cannot be told, something has.
+fn used_by(device: &IfName, index: u32) -> Option<String> {
+    let Ok(links) = linux::links() else {
+        return Some("what uses it cannot be told".to_owned());
+    };
+    let link = links.get(device).filter(|link| link.index == index)?;
+    if let Some(master) = &link.master {
+        return Some(format!("it is part of {master} by now"));
+    }
+    if let Some(address) = link
+        .addresses
+        .iter()
+        .find(|address| !is_link_local(address))
+    {
+        return Some(format!("it has the address {address} by now"));
+    }
+    let mut above = links
+        .iter()
+        .filter(|(_, link)| link.parent.as_ref() == Some(device));
+    if let Some((above, _)) = above.next() {
+        return Some(format!("{above} is built on it by now"));
+    }
+    let is_routed = linux::is_routed(index).unwrap_or(true);
+    is_routed.then(|| "a route goes out by it by now".to_owned())
 }
 
 fn set_link(device: &IfName, index: u32, link: LinkChange) -> Result<(), Error> {

@@ -455,7 +455,7 @@ fn a_hung_cluster_filesystem_does_not_hold_the_hook() {
         assert_eq!(
             told(&output),
             format!(
-                "{}pve-span: error: guest 101: nobody can tell whether another hookscript is to be called after pve-span; none is\n",
+                "{}pve-span: error: guest 101: cannot tell whether another hookscript is to be called after pve-span, so none is: its record was not read in time\n",
                 reconciles(phase)
             ),
             "{installed:?}"

@@ -87,7 +87,7 @@ fn a_hung_file_does_not_hold_the_hook() {
         err,
         "pve-span: error: guest 101: /etc/pve does not answer: does pmxcfs hang? (systemctl status pve-cluster); \
          there is no last good copy, so nothing is changed\n\
-         pve-span: error: guest 101: nobody can tell whether another hookscript is to be called after pve-span; none is\n"
+         pve-span: error: guest 101: cannot tell whether another hookscript is to be called after pve-span, so none is: its record was not read in time\n"
     );
     assert!(requests > 0, "the hook has asked it something");
     // As soon as the one that hung has ended, it is asked again.

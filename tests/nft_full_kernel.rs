@@ -396,7 +396,7 @@ const MODES: [&str; 7] = [
 ];
 
 #[test]
-fn a_bond_of_any_mode_is_a_source_and_its_parts_are_sources_too() {
+fn a_bond_of_any_mode_is_a_source_and_an_output_and_its_parts_are_sources_only() {
     for mode in MODES {
         let Some((node, cables)) = or_skip(bonded(mode)) else {
             return;
@@ -433,15 +433,6 @@ fn a_bond_of_any_mode_is_a_source_and_its_parts_are_sources_too() {
             let arrived = counts(&mut sensor, &["arriving-", "leaving-"]);
             assert_eq!(arrived, expected, "{mode} {source}, {left:?} left");
         }
-    }
-}
-
-#[test]
-fn a_bond_of_any_mode_is_an_output_and_its_parts_are_none() {
-    for mode in MODES {
-        let Some((node, cables)) = or_skip(bonded(mode)) else {
-            return;
-        };
         assert_refused(
             &node,
             "[tap]\nsource = 101\noutput = port:eno2\n",

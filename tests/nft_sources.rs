@@ -6,7 +6,7 @@ mod lab;
 mod scene;
 mod verifying;
 
-use lab::{Capture, Frame, Mac, Node};
+use lab::{Capture, Frame, Guest, Mac, Nic, Node};
 use scene::linux::{
     ct_on, linux_guests, linux_three_guests, mixed_guests, sensor_on, start, vm_on,
 };
@@ -690,8 +690,7 @@ fn a_source_without_carrier_or_down_is_degraded_and_the_reason_is_told() {
     assert_eq!(run(&node, &["status"]).0, 0);
     node.ip_wire(&[format!("link set {cable} down")]);
     let (code, status, _) = run(&node, &["status"]);
-    let carrier =
-        "port:eno2 has no carrier, so no frame comes in: check its cable and the other end";
+    let carrier = "port:eno2 has no carrier, so no frame passes: check its cable and the other end";
     assert!(code == 1 && status.contains(carrier), "{status}");
     assert!(
         status.contains("degraded") && !status.contains("port:eno1"),
@@ -700,7 +699,7 @@ fn a_source_without_carrier_or_down_is_degraded_and_the_reason_is_told() {
     node.ip_wire(&[format!("link set {cable} up")]);
     node.ip(&["link set eno1 down"]);
     let (code, status, _) = run(&node, &["status"]);
-    let down = "port:eno1 is down, so no frame comes in";
+    let down = "port:eno1 is down, so no frame passes";
     assert!(code == 1 && status.contains(down), "{status}");
     assert!(!status.contains(carrier), "{status}");
     // A port of a bridge is not ours to set up.
@@ -710,7 +709,7 @@ fn a_source_without_carrier_or_down_is_degraded_and_the_reason_is_told() {
     assert_eq!(run(&node, &["status"]).0, 0);
     apply(&node, &CABLE.replace("port:eno2", "bridge:vmbr0"));
     let (code, status, _) = run(&node, &["status"]);
-    let down = "bridge:vmbr0 is down, so no frame comes in";
+    let down = "bridge:vmbr0 is down, so no frame passes";
     assert!(code == 1 && status.contains(down), "{status}");
 }
 
@@ -727,11 +726,16 @@ fn a_source_that_was_made_anew_or_that_somebody_uses_by_now_is_left_as_it_is() {
     apply(&node, "# nothing\n");
     assert!(has(&node, "eno2", "UP") && !has(&node, "eno2", "PROMISC"));
     // Set up by us, and given an address or a bridge meanwhile: setting it down would cut that off.
-    for use_it in [
-        "addr add 10.77.1.1/24 dev eno2",
-        "link set eno2 master vmbr0",
+    for (use_it, no_more) in [
+        ("addr add 10.77.1.1/24 dev eno2", "addr flush dev eno2"),
+        ("link add above link eno2 type macvlan", "link del above"),
+        (
+            "route add 10.78.0.0/16 dev eno2",
+            "route del 10.78.0.0/16 dev eno2",
+        ),
+        ("link set eno2 master vmbr0", "link set eno2 nomaster"),
     ] {
-        node.ip(&["addr flush dev eno2", "link set eno2 down"]);
+        node.ip(&["link set eno2 down"]);
         apply(&node, CABLE);
         node.ip(&[use_it]);
         apply(&node, "# nothing\n");
@@ -739,7 +743,71 @@ fn a_source_that_was_made_anew_or_that_somebody_uses_by_now_is_left_as_it_is() {
             has(&node, "eno2", "UP") && !has(&node, "eno2", "PROMISC"),
             "{use_it}"
         );
+        node.ip(&[no_more]);
     }
+}
+
+#[test]
+fn a_source_of_what_goes_out_by_it_is_set_up_too_and_one_that_is_over_is_not_judged() {
+    let node = linux_three_guests();
+    node.physical_unplugged("eno2");
+    node.ip(&["link set eno2 down"]);
+    let out = CABLE.replace("output", "direction = to\noutput");
+    apply(&node, &out);
+    assert!(has(&node, "eno2", "UP"));
+    assert_eq!(run(&node, &["status"]).0, 0);
+    apply(&node, &format!("{out}enabled = no\n"));
+    assert!(!has(&node, "eno2", "UP"));
+    let (code, status, err) = run(&node, &["status"]);
+    assert!(
+        code == 0 && !status.contains("eno2 is down"),
+        "{status}{err}"
+    );
+    let (code, out, err) = run(&node, &["apply"]);
+    assert_eq!(
+        (code, out.as_str(), err.as_str()),
+        (0, "nothing to do\n", "")
+    );
+}
+
+#[test]
+fn a_sensor_whose_own_interface_is_down_gets_nothing_and_that_is_told() {
+    let node = linux_guests(&[
+        vm_on(101, "bridge=vmbr0"),
+        vm_on(102, "bridge=vmbr0"),
+        ct_sensor(),
+    ]);
+    apply(&node, "[dmz]\nsource = 101\noutput = 200/net1\n");
+    assert_eq!(run(&node, &["status"]).0, 0);
+    let inside = |state: &str| node.ip_wire(&[format!("link set g200i1 {state}")]);
+    inside("down");
+    node.exchange("101/net0", "102/net0", "lost");
+    let (code, status, _) = run(&node, &["status"]);
+    let told = "200/net1 (veth200i1) has no carrier, so no copy arrives: is the interface up inside the guest?";
+    assert!(code == 1 && status.contains(told), "{status}");
+    assert!(!status.contains("does not keep up"), "{status}");
+    inside("up");
+    // The kernel takes a bridge port into action again when its carrier comes back.
+    assert_eq!(run(&node, &["apply"]).0, 0);
+    let (code, status, _) = run(&node, &["status"]);
+    assert_eq!(code, 0, "{status}");
+    node.ip(&["link set veth200i1 down"]);
+    let (code, status, _) = run(&node, &["status"]);
+    assert!(
+        code == 1 && status.contains("200/net1 (veth200i1) is down, so no copy arrives"),
+        "{status}"
+    );
+}
+
+/// A container with its network by net0, and the monitor NIC net1.
+fn ct_sensor() -> Guest {
+    let nic = |n| {
+        format!(
+            "name=eth{n},bridge=vmbr0,hwaddr={}",
+            Nic::default_mac(200, n)
+        )
+    };
+    Guest::ct(200).net(0, &nic(0)).net(1, &nic(1))
 }
 
 #[test]

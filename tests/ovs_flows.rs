@@ -16,8 +16,8 @@ use scene::{guests, hook, run, sensor, vm};
 /// What is owed, on file.
 const OWED: &str = "run/pve-span/flows.json";
 
-/// Such a note, of long ago.
-const OLD: &str = "{\"vmbr2\": 0}";
+/// Such a note, whose process has ended.
+const OLD: &str = "{\"vmbr2\": {\"since\": 0, \"by\": 0}}";
 
 const EVERYBODY_ELSE: &str = "what was changed holds for new conversations only: those that pass vmbr2 already go on as \
      before until the next hook or `pve-span apply`";
@@ -37,7 +37,7 @@ fn node() -> Node {
 /// The bridges that are owed a revalidation.
 fn owed(node: &Node) -> Vec<String> {
     let text = std::fs::read_to_string(node.path(OWED)).unwrap_or_default();
-    let owed: BTreeMap<String, u64> = serde_json::from_str(&text).unwrap_or_default();
+    let owed: BTreeMap<String, serde_json::Value> = serde_json::from_str(&text).unwrap_or_default();
     owed.into_keys().collect()
 }
 
@@ -216,6 +216,40 @@ fn where_a_bridge_cannot_be_asked_that_is_told_until_it_was_done() {
     wait_until("it is struck off", || owed(&node).is_empty());
     assert_eq!(run(&node, &["status"]).0, 0);
     conversation.end();
+}
+
+/// A note of a process that has still time for it.
+fn of_process(pid: u32) -> String {
+    format!("{{\"vmbr2\": {{\"since\": {}, \"by\": {pid}}}}}", u64::MAX)
+}
+
+#[test]
+fn what_another_process_is_at_is_left_to_it_unless_somebody_asks_and_what_it_leaves_is_done_at_once()
+ {
+    let node = node();
+    scene::apply(&node, DMZ);
+    let count = revalidations(&node);
+    owe(&node, &of_process(std::process::id()));
+    assert_eq!(hook(&node, 102, "post-start"), Default::default());
+    assert_eq!((owed(&node).len(), revalidations(&node)), (1, count));
+    assert_eq!(run(&node, &["status"]).0, 0);
+    assert_eq!(run(&node, &["apply"]).0, 0);
+    assert_eq!((owed(&node).len(), revalidations(&node)), (0, count + 1));
+    // A hook that is killed between the commit and the revalidation, on a node where nothing else happens.
+    let mut dead = std::process::Command::new("true").spawn().unwrap();
+    dead.wait().unwrap();
+    let watch = node.watch();
+    owe(&node, &of_process(dead.id()));
+    wait_until("the service does it", || owed(&node).is_empty());
+    assert_eq!(revalidations(&node), count + 2);
+    // One that is not done is tried again, and told meanwhile.
+    let socket = node.path("run/openvswitch/vmbr2.mgmt");
+    let away = socket.with_extension("away");
+    std::fs::rename(&socket, &away).unwrap();
+    owe(&node, &of_process(dead.id()));
+    watch.wait_until_it_says("already go on as before");
+    std::fs::rename(&away, &socket).unwrap();
+    wait_until("the service does it then", || owed(&node).is_empty());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::hold::{Occasion, hold};
+use super::round::Debts;
 use super::{Done, Error, act};
 use crate::core::model::SessionName;
 use crate::core::nft::NftState;
@@ -25,7 +26,14 @@ pub fn clear(context: &Context, sessions: Option<&BTreeSet<SessionName>>) -> Res
     let mut held = hold(context, occasion)?.ok_or(Error::Conflicts)?;
     held.lock.memory.begins();
     held.lock.store();
-    let mut done = act(context, held.look, &BTreeSet::new(), Some(sessions), None)?;
+    let mut done = act(
+        context,
+        held.look,
+        &BTreeSet::new(),
+        Some(sessions),
+        Debts::All,
+        None,
+    )?;
     done.follow(context);
     done.record(context);
     held.lock.memory.ends();

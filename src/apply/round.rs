@@ -7,17 +7,23 @@ use super::Error;
 use crate::core::plan::{Action, PortChange, plan};
 use crate::core::state::OvsState;
 use crate::linux::{self, nft};
-use crate::lock::Moment;
 use crate::look::{Context, Look, observe_outputs};
 use crate::outputs;
-use crate::ovs::flows::{Owed, give_up, is_overdue};
+use crate::ovs::flows::{Owed, give_up};
 use crate::ovs::{self, Applied, Client, Goal, Waited};
+
+/// The revalidations that somebody sees to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Debts {
+    /// Those of its own changes, and abandoned ones.
+    Own,
+    /// All that there are.
+    All,
+}
 
 /// What has been done so far.
 #[derive(Default)]
 pub struct Round {
-    /// When this work began.
-    began: Moment,
     pub actions: Vec<Action>,
     pub ports: Vec<PortChange>,
     pub tidy: Option<&'static str>,
@@ -30,13 +36,6 @@ pub struct Round {
 }
 
 impl Round {
-    pub fn begin() -> Self {
-        Self {
-            began: Moment::now(),
-            ..Self::default()
-        }
-    }
-
     pub fn is_empty(&self) -> bool {
         self.actions.is_empty() && self.ports.is_empty() && self.tidy.is_none()
     }
@@ -148,11 +147,12 @@ impl Round {
         &mut self,
         context: &Context,
         look: &Look,
+        debts: Debts,
         stuck_at: Option<i64>,
     ) -> (Applied, Owed) {
-        // What others have just changed they see to themselves.
+        // What others have just changed they see to themselves; who asks for all that is there to be in force waits for nobody.
         let mut owed = look.owed.clone();
-        owed.retain(|_, since| *since >= self.began || is_overdue(*since));
+        owed.retain(|_, debt| debts == Debts::All || debt.is_ours() || debt.is_abandoned());
         let applied = match (self.waiting.take(), &look.observed.ovs) {
             _ if self.is_uncertain => Applied::NotYet,
             (Some((client, goal)), _) => {

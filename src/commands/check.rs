@@ -39,13 +39,16 @@ pub fn run(root: &Path, file: Option<&Path>, format: Format) -> u8 {
     let path = file.unwrap_or(&default);
     let text = match files::read_text(path) {
         Ok(text) => text,
-        Err(error @ files::Error::NotText { .. }) => {
-            log::error!("{}", chain(&error));
-            return 1;
-        }
         Err(error) => {
+            let text = chain(&error);
+            if format == Format::Json {
+                Out::new().json(&serde_json::json!({"error": text}));
+            }
+            log::error!("{text}");
+            if matches!(error, files::Error::NotText { .. }) {
+                return 1;
+            }
             let missing = error.is_missing();
-            log::error!("{}", chain(&error));
             if missing && file.is_none() && !pve.is_mounted() {
                 log::error!(
                     "{} is not mounted; see systemctl status pve-cluster",

@@ -39,8 +39,15 @@ pub fn run(root: &Path, sessions: &[String], format: Format) -> Result<u8, Error
         // To clear all, /etc/pve need not answer.
         None => context(root, "clear"),
     };
-    if wanted.is_some() && !all_known(&context, &chosen)? {
-        return Ok(USAGE);
+    if wanted.is_some() {
+        let missing = missing(&context, &chosen)?;
+        if !missing.is_empty() {
+            if format == Format::Json {
+                Out::new().json(&serde_json::json!({"error": missing.join("; ")}));
+            }
+            missing.iter().for_each(|one| log::error!("{one}"));
+            return Ok(USAGE);
+        }
     }
     let in_force = match context.pve {
         PveAccess::Hangs(_) => Ok(inforce::by_last_good(root, PVE_HANGS)),
@@ -71,6 +78,8 @@ pub fn run(root: &Path, sessions: &[String], format: Format) -> Result<u8, Error
         .actions
         .iter()
         .map(|action| &action.mirror.session)
+        // Another session may have been adapted.
+        .filter(|name| wanted.is_none_or(|chosen| chosen.contains(*name)))
         .collect();
     let returning = cleared
         .into_iter()
@@ -93,8 +102,8 @@ pub fn run(root: &Path, sessions: &[String], format: Format) -> Result<u8, Error
     Ok(u8::from(!is_cleared))
 }
 
-/// Does span.cfg or a mirror of ours know each of the names?
-fn all_known(context: &Context, chosen: &BTreeSet<SessionName>) -> Result<bool, Error> {
+/// The names that neither span.cfg nor a mirror of ours knows, in words.
+fn missing(context: &Context, chosen: &BTreeSet<SessionName>) -> Result<Vec<String>, Error> {
     let look = look(context, Detail::Mirrors, &BTreeSet::new())?;
     let mut known: BTreeSet<String> = BTreeSet::new();
     if let Some(annotations) = look.in_force.annotations() {
@@ -107,20 +116,19 @@ fn all_known(context: &Context, chosen: &BTreeSet<SessionName>) -> Result<bool, 
     }
     let ours = apply::ours(&look.observed);
     known.extend(ours.iter().map(|session| session.as_str().to_owned()));
-    let all_known = chosen.iter().all(|name| known.contains(name.as_str()));
-    if let Some(why) = look.observed.ovs.unanswered().filter(|_| !all_known) {
-        return Err(Error::Ovs(why.to_owned()));
-    }
-    let mut all = true;
-    for name in chosen.iter().filter(|name| !known.contains(name.as_str())) {
+    let unknown = chosen.iter().filter(|name| !known.contains(name.as_str()));
+    let missing = unknown.map(|name| {
         let hint = did_you_mean(name.as_str(), known.iter().map(String::as_str))
             .map(|hint| format!(", {hint}"));
-        log::error!(
+        format!(
             "there is no session `{}`{}",
             printable(name.as_str()),
             hint.unwrap_or_default()
-        );
-        all = false;
+        )
+    });
+    let missing: Vec<String> = missing.collect();
+    match look.observed.ovs.unanswered() {
+        Some(why) if !missing.is_empty() => Err(Error::Ovs(why.to_owned())),
+        _ => Ok(missing),
     }
-    Ok(all)
 }

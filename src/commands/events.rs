@@ -13,6 +13,7 @@ use crate::report::Out;
 /// # Errors
 /// The record cannot be read.
 pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
+    super::say_first_step(root);
     let events = events::load(root)?;
     let mut out = Out::new();
     if format == Format::Json {

@@ -204,7 +204,8 @@ fn session<'a>(
     let outputs: Vec<Output<'a>> = state.outputs.iter().map(|output| {
         let statistics = statistics(&state.name, &output.output, look);
         let dropped = dropped(&state.name, &output.output, look, counted);
-        if let Some(dropped) = dropped.filter(|dropped| *dropped > 0) {
+        // What comes while the sensor's own interface is down is dropped, too.
+        if let Some(dropped) = dropped.filter(|dropped| *dropped > 0 && state.down.is_empty()) {
             reasons.push(format!(
                 "note: {} had no room for {dropped} frames since it was started: the sensor does not keep up",
                 output.output

@@ -148,9 +148,13 @@ impl Verify<'_> {
             SessionPhase::Expired => Some("it has expired"),
             SessionPhase::Running => None,
         };
-        let idle = state.present.is_empty() && state.unplugged.is_empty();
-        if let Some(why) = over.or_else(|| idle.then_some("none of its sources is here now")) {
-            let why = Reason::Untested(why.to_owned());
+        let is_idle = state.present.is_empty() && state.unplugged.is_empty();
+        let idle = || match state.unknown.first() {
+            Some(unknown) => unknown.clone(),
+            None => "none of its sources is here now".to_owned(),
+        };
+        if let Some(why) = over.map(str::to_owned).or_else(|| is_idle.then(idle)) {
+            let why = Reason::Untested(why);
             return told(&[why], !self.by_name, outputs);
         }
         let mut reasons = self.not_in_force(state);

@@ -176,6 +176,7 @@ pub fn leftovers(desired: &Desired, plan: &Plan) -> Vec<SessionState> {
         down: Vec::new(),
         total: 0,
         has_no_source: false,
+        left_out: BTreeSet::new(),
         outputs: Vec::new(),
         unknown: Vec::new(),
         notes: Vec::new(),

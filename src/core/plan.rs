@@ -200,6 +200,7 @@ fn why_removed(desired: &Desired, session: &SessionName, output: &str) -> &'stat
             "its output is not here"
         }
         Some(state) if !state.lacks.is_empty() => "its sources cannot be mirrored there",
-        Some(_) => "none of its sources is here",
+        Some(_) if state.present.is_empty() => "none of its sources is here",
+        Some(_) => "its sources are mirrored there in another way",
     }
 }

@@ -28,14 +28,14 @@ use super::model::{IfName, NicId, SessionName, Vmid, port_owner};
 use super::ports::PortMap;
 use super::selector::{Output, Selector};
 use super::state::{
-    Assumptions, Desired, DownRole, LinkState, Observed, PortDown, SessionPhase, SessionState,
-    SourceState, UnpluggedSource,
+    Assumptions, Desired, DownRole, Fault, LinkState, Observed, PortDown, SessionPhase,
+    SessionState, SourceState, UnpluggedSource,
 };
 use choice::{Choice, Decision, OnWhole, choose, decide, drop_loops};
 use index::Index;
 use layout::place;
 use matching::{Matcher, Subject, Truth, Verdict, whole_bridges};
-use outputs::Outputs;
+use outputs::{Outputs, Place, Target};
 
 /// Works out what this node shall do.
 pub fn resolve(
@@ -69,34 +69,37 @@ pub fn resolve(
             index,
         } = of(session);
         let choice = choices.remove(name).unwrap_or_default();
-        let total = total(session, index, &matcher, &choice);
+        let (known, absent) = total(session, index, &matcher, &choice);
+        let is_running = phase == SessionPhase::Running;
         let mut state = SessionState {
             name: name.clone(),
             phase,
             present: choice.present(),
             unplugged: unplugged(session, outputs, &matcher),
-            down: down(&choice, outputs),
-            total,
-            has_no_source: total == 0 && choice.unknown.is_empty() && knows_all,
+            down: if is_running {
+                down(&choice, outputs)
+            } else {
+                Vec::new()
+            },
+            total: known + absent,
+            left_out: choice.left_out(),
+            has_no_source: known == 0 && choice.unknown.is_empty() && knows_all,
             outputs: Vec::new(),
             unknown: choice.unknown.clone(),
             notes: choice.notes.clone(),
         };
-        match state.phase {
-            SessionPhase::Running => {
-                state.notes.extend(firewall::notes(&choice, cluster));
-                place(
-                    session,
-                    &choice,
-                    outputs,
-                    reserved,
-                    &mut state,
-                    &mut desired,
-                );
-            }
-            SessionPhase::Disabled | SessionPhase::Expired => {}
+        if is_running {
+            state.notes.extend(firewall::notes(&choice, cluster));
+            place(
+                session,
+                &choice,
+                outputs,
+                reserved,
+                &mut state,
+                &mut desired,
+            );
         }
-        if state.phase == SessionPhase::Running && choice.waits_for_ovs() {
+        if is_running && choice.waits_for_ovs() {
             desired.waiting.insert(name.clone());
         }
         desired.sessions.push(state);
@@ -150,15 +153,17 @@ impl<'a> View<'a> {
         cluster: &'a Cluster,
         assume: &Assumptions,
     ) -> Self {
-        let reserved = reserved_ports(annotations, map, assume);
+        let mut outputs = Outputs {
+            map,
+            observed,
+            cluster,
+            annotations,
+            reserved: BTreeSet::new(),
+            not_together: BTreeMap::new(),
+        };
+        let reserved = reserved_ports(&mut outputs, assume);
         Self {
-            outputs: Outputs {
-                map,
-                observed,
-                cluster,
-                annotations,
-                reserved: reserved.keys().cloned().collect(),
-            },
+            outputs,
             reserved,
             index: Index::new(map, cluster),
         }
@@ -223,33 +228,61 @@ fn sensors<'a>(sessions: impl Iterator<Item = &'a Session>) -> BTreeSet<Vmid> {
         .collect()
 }
 
-/// The ports that are an output of a running session: they carry copies only, so no group takes them.
+/// The ports that are an output of a running session: they carry copies only, so no group takes them. One that is refused
+/// carries what it always did.
+///
+/// Where outputs are free one by one and not together, those that are there stay, and no other one begins.
 fn reserved_ports<'a>(
-    annotations: &'a Annotations,
-    map: &PortMap,
+    outputs: &mut Outputs<'a>,
     assume: &Assumptions,
 ) -> BTreeMap<IfName, &'a SessionName> {
-    let running = annotations
-        .sessions
-        .values()
-        .filter(|session| phase(session, assume) == SessionPhase::Running);
-    let outputs = running.flat_map(|session| {
-        session
-            .outputs
-            .iter()
-            .map(|output| (&output.value, &session.name))
+    let sessions = outputs.annotations.sessions.values();
+    let running = sessions.filter(|session| phase(session, assume) == SessionPhase::Running);
+    let all =
+        running.flat_map(|session| session.outputs.iter().map(move |at| (session, &at.value)));
+    let placed = all.filter_map(|(session, output)| match outputs.place(output) {
+        Ok(Place::Port(target)) if target.is_cut_off_by(session) => Some((session, output, target)),
+        _ => None,
     });
-    let ports = |output: &Output| match output {
-        Output::Nic(nic) => map.of_nic(*nic).map_or_else(Vec::new, |port| {
-            let device = port.nic.as_ref().and_then(|nic| nic.device.clone());
-            device.into_iter().chain([port.name.clone()]).collect()
-        }),
-        Output::Port(port) => vec![port.clone()],
-        _ => Vec::new(),
+    let (there, new): (Vec<_>, Vec<_>) =
+        placed.partition(|(_, output, target)| outputs.carries_copies(output, target));
+    let mut reserved = BTreeMap::new();
+    for (session, output, target) in there {
+        // Unknown changes nothing.
+        if matches!(
+            outputs.serve(session, output),
+            Ok(_) | Err(Fault::Unknown(_))
+        ) {
+            outputs.reserved.extend(target.ports());
+            reserved.extend(target.ports().map(|port| (port, &session.name)));
+        }
+    }
+    let is_free = |(session, output, _): &(&Session, &Output, Target<'_>)| {
+        outputs.serve(session, output).is_ok()
     };
-    outputs
-        .flat_map(|(output, session)| ports(output).into_iter().map(move |port| (port, session)))
-        .collect()
+    let new: Vec<_> = new.into_iter().filter(is_free).collect();
+    let before = outputs.reserved.clone();
+    let ports = new.iter().flat_map(|(_, _, target)| target.ports());
+    outputs.reserved.extend(ports);
+    let mut not_together = BTreeMap::new();
+    let mut begin = Vec::new();
+    for (session, output, target) in new {
+        match (outputs.serve(session, output), output) {
+            (Ok(_), _) => begin.push((session, target)),
+            (Err(_), Output::Port(name)) => {
+                let need = outputs.need_of_port(name).err();
+                not_together.extend(need.map(|need| (name.clone(), need)));
+            }
+            (Err(_), _) => {}
+        }
+    }
+    outputs.not_together = not_together;
+    outputs.reserved = before;
+    for (session, target) in begin {
+        outputs.reserved.extend(target.ports());
+        reserved.extend(target.ports().map(|port| (port, &session.name)));
+    }
+    reserved
 }
 
 /// The NICs that the session takes and that are in no bridge, although their configs say so.
@@ -294,13 +327,14 @@ fn down(choice: &Choice<'_>, outputs: &Outputs<'_>) -> Vec<PortDown> {
     choice.present().into_iter().filter_map(of).collect()
 }
 
-/// How many sources the session has here, those that are off included.
+/// How many sources the session has here, those that are off included; and how many bridges and ports it names that are not
+/// here.
 fn total(
     session: &Session,
     index: &Index<'_>,
     matcher: &Matcher<'_>,
     choice: &Choice<'_>,
-) -> usize {
+) -> (usize, usize) {
     let cluster = matcher.cluster;
     let present: BTreeSet<_> = choice
         .present()
@@ -340,5 +374,5 @@ fn total(
         Selector::Bridge(name) | Selector::Port(name) => !present.contains(&Err(name.clone())),
         _ => false,
     });
-    present.len() + off.count() + absent.count()
+    (present.len() + off.count(), absent.count())
 }

@@ -415,6 +415,9 @@ pub struct SessionState {
     /// Has it certainly no source here, neither now nor when guests that are off run?
     #[serde(skip)]
     pub has_no_source: bool,
+    /// Ports of bridges that it takes as a whole, and that it leaves out all the same: by its words, as outputs, for a loop.
+    #[serde(skip)]
+    pub left_out: BTreeSet<IfName>,
     /// Its outputs.
     pub outputs: Vec<OutputState>,
     /// What nobody can tell of it; so long existing mirrors are kept.
@@ -499,22 +502,29 @@ pub enum DownRole {
     Source,
     /// Copies leave by it.
     Output,
+    /// The sensor's own, by which it gets the copies.
+    Sensor,
 }
 
 impl fmt::Display for PortDown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let port = &self.port;
         let so = match self.role {
-            DownRole::Source => "so no frame comes in",
+            DownRole::Source => "so no frame passes",
             DownRole::Output => "so no copy leaves",
+            DownRole::Sensor => "so no copy arrives",
         };
-        match self.state {
-            LinkState::Up => write!(f, "{} is up", self.port),
-            LinkState::NoCarrier => write!(
+        match (self.state, self.role) {
+            (LinkState::Up, _) => write!(f, "{port} is up"),
+            (LinkState::NoCarrier, DownRole::Sensor) => write!(
                 f,
-                "{} has no carrier, {so}: check its cable and the other end",
-                self.port
+                "{port} has no carrier, {so}: is the interface up inside the guest?"
             ),
-            LinkState::Down => write!(f, "{} is down, {so}", self.port),
+            (LinkState::NoCarrier, _) => write!(
+                f,
+                "{port} has no carrier, {so}: check its cable and the other end"
+            ),
+            (LinkState::Down, _) => write!(f, "{port} is down, {so}"),
         }
     }
 }
@@ -546,13 +556,22 @@ impl OutputState {
         self.fault.as_ref().map(Fault::to_string).or(elsewhere)
     }
 
+    /// What its fault means, in words. Unknown changes nothing.
+    pub fn undelivered(&self) -> Option<String> {
+        let output = &self.output;
+        Some(match self.fault.as_ref()? {
+            Fault::Unknown(why) => {
+                format!("nothing new is mirrored to {output}: {why}; existing mirrors are kept")
+            }
+            Fault::Absent(why) | Fault::Refused(why) => {
+                format!("nothing is mirrored to {output}: {why}")
+            }
+        })
+    }
+
     /// What keeps it from being whole, in words.
     pub fn faults(&self) -> impl Iterator<Item = String> + '_ {
-        let fault = self
-            .fault
-            .iter()
-            .map(|fault| format!("nothing is mirrored to {}: {fault}", self.output));
-        fault.chain(
+        self.undelivered().into_iter().chain(
             self.lacks
                 .iter()
                 .map(|lack| format!("{lack} is not mirrored to {}: {}", self.output, lack.why)),

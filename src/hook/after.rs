@@ -113,7 +113,8 @@ impl Next {
             return Self::Nobody;
         }
         log::error!(
-            "guest {vmid}: nobody can tell whether another hookscript is to be called after pve-span; none is"
+            "guest {vmid}: cannot tell whether another hookscript is to be called after pve-span, so none is: its record was not \
+             read in time"
         );
         Self::Unknown
     }

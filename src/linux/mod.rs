@@ -25,7 +25,7 @@ mod write;
 pub use apart::{Error as ApartError, apart};
 pub use counters::{Counted, counters};
 pub use names::names;
-pub use netlink::{Error, PortVlan, has_address, links, links_named, port_vlans};
+pub use netlink::{Error, PortVlan, links, links_named, port_vlans};
 pub use progress::Progress;
 pub use routes::is_routed;
 pub use supervise::{Attempt, Ended, Patience, supervise};

@@ -257,19 +257,6 @@ fn kind_of(info: &LinkInfo) -> Option<String> {
     }
 }
 
-/// Does the node have an address on the device of this index? Link-local ones do not count.
-///
-/// # Errors
-/// The kernel cannot be asked.
-pub fn has_address(index: u32) -> Result<bool, Error> {
-    let says_something = |address: &core::net::IpAddr| match address {
-        core::net::IpAddr::V4(address) => !address.is_link_local(),
-        core::net::IpAddr::V6(address) => !address.is_unicast_link_local(),
-    };
-    let addresses = addresses()?.remove(&index).unwrap_or_default();
-    Ok(addresses.iter().any(says_something))
-}
-
 /// The node's addresses by interface index.
 fn addresses() -> Result<BTreeMap<u32, Vec<core::net::IpAddr>>, Error> {
     let mut found: BTreeMap<u32, Vec<core::net::IpAddr>> = BTreeMap::new();

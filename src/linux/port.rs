@@ -89,14 +89,6 @@ pub fn set_link(device: &IfName, index: u32, change: LinkChange) -> Result<(), E
     flags::set_link(device, index, change)
 }
 
-/// Is the device a port of anything?
-///
-/// # Errors
-/// There is no such device, or it cannot be asked.
-pub fn has_master(device: &IfName) -> Result<bool, Error> {
-    flags::has_master(device)
-}
-
 /// Changes what a port's Linux bridge does with it, and makes the bridge forget the addresses that it has learned from
 /// it: known ones are served whatever the flags say.
 ///

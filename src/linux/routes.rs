@@ -14,6 +14,9 @@ const UNICAST: u8 = 1;
 /// The table of the node's own addresses (`RT_TABLE_LOCAL`).
 const LOCAL: u8 = 255;
 
+/// Made by the kernel for an address (`RTPROT_KERNEL`), a link-local one for instance, which every device with IPv6 has.
+const KERNEL: u8 = 2;
+
 /// Does a route go out by this device, in any table? Routes that the kernel keeps for the node's own addresses do not
 /// count.
 ///
@@ -68,9 +71,10 @@ fn question(family: u8, index: u32) -> Vec<u8> {
     body
 }
 
-/// Read off the route's struct rtmsg.
+/// Read off the route's struct rtmsg: its type, its table and who made it.
 fn leads_away(route: &[u8]) -> bool {
-    route.get(7) == Some(&UNICAST) && route.get(4) != Some(&LOCAL)
+    let [kind, table, maker] = [7, 4, 5].map(|at| route.get(at).copied());
+    kind == Some(UNICAST) && table != Some(LOCAL) && maker != Some(KERNEL)
 }
 
 #[cfg(test)]
@@ -78,11 +82,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn routes_to_the_nodes_own_addresses_do_not_count() {
-        let route = |table: u8, kind: u8| [2, 24, 0, 0, table, 2, 0, kind, 0, 0, 0, 0];
-        assert!(leads_away(&route(254, UNICAST)));
-        assert!(!leads_away(&route(LOCAL, UNICAST)));
-        assert!(!leads_away(&route(254, 2)));
+    fn routes_that_the_kernel_makes_for_addresses_do_not_count() {
+        let route = |table, maker, kind| [2, 24, 0, 0, table, maker, 0, kind, 0, 0, 0, 0];
+        let [by_hand, advertised] = [3, 9];
+        assert!(leads_away(&route(254, by_hand, UNICAST)));
+        assert!(leads_away(&route(254, advertised, UNICAST)));
+        assert!(!leads_away(&route(254, KERNEL, UNICAST)));
+        assert!(!leads_away(&route(LOCAL, by_hand, UNICAST)));
+        assert!(!leads_away(&route(254, by_hand, 2)));
         assert!(!leads_away(&[2, 24, 0]));
     }
 

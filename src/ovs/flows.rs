@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use super::openflow::{Error, Switch};
 use crate::core::model::IfName;
 use crate::core::plan::{Action, Plan};
@@ -19,11 +21,47 @@ use crate::lock::Moment;
 /// The bridges whose flows are owed a revalidation, and since when, below the root directory.
 const OWED: &str = "run/pve-span/flows.json";
 
-/// Since when a revalidation has been owed to bridges. One that was tried in vain is owed since ever.
-pub type Owed = BTreeMap<IfName, Moment>;
+/// The revalidations that are owed to bridges.
+pub type Owed = BTreeMap<IfName, Debt>;
 
-/// How long a commit and its revalidation take at most, if somebody is at it: as long as `apply` waits for both.
+/// A revalidation that is owed. One that was tried in vain is nobody's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Debt {
+    /// Since when.
+    since: Moment,
+    /// The process that is to do it.
+    by: u32,
+}
+
+/// How long a commit and its revalidation take at most: as long as `apply` waits for both.
 const AT_MOST: Duration = Duration::from_secs(10);
+
+impl Debt {
+    fn ours() -> Self {
+        Self {
+            since: Moment::now(),
+            by: std::process::id(),
+        }
+    }
+
+    /// Is it this process that has to do it?
+    pub fn is_ours(self) -> bool {
+        self.by == std::process::id()
+    }
+
+    /// Will nobody do it who does not look for it? The process that was to do it has ended, or has had its time.
+    pub fn is_abandoned(self) -> bool {
+        let process = format!("/proc/{}", self.by);
+        self.since.elapsed() > AT_MOST || !Path::new(&process).exists()
+    }
+}
+
+/// The revalidations that nobody will do who does not look for them.
+pub fn abandoned(root: &Path) -> Owed {
+    let mut owed = noted(root).unwrap_or_default();
+    owed.retain(|_, debt| debt.is_abandoned());
+    owed
+}
 
 /// The bridges whose flows may be older than their mirrors.
 pub fn owed(root: &Path, ovs: &OvsState) -> Owed {
@@ -36,17 +74,12 @@ pub fn owed(root: &Path, ovs: &OvsState) -> Owed {
             let mut mirrors = bridge.mirrors.values();
             mirrors.any(|mirror| mirror.mark.is_some())
         });
-        let with_ours = with_ours.map(|(name, _)| (name.clone(), Moment::default()));
+        let with_ours = with_ours.map(|(name, _)| (name.clone(), Debt::default()));
         with_ours.collect()
     });
     // Flows of a bridge that is no more are none either.
     owed.retain(|bridge, _| ovs.bridges.contains_key(bridge));
     owed
-}
-
-/// Is nobody at it any more?
-pub fn is_overdue(since: Moment) -> bool {
-    since.elapsed() > AT_MOST
 }
 
 /// What is on file, if that can be understood.
@@ -60,14 +93,14 @@ pub fn owe(root: &Path, plan: &Plan, earlier: &Owed) -> Owed {
     let bridge = |action: &Action| action.mirror.bridge.clone();
     let changed = plan.actions.iter().filter_map(bridge);
     let mut owed = earlier.clone();
-    owed.extend(changed.map(|bridge| (bridge, Moment::now())));
+    owed.extend(changed.map(|bridge| (bridge, Debt::ours())));
     note(root, &owed);
     owed
 }
 
 /// What has become of revalidations, and of when they were.
 #[derive(Debug)]
-pub struct Tried(Vec<(IfName, Moment, Result<(), Error>)>);
+pub struct Tried(Vec<(IfName, Debt, Result<(), Error>)>);
 
 impl Tried {
     /// Those that were not done, and why.
@@ -85,11 +118,11 @@ pub fn revalidate(root: &Path, owed: &Owed, deadline: Instant) -> Tried {
     let greet = |bridge| Switch::connect(root, bridge, deadline);
     let greeted = owed
         .iter()
-        .map(|(bridge, since)| (bridge, since, greet(bridge)));
+        .map(|(bridge, debt)| (bridge, debt, greet(bridge)));
     let greeted: Vec<_> = greeted.collect();
-    let tried = greeted.into_iter().map(|(bridge, since, switch)| {
+    let tried = greeted.into_iter().map(|(bridge, debt, switch)| {
         let done = switch.and_then(Switch::revalidate);
-        (bridge.clone(), *since, done)
+        (bridge.clone(), *debt, done)
     });
     Tried(tried.collect())
 }
@@ -97,10 +130,7 @@ pub fn revalidate(root: &Path, owed: &Owed, deadline: Instant) -> Tried {
 /// Notes that nobody is at these any more. The lock has to be held.
 pub fn give_up(root: &Path, owed: &Owed) {
     let mut noted = noted(root).unwrap_or_default();
-    noted.extend(
-        owed.keys()
-            .map(|bridge| (bridge.clone(), Moment::default())),
-    );
+    noted.extend(owed.keys().map(|bridge| (bridge.clone(), Debt::default())));
     note(root, &noted);
 }
 
@@ -111,13 +141,13 @@ pub fn settle(root: &Path, tried: Tried) -> Vec<(IfName, Error)> {
     let is_lost = noted.is_none();
     let mut owed = noted.unwrap_or_default();
     let mut failed = Vec::new();
-    for (bridge, since, done) in tried.0 {
-        let is_ours = is_lost || owed.get(&bridge) == Some(&since);
+    for (bridge, debt, done) in tried.0 {
+        let is_ours = is_lost || owed.get(&bridge) == Some(&debt);
         match done {
             _ if !is_ours => {}
             Ok(()) => drop(owed.remove(&bridge)),
             Err(error) => {
-                owed.insert(bridge.clone(), Moment::default());
+                owed.insert(bridge.clone(), Debt::default());
                 failed.push((bridge, error));
             }
         }
@@ -143,18 +173,19 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let root = root.path();
         let bridge: IfName = "vmbr2".parse().unwrap();
-        let (asked, changed) = (Moment::default(), Moment::now());
-        let done = |since| Tried(vec![(bridge.clone(), since, Ok(()))]);
+        let (asked, changed) = (Debt::default(), Debt::ours());
+        let done = |debt| Tried(vec![(bridge.clone(), debt, Ok(()))]);
         note(root, &[(bridge.clone(), changed)].into());
-        let failed = |since| Tried(vec![(bridge.clone(), since, Err(Error::NoVersion))]);
+        let failed = |debt| Tried(vec![(bridge.clone(), debt, Err(Error::NoVersion))]);
         for old in [done(asked), failed(asked)] {
             assert!(settle(root, old).is_empty());
             assert_eq!(noted(root).unwrap()[&bridge], changed);
         }
-        assert!(!is_overdue(changed) && is_overdue(asked));
+        assert!(!changed.is_abandoned() && abandoned(root).is_empty());
         assert_eq!(settle(root, failed(changed)).len(), 1);
-        assert_eq!(noted(root).unwrap()[&bridge], Moment::default());
-        assert!(settle(root, done(Moment::default())).is_empty());
+        assert_eq!(noted(root).unwrap()[&bridge], Debt::default());
+        assert!(Debt::default().is_abandoned() && !abandoned(root).is_empty());
+        assert!(settle(root, done(Debt::default())).is_empty());
         assert_eq!(noted(root), Some(Owed::new()));
         assert!(
             settle(root, failed(changed)).is_empty(),
@@ -162,5 +193,19 @@ mod tests {
         );
         std::fs::remove_file(root.join(OWED)).unwrap();
         assert_eq!(settle(root, failed(changed)).len(), 1);
+    }
+
+    #[test]
+    fn a_debt_is_abandoned_with_its_process() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let of = |by| Debt {
+            since: Moment::now(),
+            by,
+        };
+        let debt = of(child.id());
+        assert!(!debt.is_abandoned());
+        child.wait().unwrap();
+        assert!(debt.is_abandoned() && !debt.is_ours());
+        assert!(of(0).is_abandoned());
     }
 }

@@ -67,6 +67,10 @@ pub fn observe(root: &Path, which: &Ports, deadline: Instant) -> (OvsState, Opti
         Err(error @ Error::NoSocket { .. }) if !is_installed(root) => {
             (OvsState::Absent(error.to_string()), None)
         }
+        Err(error @ Error::NoSocket { .. }) => {
+            let text = format!("{error}; if it was removed for good: apt purge openvswitch-switch");
+            (OvsState::Failed(text), None)
+        }
         Err(error) => (OvsState::Failed(chain(&error)), None),
     }
 }

@@ -30,6 +30,7 @@ use crate::files as node_files;
 use crate::linux::job::Job;
 use crate::look::now;
 use crate::ovs::chain;
+use crate::ovs::flows::{self, Owed};
 use crate::{lock, log as logger};
 
 /// When the service is ready although its first reconcile is not done: the node's boot waits for it.
@@ -61,6 +62,8 @@ pub struct Service {
     /// When systemd is to be told that the service lives.
     ping: Option<Instant>,
     faults: Faults,
+    /// The revalidations that nobody sees to, as far as it is known.
+    abandoned: Owed,
     again: Again,
     flow: Flow,
     turns: Turns,
@@ -144,6 +147,7 @@ impl Service {
             schedule,
             ping,
             faults: Faults::default(),
+            abandoned: Owed::new(),
             again: Again::default(),
             flow: Flow::default(),
             turns: Turns::default(),
@@ -282,6 +286,7 @@ impl Service {
             if self.wakers.listen_again() {
                 self.rouse();
             }
+            self.make_up_for_the_dead();
             if self.again.fault(time).is_none() {
                 self.faults.now(Whence::Again, &[]);
             }
@@ -298,6 +303,17 @@ impl Service {
         }
         self.wakers.reconnect();
         Ok(())
+    }
+
+    /// Rouses for revalidations whose process has ended without, once: what fails has its own time.
+    fn make_up_for_the_dead(&mut self) {
+        let abandoned = flows::abandoned(&self.options.root);
+        if self.abandoned != abandoned {
+            self.abandoned = abandoned;
+            if !self.abandoned.is_empty() {
+                self.rouse();
+            }
+        }
     }
 
     fn start_what_is_due(&mut self) {

@@ -19,6 +19,8 @@ pub struct Choice<'a> {
     pub undecided: BTreeMap<&'a IfName, &'a Port>,
     /// Whole bridges.
     pub bridges: BTreeMap<&'a IfName, Whole>,
+    /// Ports of whole bridges that are no source.
+    not_of_whole: BTreeSet<&'a IfName>,
     /// What would close a loop with these sensors, or may, and is left out or undecided for it.
     pub loops: BTreeMap<&'a IfName, Vmid>,
     /// Devices of which only Open vSwitch could tell whether they are sources, and it does not answer.
@@ -44,6 +46,19 @@ impl Choice<'_> {
     /// Is there a part of it of which only Open vSwitch could tell, which does not answer?
     pub fn waits_for_ovs(&self) -> bool {
         !self.sought.is_empty() || !self.perhaps_on_ovs.is_empty()
+    }
+
+    /// The ports of whole bridges that are left out.
+    pub fn left_out(&self) -> BTreeSet<IfName> {
+        let loops = self
+            .loops
+            .keys()
+            .filter(|name| !self.ports.contains_key(*name));
+        self.not_of_whole
+            .iter()
+            .chain(loops)
+            .map(|name| (*name).clone())
+            .collect()
     }
 
     pub fn present(&self) -> Vec<SourceState> {
@@ -85,7 +100,11 @@ pub fn choose<'a>(
         let subject = Subject::from(port);
         let is_whole = choice.bridges.contains_key(&port.bridge);
         let reserved = reserved.get(&port.name).copied();
-        match decide(session, subject, matcher, reserved, is_whole.into()) {
+        let decision = decide(session, subject, matcher, reserved, is_whole.into());
+        if is_whole && !matches!(decision, Decision::Words(Verdict::Taken(_))) {
+            choice.not_of_whole.insert(&port.name);
+        }
+        match decision {
             Decision::Words(Verdict::Taken(_)) => {
                 choice.ports.insert(&port.name, port);
             }
@@ -93,9 +112,13 @@ pub fn choose<'a>(
                 choice.undecided.insert(&port.name, port);
             }
             Decision::Output(other, Verdict::Taken(_)) => {
-                let nic = subject.nic.filter(|_| *other != session.name && !is_whole);
+                let name = match subject.nic {
+                    Some(nic) => (!is_whole).then(|| nic.to_string()),
+                    None => Some(format!("port:{}", port.name)),
+                };
                 choice.notes.extend(
-                    nic.map(|nic| format!("{nic} is left out: it is an output of {other}")),
+                    name.filter(|_| *other != session.name)
+                        .map(|name| format!("{name} is left out: it is an output of {other}")),
                 );
             }
             Decision::OwnSensor(Verdict::Taken(_)) => {

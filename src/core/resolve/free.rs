@@ -195,6 +195,14 @@ pub fn need_of_nic(guest: &Guest, nic: NicId) -> Option<Result<(), Need>> {
     })
 }
 
+/// Is a guest's NIC refused as an output, by the guest's config?
+pub fn is_refused(session: &Session, nic: NicId, guest: Option<&Guest>) -> bool {
+    match guest.and_then(|guest| need_of_nic(guest, nic)) {
+        Some(Err(need)) => !(need.can_be_confirmed() && session.confirms(&Output::Nic(nic))),
+        Some(Ok(())) | None => false,
+    }
+}
+
 /// How an output stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
@@ -297,6 +305,11 @@ impl<'a> Outputs<'a> {
         self.is_device_reserved(target.device, target.index)
     }
 
+    /// The same, or Open vSwitch has it reserved, as it does with what its mirrors go to.
+    pub fn carries_copies(&self, output: &Output, target: &Target<'_>) -> bool {
+        self.is_reserved(target) || self.is_mirrored_to(output)
+    }
+
     fn is_device_reserved(&self, device: &IfName, index: Option<u32>) -> bool {
         let drops = match &self.observed.nft {
             NftState::Present(seen) => seen.chains.contains_key(&names::drop(device)),
@@ -306,15 +319,12 @@ impl<'a> Outputs<'a> {
         drops || saved.is_some_and(|saved| Some(saved.index) == index)
     }
 
-    /// The same of a port that is not a guest's. Open vSwitch reserves what its mirrors go to.
-    fn is_port_reserved(&self, name: &IfName) -> bool {
-        let index = self.observed.links.get(name).map(|link| link.index);
-        let output = Output::Port(name.clone()).to_string();
-        let is_ours = |mirror: &Mirror| {
+    fn is_mirrored_to(&self, output: &Output) -> bool {
+        let output = output.to_string();
+        self.mirrors().any(|mirror| {
             let mark = mirror.mark.as_ref();
             mark.is_some_and(|mark| mark.output == output)
-        };
-        self.is_device_reserved(name, index) || self.mirrors().any(is_ours)
+        })
     }
 
     fn mirrors(&self) -> impl Iterator<Item = &'a Mirror> {
@@ -333,6 +343,9 @@ impl<'a> Outputs<'a> {
         }
         if is_firewall_bridge(name) {
             return Err(Need::FirewallBridge(name.clone()));
+        }
+        if let Some(need) = self.not_together.get(name) {
+            return Err(need.clone());
         }
         let link = self.observed.links.get(name);
         if link.is_some_and(|link| link.loopback) {
@@ -355,7 +368,10 @@ impl<'a> Outputs<'a> {
             return Err(need(name.clone(), bridge, address));
         }
         // A cable that is pulled elsewhere ends no mirror.
-        let leads = if self.is_port_reserved(name) {
+        let index = link.map(|link| link.index);
+        let is_reserved = self.is_device_reserved(name, index)
+            || self.is_mirrored_to(&Output::Port(name.clone()));
+        let leads = if is_reserved {
             Leads::Whenever
         } else {
             Leads::Now

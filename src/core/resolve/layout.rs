@@ -46,6 +46,14 @@ pub fn place(
             notes: Vec::new(),
         };
         let place = outputs.serve(session, &output.value);
+        let device = match (&output.value, &place) {
+            (Output::Port(name), _) => Some((name, output.value.to_string(), DownRole::Output)),
+            (Output::Nic(nic), Ok((Place::Port(target), _))) => {
+                let name = format!("{nic} ({})", target.device);
+                Some((target.device, name, DownRole::Sensor))
+            }
+            _ => None,
+        };
         if let Ok((_, Standing::Confirmed)) = &place {
             desired.confirmed.insert(layout.key());
         }
@@ -76,35 +84,26 @@ pub fn place(
             });
             desired.waiting.insert(session.name.clone());
         }
-        if let Output::Port(name) = &output.value {
-            judge_port(name, outputs, &mut served, state);
+        // span.cfg is the whole cluster's: that this node needs a port itself is no fault of a session that has its sources,
+        // and its port of that name, on other nodes.
+        match (&served.fault, &output.value) {
+            (Some(Fault::Refused(why)), Output::Port(_)) if state.has_no_source => {
+                served.fault = Some(Fault::Absent(why.clone()));
+            }
+            (None, _) if !state.present.is_empty() => {
+                state.down.extend(device.and_then(|(device, port, role)| {
+                    let link = outputs.link_state(device)?;
+                    let is_down = link != LinkState::Up;
+                    is_down.then_some(PortDown {
+                        port,
+                        role,
+                        state: link,
+                    })
+                }));
+            }
+            _ => {}
         }
         state.outputs.push(served);
-    }
-}
-
-/// span.cfg is the whole cluster's: that this node needs a port itself is no fault of a session that has its sources, and its
-/// port of that name, on other nodes. And where a session has sources here, copies have to leave by its port.
-fn judge_port(
-    name: &IfName,
-    outputs: &Outputs<'_>,
-    served: &mut OutputState,
-    state: &mut SessionState,
-) {
-    match &served.fault {
-        Some(Fault::Refused(why)) if state.has_no_source => {
-            served.fault = Some(Fault::Absent(why.clone()));
-        }
-        None if !state.present.is_empty() => {
-            let link = outputs.link_state(name);
-            let down = link.filter(|link| *link != LinkState::Up);
-            state.down.extend(down.map(|state| PortDown {
-                port: served.output.clone(),
-                role: DownRole::Output,
-                state,
-            }));
-        }
-        _ => {}
     }
 }
 
@@ -249,11 +248,8 @@ impl<'a> Layout<'a> {
             let output = MirrorOutput::Port(target.port.name.clone());
             self.mirror(&target.port.bridge, output, &split, reserves, desired);
         }
-        // An output that no engine can serve for this session is not cut off for nothing.
-        let session = self.session;
-        let by_nft = session.engine != EngineChoice::Ovs && session.snaplen.is_none();
         let wire = self.wire(target, copies.as_ref());
-        if let Some(index) = target.index.filter(|_| by_nft || target.is_on_ovs()) {
+        if let Some(index) = target.index.filter(|_| target.is_cut_off_by(self.session)) {
             self.reserve(index, target, wire, &key, desired);
         }
         let by_ovs = !split.ovs.is_empty() || split.ovs_bridge.is_some();
@@ -406,12 +402,10 @@ impl<'a> Layout<'a> {
         desired.mirrors.insert(key, wanted);
     }
 
-    /// A port in no bridge has to take in what is addressed to others, for as long as what comes in by it is copied.
+    /// A port in no bridge has to be up and to take in what is addressed to others, for as long as it is a source.
     fn listen(&self, copies: &Copies, sources: &[(&Port, Taken)], desired: &mut Desired) {
-        let alone = sources.iter().filter(|(port, taken)| {
-            port.bridge_kind == BridgeKind::None
-                && taken.sent()
-                && copies.sources.contains_key(&port.name)
+        let alone = sources.iter().filter(|(port, _)| {
+            port.bridge_kind == BridgeKind::None && copies.sources.contains_key(&port.name)
         });
         for (port, _) in alone {
             let Some(link) = self.outputs.observed.links.get(&port.name) else {

@@ -1,8 +1,9 @@
 //! Where an output is on this node, or why frames cannot be delivered there.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::core::annotations::{Annotations, NO_TUNNELS};
+use super::free::Need;
+use crate::core::annotations::{Annotations, EngineChoice, NO_TUNNELS, Session};
 use crate::core::cluster::Cluster;
 use crate::core::model::{IfName, NicId, NodeName};
 use crate::core::ports::{BridgeKind, Port, PortMap, why_in_no_bridge};
@@ -33,6 +34,11 @@ pub struct Target<'a> {
 }
 
 impl Target<'_> {
+    /// The port and the device.
+    pub fn ports(&self) -> impl Iterator<Item = IfName> + use<> {
+        [self.port.name.clone(), self.device.clone()].into_iter()
+    }
+
     /// The firewall bridge between the device and its bridge.
     pub fn firewall_bridge(&self) -> Option<&IfName> {
         self.port.nic.as_ref()?.firewall_bridge.as_ref()
@@ -49,6 +55,13 @@ impl Target<'_> {
     pub fn is_on_ovs(&self) -> bool {
         self.port.bridge_kind == BridgeKind::Ovs && self.firewall_bridge().is_none()
     }
+
+    /// Does the session make it one that carries copies only? An output that no engine can serve for it is not cut off for
+    /// nothing.
+    pub fn is_cut_off_by(&self, session: &Session) -> bool {
+        let by_nft = session.engine != EngineChoice::Ovs && session.snaplen.is_none();
+        by_nft || self.is_on_ovs()
+    }
 }
 
 /// What is looked at to place an output.
@@ -61,8 +74,10 @@ pub struct Outputs<'a> {
     pub cluster: &'a Cluster,
     /// What span.cfg says.
     pub annotations: &'a Annotations,
-    /// The ports that are outputs.
+    /// The ports that are outputs, and not refused.
     pub reserved: BTreeSet<IfName>,
+    /// What needs a port that is free by itself and not beside the others.
+    pub not_together: BTreeMap<IfName, Need>,
 }
 
 impl<'a> Outputs<'a> {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::choice::{Choice, Decision, decide, outputs_of};
 use super::engine::{Engine, From as Source, engine};
+use super::free::is_refused;
 use super::matching::{self, Matcher, Subject, Verdict, whole_bridges};
 use super::outputs::{Outputs, Place, Target};
 use super::{choices, phase, ports, sensors};
@@ -94,7 +95,11 @@ pub fn reasons(
         .sessions
         .values()
         .filter(|session| phase(session, assume) == SessionPhase::Running);
-    let will_be = running.flat_map(|session| outputs_of(session).map(|nic| (nic, &session.name)));
+    let will_be = running.flat_map(|session| {
+        let served =
+            outputs_of(session).filter(|nic| !is_refused(session, *nic, cluster.guest(nic.vmid)));
+        served.map(|nic| (nic, &session.name))
+    });
     let view = View {
         will_be_output: will_be.collect(),
         map: &map,

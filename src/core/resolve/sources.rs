@@ -6,13 +6,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::choice::outputs_of;
+use super::free::is_refused;
 use super::matching::{Matcher, Subject, Truth};
 use super::{phase, sensors};
 use crate::core::annotations::{Annotations, Session};
 use crate::core::cluster::{Cluster, Known, Placement, Unknown};
 use crate::core::guest::Guest;
 use crate::core::model::{NicId, NicIndex, SessionName, Vmid};
-use crate::core::selector::{Output, Selector};
+use crate::core::selector::Selector;
 use crate::core::state::{Assumptions, SessionPhase};
 
 /// What a session takes, by guests' configs.
@@ -37,11 +39,9 @@ pub fn configured(
     // They carry copies only, so no group takes them.
     let outputs: BTreeSet<NicId> = running
         .iter()
-        .flat_map(|session| &session.outputs)
-        .filter_map(|output| match output.value {
-            Output::Nic(nic) => Some(nic),
-            _ => None,
-        })
+        .flat_map(|session| outputs_of(session).map(move |nic| (session, nic)))
+        .filter(|(session, nic)| !is_refused(session, *nic, cluster.guest(nic.vmid)))
+        .map(|(_, nic)| nic)
         .collect();
     let every_sensor = sensors(annotations.sessions.values());
     let own = |session: &&Session| sensors(std::iter::once(*session));

@@ -36,12 +36,6 @@ pub fn read(device: &IfName) -> Result<PortSettings, Error> {
     })
 }
 
-/// Is the device a port of anything?
-pub fn has_master(device: &IfName) -> Result<bool, Error> {
-    let link = get(device).map_err(failed(device, "asking for its bridge"))?;
-    Ok(bridge(&link).is_some())
-}
-
 fn bridge(link: &LinkMessage) -> Option<u32> {
     let mut attributes = link.attributes.iter();
     attributes.find_map(|attribute| match attribute {

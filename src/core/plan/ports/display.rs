@@ -49,10 +49,26 @@ impl fmt::Display for PortChange {
                 let was = if was_source { "a source" } else { "an output" };
                 write!(f, "{device}: as before it was {was}")
             }
-            Self::Restore { device, .. } => write!(
-                f,
-                "{device}: offloads and flags as before, as they are no longer asked for"
-            ),
+            Self::Restore {
+                device,
+                flags,
+                offloads,
+                link,
+                ..
+            } => {
+                let changes = [
+                    ("offloads", !offloads.is_empty()),
+                    ("flags", flags.is_some()),
+                    ("up or down", link.up.is_some()),
+                    ("promiscuous or not", link.promiscuous.is_some()),
+                ];
+                let what = changes.iter().filter(|(_, is_changed)| *is_changed);
+                let what: Vec<&str> = what.map(|(what, _)| *what).collect();
+                match what.join(" and ").as_str() {
+                    "" => write!(f, "{device}: nothing to put back"),
+                    what => write!(f, "{device}: {what} as before, no longer asked for"),
+                }
+            }
             Self::Forget { device } => write!(f, "{device}: gone, nothing to put back"),
         }
     }

@@ -44,9 +44,18 @@ impl Node<'_> {
         let whole = self.whole_bridges(&key.session).contains(bridge);
         let group = watching.group(&sensor);
         let part = group.part(key, None);
+        let is_left = |name: &IfName| {
+            *name == output
+                || self.left_out(&key.session).contains(name)
+                || self.lacking(key).contains(name)
+                || self.desired.outputs.contains_key(name)
+        };
         for (name, port) in &row.ports {
             let taken = if config.all {
                 (is_rspan || *name != output).then_some(Taken::Sent)
+            } else if whole && !config.ports.contains_key(name) {
+                // Also what the plan has forgotten.
+                (!is_left(name)).then_some(Taken::Both)
             } else {
                 config.ports.get(name).copied()
             };

@@ -29,8 +29,17 @@ impl Node<'_> {
             .collect()
     }
 
-    /// Watches the ports of whole bridges that nftables does not copy at. Where a session leaves something out, only the
-    /// plan knows what.
+    /// What a session leaves out of the bridges that it takes as a whole.
+    pub(super) fn left_out(&self, session: &SessionName) -> BTreeSet<&IfName> {
+        let mut states = self.desired.sessions.iter();
+        let state = states.find(|state| state.name == *session);
+        state
+            .into_iter()
+            .flat_map(|state| &state.left_out)
+            .collect()
+    }
+
+    /// Watches the ports of whole bridges that nftables does not copy at.
     pub(super) fn rest_of_whole(
         &self,
         key: &CopyKey,
@@ -41,9 +50,7 @@ impl Node<'_> {
         let Some(session) = self.sessions.get(&key.session) else {
             return;
         };
-        if !session.exclude.is_empty() {
-            return;
-        }
+        let left_out = self.left_out(&key.session);
         let whole = self.whole_bridges(&key.session);
         let lacking = self.lacking(key);
         for bridge in &whole {
@@ -61,6 +68,7 @@ impl Node<'_> {
                     .get(&spot.device)
                     .is_some_and(|source| source.hooks().any(|(side, _)| side == spot.side));
                 let is_left = lacking.contains(&spot.device)
+                    || left_out.contains(&spot.device)
                     || self.desired.outputs.contains_key(&spot.device)
                     || (session.dedup == Switch::Yes
                         && self.leads_to_another(&spot.device, bridge, &whole));
@@ -125,7 +133,7 @@ impl Node<'_> {
     }
 
     /// The ports of which the plan says itself that nothing of them gets to the output.
-    fn lacking(&self, key: &CopyKey) -> BTreeSet<&IfName> {
+    pub(super) fn lacking(&self, key: &CopyKey) -> BTreeSet<&IfName> {
         let states = self.desired.sessions.iter();
         let outputs = states
             .filter(|state| state.name == key.session)
@@ -234,7 +242,10 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         assert_eq!(watched(""), all(&["eno1", "tap101i0", "tap102i0"]));
-        // Only the plan knows what is left out.
-        assert_eq!(watched("exclude = 102\n"), all(&["tap101i0"]),);
+        assert_eq!(
+            watched("exclude = 102\n"),
+            all(&["eno1", "tap101i0"]),
+            "and by its words"
+        );
     }
 }
