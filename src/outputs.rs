@@ -7,6 +7,7 @@ use crate::core::model::IfName;
 use crate::core::plan::PortChange;
 use crate::core::port_settings::{BridgeFlags, LinkChange, Switch};
 use crate::core::resolve::free::is_link_local;
+use crate::core::state::LinkState;
 use crate::linux::{self, port};
 use crate::saved::{self, Saved};
 
@@ -120,7 +121,7 @@ fn used_by(device: &IfName, index: u32) -> Option<String> {
     }
     let mut above = links
         .iter()
-        .filter(|(_, link)| link.parent.as_ref() == Some(device));
+        .filter(|(_, link)| link.parent.as_ref() == Some(device) && link.state != LinkState::Down);
     if let Some((above, _)) = above.next() {
         return Some(format!("{above} is built on it by now"));
     }

@@ -656,45 +656,107 @@ fn a_guest_s_nic_that_is_refused_is_still_a_source() {
     }
 }
 
-#[test]
-fn of_two_ways_out_that_are_no_outputs_together_the_one_that_is_there_stays() {
-    let node = linux_guests(&[vm_on(101, "bridge=vmbr0"), sensor_on(200, "bridge=vmbr0")]);
+/// A sensor on vmbr9, and vmbr0 with two uplinks of which each is free beside the other.
+fn two_uplinks() -> Node {
+    let node = linux_node();
     for (device, id, port) in [("eno1", 7, 4790), ("eno2", 8, 4791)] {
         node.ip(&[
             format!("link add {device} type vxlan id {id} dstport {port} local 127.0.0.1"),
             format!("link set {device} master vmbr0 up"),
         ]);
     }
+    node
+}
+
+const BESIDE: &str = "eno2 cannot be one beside eno1, which is an output already: together they may be the only way out of a bridge";
+
+#[test]
+fn of_two_outputs_that_cannot_be_both_the_first_session_has_its_own_whoever_was_there() {
+    let node = two_uplinks();
     node.ip(&["addr add 10.77.0.1/24 dev vmbr0"]);
-    // Neither begins where both are new.
+    let session = |name: &str, port: &str, more: &str| {
+        format!("[{name}]\nsource = 101\noutput = port:{port}\n{more}\n")
+    };
+    let confirmed =
+        |name: &str, port: &str| session(name, port, &format!("capture-only = port:{port}"));
     node.span_cfg(
         "[x]\nsource = 101\noutput = port:eno1, port:eno2\ncapture-only = port:eno1, port:eno2\n",
     );
     let (code, out, err) = run(&node, &["check"]);
+    let told = format!("span.cfg:3:21: error: output port:eno2 is refused: {BESIDE}");
+    assert!(code == 1 && out.contains(&told), "{out}{err}");
+    assert_eq!(out.matches(" error: ").count(), 1, "{out}");
+    let (code, _, err) = run(&node, &["apply"]);
+    assert!(code == 1 && err.contains(BESIDE), "{err}");
+    assert!(node.nft_list().contains("drop/eno1") && !node.nft_list().contains("drop/eno2"));
+    let (_, plan, _) = run(&node, &["plan"]);
+    assert!(plan.ends_with("nothing to do\n"), "{plan}");
+    // One that is refused for itself takes nothing from the other.
+    apply(&node, &confirmed("z", "eno2"));
+    node.span_cfg(&(session("a", "eno1", "") + &confirmed("z", "eno2")));
+    let (code, out, err) = run(&node, &["apply"]);
+    assert_eq!((code, out.as_str()), (1, "nothing to do\n"), "{err}");
+    // And the order in the file decides, not who was there.
+    node.span_cfg(&(confirmed("a", "eno1") + &confirmed("z", "eno2")));
+    let (code, out, err) = run(&node, &["check"]);
+    let told = format!("span.cfg:7:10: error: output port:eno2 is refused: {BESIDE}");
+    assert!(code == 1 && out.contains(&told), "{out}{err}");
+    assert_eq!(run(&node, &["apply"]).0, 1);
+    assert!(node.nft_list().contains("drop/eno1") && !node.nft_list().contains("drop/eno2"));
+    let (_, plan, _) = run(&node, &["plan"]);
+    assert!(plan.ends_with("nothing to do\n"), "{plan}");
+}
+
+#[test]
+fn an_output_that_is_free_is_not_ended_by_another_that_may_lose_its_network() {
+    let node = two_uplinks();
+    node.add(&vm_on(103, "bridge=vmbr0"));
+    node.start_guest(103);
+    let first = "[a]\nsource = 101\noutput = port:eno2\n";
+    apply(&node, first);
+    let told = BESIDE
+        .replace("eno1", "eno3")
+        .replace("eno2", "eno1")
+        .replace("eno3", "eno2");
+    node.span_cfg(&format!(
+        "{first}[b]\nsource = 101\noutput = port:eno1\ncapture-only = port:eno1\n"
+    ));
+    let (code, out, err) = run(&node, &["apply"]);
     assert!(
-        code == 1 && out.matches("the only way out").count() == 2,
+        code == 1 && out == "nothing to do\n" && err.contains(&told),
         "{out}{err}"
     );
-    let (code, _, err) = run(&node, &["apply"]);
-    assert!(
-        code == 1 && err.matches("the only way out").count() == 2,
-        "{err}"
-    );
-    assert_eq!(node.nft_list(), "");
-    let first = "[z]\nsource = 101\noutput = port:eno2\ncapture-only = port:eno2\n";
-    apply(&node, first);
-    let table = node.nft_list();
-    for second in ["", "capture-only = port:eno1\n"] {
-        node.span_cfg(&format!(
-            "[a]\nsource = 101\noutput = port:eno1\n{second}{first}"
-        ));
-        let (code, out, err) = run(&node, &["check"]);
-        let told = "span.cfg:3:10: error: output port:eno1 is refused: eno1 may be the only way out of vmbr0";
-        assert!(code == 1 && out.contains(told), "{out}{err}");
-        assert_eq!(out.matches(" error: ").count(), 1, "{out}");
-        let (code, out, err) = run(&node, &["apply"]);
-        assert_eq!((code, out.as_str()), (1, "nothing to do\n"), "{err}");
-        assert_eq!(node.nft_list(), table);
+}
+
+#[test]
+fn a_sensor_and_a_port_on_a_bridge_for_copies_are_outputs_in_any_order() {
+    let node = linux_node();
+    let cable = node.physical("eno2", "vmbr9");
+    node.stop_guest(101);
+    node.stop_guest(102);
+    node.linux_bridge("vmbr1");
+    node.add(&vm_on(103, "bridge=vmbr1"));
+    node.add(&vm_on(104, "bridge=vmbr1"));
+    node.start_guests([103, 104]);
+    for outputs in ["port:eno2, 200/net1", "200/net1, port:eno2"] {
+        let both = format!("[m]\nsource = 103\noutput = {outputs}\n");
+        // Nobody else takes what is an output.
+        let text = format!(
+            "{both}[z]\nsource = bridge:vmbr9\noutput = 104/net0\ncapture-only = 104/net0\n"
+        );
+        apply(&node, &text);
+        assert_eq!(run(&node, &["plan"]).0, 0);
+        let (_, status, _) = run(&node, &["status"]);
+        assert!(
+            status.contains("note: port:eno2 is left out: it is an output of m"),
+            "{status}"
+        );
+        let (mut sensor, mut appliance) = (node.capture("200/net1"), node.capture(&cable));
+        let frame = Frame::new(node.mac("103/net0"), Mac::BROADCAST).carrying("copied");
+        node.send("103/net0", &frame);
+        sensor.wait_for(|frame| frame.contains("copied"));
+        appliance.wait_for(|frame| frame.contains("copied"));
+        apply(&node, NOTHING);
     }
 }
 

@@ -728,7 +728,10 @@ fn a_source_that_was_made_anew_or_that_somebody_uses_by_now_is_left_as_it_is() {
     // Set up by us, and given an address or a bridge meanwhile: setting it down would cut that off.
     for (use_it, no_more) in [
         ("addr add 10.77.1.1/24 dev eno2", "addr flush dev eno2"),
-        ("link add above link eno2 type macvlan", "link del above"),
+        (
+            "link add link eno2 name above up type macvlan",
+            "link del above",
+        ),
         (
             "route add 10.78.0.0/16 dev eno2",
             "route del 10.78.0.0/16 dev eno2",
@@ -791,6 +794,10 @@ fn a_sensor_whose_own_interface_is_down_gets_nothing_and_that_is_told() {
     assert_eq!(run(&node, &["apply"]).0, 0);
     let (code, status, _) = run(&node, &["status"]);
     assert_eq!(code, 0, "{status}");
+    assert!(
+        status.contains("the sensor does not keep up, or its interface was down"),
+        "{status}"
+    );
     node.ip(&["link set veth200i1 down"]);
     let (code, status, _) = run(&node, &["status"]);
     assert!(

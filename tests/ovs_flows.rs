@@ -163,7 +163,7 @@ fn what_a_hung_vswitchd_has_not_taken_is_followed_when_it_has() {
     wait_until("the service has committed", || owed(&node) == ["vmbr2"]);
     signal_vswitchd(&node, Signal::SIGCONT);
     conversation.becomes("the service", Copied::Nothing);
-    conversation.end();
+    conversation.end_after_a_stop();
 }
 
 #[test]

@@ -20,7 +20,7 @@ export RUST_TEST_THREADS="${RUST_TEST_THREADS:-$(($(nproc) * 2))}"
 
 # The exit code takes a way of its own, as sh gives that of a pipe's last command.
 {
-    cargo test --locked "$@"
+    cargo test --locked --no-fail-fast "$@"
     echo "$?" >"$here/code"
 } | tee "$here/said"
 code=$(cat "$here/code" 2>/dev/null || echo 1)

@@ -150,9 +150,12 @@ impl Round {
         debts: Debts,
         stuck_at: Option<i64>,
     ) -> (Applied, Owed) {
-        // What others have just changed they see to themselves; who asks for all that is there to be in force waits for nobody.
+        // What others have just changed they see to themselves; who asks for all that is there to be in force waits for nobody,
+        // unless there is something that ovs-vswitchd has not even taken yet.
+        let has_caught_up = matches!(&look.observed.ovs, OvsState::Present(ovs) if ovs.caught_up);
+        let takes_all = debts == Debts::All && has_caught_up;
         let mut owed = look.owed.clone();
-        owed.retain(|_, debt| debts == Debts::All || debt.is_ours() || debt.is_abandoned());
+        owed.retain(|_, debt| takes_all || debt.is_ours() || debt.is_abandoned());
         let applied = match (self.waiting.take(), &look.observed.ovs) {
             _ if self.is_uncertain => Applied::NotYet,
             (Some((client, goal)), _) => {

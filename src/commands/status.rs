@@ -204,10 +204,11 @@ fn session<'a>(
     let outputs: Vec<Output<'a>> = state.outputs.iter().map(|output| {
         let statistics = statistics(&state.name, &output.output, look);
         let dropped = dropped(&state.name, &output.output, look, counted);
-        // What comes while the sensor's own interface is down is dropped, too.
-        if let Some(dropped) = dropped.filter(|dropped| *dropped > 0 && state.down.is_empty()) {
+        let is_down = state.down.iter().any(|down| down.port == output.output);
+        if let Some(dropped) = dropped.filter(|dropped| *dropped > 0 && !is_down) {
             reasons.push(format!(
-                "note: {} had no room for {dropped} frames since it was started: the sensor does not keep up",
+                "note: {} had no room for {dropped} frames since it was started: the sensor does not keep up, or its interface \
+                 was down",
                 output.output
             ));
         }

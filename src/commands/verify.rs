@@ -20,7 +20,7 @@ use crate::core::copies::CopyKey;
 use crate::core::diagnostic::did_you_mean;
 use crate::core::health::{Health, faults, health};
 use crate::core::model::{NicId, SessionName, printable};
-use crate::core::state::{Desired, SessionPhase, SessionState};
+use crate::core::state::{Desired, Fault, OutputState, SessionPhase, SessionState};
 use crate::core::verify::verdict::{Found, Inject, Reason, Verdict, Watched, reasons};
 use crate::core::verify::watching::Watching;
 use crate::inforce::InForce;
@@ -193,8 +193,17 @@ impl Verify<'_> {
             if health == Health::Degraded {
                 why.extend(faults(found));
             }
+            let unknown_outputs = found
+                .outputs
+                .iter()
+                .filter(|output| matches!(output.fault, Some(Fault::Unknown(_))));
+            let unknown_outputs: Vec<String> = unknown_outputs
+                .filter_map(OutputState::undelivered)
+                .collect();
             let is_unknown = |why: &String| {
-                look.desired.waiting.contains(&found.name) || found.unknown.contains(why)
+                look.desired.waiting.contains(&found.name)
+                    || found.unknown.contains(why)
+                    || unknown_outputs.contains(why)
             };
             let reasons = why.into_iter().map(|why| {
                 if is_unknown(&why) {

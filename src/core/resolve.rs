@@ -16,6 +16,7 @@ mod notes;
 mod outputs;
 pub mod reasons;
 pub mod references;
+mod reservation;
 pub mod sources;
 pub mod suitable;
 mod ways;
@@ -28,14 +29,15 @@ use super::model::{IfName, NicId, SessionName, Vmid, port_owner};
 use super::ports::PortMap;
 use super::selector::{Output, Selector};
 use super::state::{
-    Assumptions, Desired, DownRole, Fault, LinkState, Observed, PortDown, SessionPhase,
-    SessionState, SourceState, UnpluggedSource,
+    Assumptions, Desired, DownRole, LinkState, Observed, PortDown, SessionPhase, SessionState,
+    SourceState, UnpluggedSource,
 };
 use choice::{Choice, Decision, OnWhole, choose, decide, drop_loops};
 use index::Index;
 use layout::place;
 use matching::{Matcher, Subject, Truth, Verdict, whole_bridges};
-use outputs::{Outputs, Place, Target};
+use outputs::Outputs;
+use reservation::reserve;
 
 /// Works out what this node shall do.
 pub fn resolve(
@@ -161,7 +163,7 @@ impl<'a> View<'a> {
             reserved: BTreeSet::new(),
             not_together: BTreeMap::new(),
         };
-        let reserved = reserved_ports(&mut outputs, assume);
+        let reserved = reserve(&mut outputs, assume);
         Self {
             outputs,
             reserved,
@@ -228,63 +230,6 @@ fn sensors<'a>(sessions: impl Iterator<Item = &'a Session>) -> BTreeSet<Vmid> {
         .collect()
 }
 
-/// The ports that are an output of a running session: they carry copies only, so no group takes them. One that is refused
-/// carries what it always did.
-///
-/// Where outputs are free one by one and not together, those that are there stay, and no other one begins.
-fn reserved_ports<'a>(
-    outputs: &mut Outputs<'a>,
-    assume: &Assumptions,
-) -> BTreeMap<IfName, &'a SessionName> {
-    let sessions = outputs.annotations.sessions.values();
-    let running = sessions.filter(|session| phase(session, assume) == SessionPhase::Running);
-    let all =
-        running.flat_map(|session| session.outputs.iter().map(move |at| (session, &at.value)));
-    let placed = all.filter_map(|(session, output)| match outputs.place(output) {
-        Ok(Place::Port(target)) if target.is_cut_off_by(session) => Some((session, output, target)),
-        _ => None,
-    });
-    let (there, new): (Vec<_>, Vec<_>) =
-        placed.partition(|(_, output, target)| outputs.carries_copies(output, target));
-    let mut reserved = BTreeMap::new();
-    for (session, output, target) in there {
-        // Unknown changes nothing.
-        if matches!(
-            outputs.serve(session, output),
-            Ok(_) | Err(Fault::Unknown(_))
-        ) {
-            outputs.reserved.extend(target.ports());
-            reserved.extend(target.ports().map(|port| (port, &session.name)));
-        }
-    }
-    let is_free = |(session, output, _): &(&Session, &Output, Target<'_>)| {
-        outputs.serve(session, output).is_ok()
-    };
-    let new: Vec<_> = new.into_iter().filter(is_free).collect();
-    let before = outputs.reserved.clone();
-    let ports = new.iter().flat_map(|(_, _, target)| target.ports());
-    outputs.reserved.extend(ports);
-    let mut not_together = BTreeMap::new();
-    let mut begin = Vec::new();
-    for (session, output, target) in new {
-        match (outputs.serve(session, output), output) {
-            (Ok(_), _) => begin.push((session, target)),
-            (Err(_), Output::Port(name)) => {
-                let need = outputs.need_of_port(name).err();
-                not_together.extend(need.map(|need| (name.clone(), need)));
-            }
-            (Err(_), _) => {}
-        }
-    }
-    outputs.not_together = not_together;
-    outputs.reserved = before;
-    for (session, target) in begin {
-        outputs.reserved.extend(target.ports());
-        reserved.extend(target.ports().map(|port| (port, &session.name)));
-    }
-    reserved
-}
-
 /// The NICs that the session takes and that are in no bridge, although their configs say so.
 fn unplugged(
     session: &Session,
@@ -320,6 +265,7 @@ fn down(choice: &Choice<'_>, outputs: &Outputs<'_>) -> Vec<PortDown> {
         let word = if is_whole { "bridge" } else { "port" };
         (source.nic.is_none() && is_down).then(|| PortDown {
             port: format!("{word}:{}", source.port),
+            device: None,
             role: DownRole::Source,
             state,
         })

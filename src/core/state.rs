@@ -483,11 +483,14 @@ pub struct UnpluggedSource {
     pub why: String,
 }
 
-/// A source or an output that is no guest's, and through whose device nothing passes.
+/// A source or an output through whose device nothing passes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PortDown {
     /// As span.cfg writes it.
     pub port: String,
+    /// The device, where that has another name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<IfName>,
     /// What it is.
     pub role: DownRole,
     /// What is the matter.
@@ -504,17 +507,25 @@ pub enum DownRole {
     Output,
     /// The sensor's own, by which it gets the copies.
     Sensor,
+    /// The same, and its guest's config has `link_down=1`.
+    Unplugged,
 }
 
 impl fmt::Display for PortDown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let port = &self.port;
+        let port = match &self.device {
+            Some(device) => format!("{} ({device})", self.port),
+            None => self.port.clone(),
+        };
         let so = match self.role {
             DownRole::Source => "so no frame passes",
             DownRole::Output => "so no copy leaves",
-            DownRole::Sensor => "so no copy arrives",
+            DownRole::Sensor | DownRole::Unplugged => "so no copy arrives",
         };
         match (self.state, self.role) {
+            (_, DownRole::Unplugged) => {
+                write!(f, "{port} is unplugged, {so}: its config has `link_down=1`")
+            }
             (LinkState::Up, _) => write!(f, "{port} is up"),
             (LinkState::NoCarrier, DownRole::Sensor) => write!(
                 f,
@@ -556,13 +567,11 @@ impl OutputState {
         self.fault.as_ref().map(Fault::to_string).or(elsewhere)
     }
 
-    /// What its fault means, in words. Unknown changes nothing.
+    /// What its fault means, in words.
     pub fn undelivered(&self) -> Option<String> {
         let output = &self.output;
         Some(match self.fault.as_ref()? {
-            Fault::Unknown(why) => {
-                format!("nothing new is mirrored to {output}: {why}; existing mirrors are kept")
-            }
+            Fault::Unknown(why) => format!("nothing new is mirrored to {output}: {why}"),
             Fault::Absent(why) | Fault::Refused(why) => {
                 format!("nothing is mirrored to {output}: {why}")
             }

@@ -112,14 +112,17 @@ pub fn choose<'a>(
                 choice.undecided.insert(&port.name, port);
             }
             Decision::Output(other, Verdict::Taken(_)) => {
-                let name = match subject.nic {
-                    Some(nic) => (!is_whole).then(|| nic.to_string()),
-                    None => Some(format!("port:{}", port.name)),
+                let output = match subject.nic {
+                    Some(nic) => Output::Nic(nic),
+                    None => Output::Port(port.name.clone()),
                 };
-                choice.notes.extend(
-                    name.filter(|_| *other != session.name)
-                        .map(|name| format!("{name} is left out: it is an output of {other}")),
-                );
+                // Its own, and sensors on a whole bridge, are no news.
+                let is_own = session.outputs.iter().any(|own| own.value == output);
+                if !is_own && (subject.nic.is_none() || !is_whole) {
+                    choice
+                        .notes
+                        .push(format!("{output} is left out: it is an output of {other}"));
+                }
             }
             Decision::OwnSensor(Verdict::Taken(_)) => {
                 choice.notes.extend(subject.nic.map(|nic| {

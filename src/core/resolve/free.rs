@@ -48,6 +48,8 @@ pub enum Need {
     LinkLocal(IfName, IpAddr),
     /// The node has a route that goes out by it.
     Route(IfName),
+    /// It is free by itself, and not beside another port that is an output.
+    Beside(IfName, IfName),
 }
 
 impl Need {
@@ -67,7 +69,8 @@ impl Need {
             | Self::Address(..)
             | Self::Part(..)
             | Self::Below(..)
-            | Self::OnlyWay(..) => false,
+            | Self::OnlyWay(..)
+            | Self::Beside(..) => false,
         }
     }
 
@@ -93,7 +96,8 @@ impl Need {
             | Self::OnlyWay(..)
             | Self::Way(..)
             | Self::GuestsWay(..)
-            | Self::Route(_) => "use another port".to_owned(),
+            | Self::Route(_)
+            | Self::Beside(..) => "use another port".to_owned(),
         };
         if self.can_be_confirmed() {
             format!("{other}; if it may lose its network: `capture-only = {output}`")
@@ -165,6 +169,11 @@ impl fmt::Display for Need {
             Self::LinkLocal(device, address) => write!(
                 f,
                 "{device} has the link-local address {address}, which a mirror into it would cut off"
+            ),
+            Self::Beside(device, other) => write!(
+                f,
+                "{device} cannot be one beside {other}, which is an output already: together they may be the only way out of a \
+                 bridge"
             ),
             Self::Route(device) => write!(
                 f,
@@ -303,11 +312,6 @@ impl<'a> Outputs<'a> {
     /// Is its device reserved for copies now, for whichever session?
     pub fn is_reserved(&self, target: &Target<'_>) -> bool {
         self.is_device_reserved(target.device, target.index)
-    }
-
-    /// The same, or Open vSwitch has it reserved, as it does with what its mirrors go to.
-    pub fn carries_copies(&self, output: &Output, target: &Target<'_>) -> bool {
-        self.is_reserved(target) || self.is_mirrored_to(output)
     }
 
     fn is_device_reserved(&self, device: &IfName, index: Option<u32>) -> bool {

@@ -46,14 +46,10 @@ pub fn place(
             notes: Vec::new(),
         };
         let place = outputs.serve(session, &output.value);
-        let device = match (&output.value, &place) {
-            (Output::Port(name), _) => Some((name, output.value.to_string(), DownRole::Output)),
-            (Output::Nic(nic), Ok((Place::Port(target), _))) => {
-                let name = format!("{nic} ({})", target.device);
-                Some((target.device, name, DownRole::Sensor))
-            }
-            _ => None,
-        };
+        let target = place.as_ref().ok().and_then(|(place, _)| match place {
+            Place::Port(target) => Some(*target),
+            Place::Vlan(_) | Place::Elsewhere(_) => None,
+        });
         if let Ok((_, Standing::Confirmed)) = &place {
             desired.confirmed.insert(layout.key());
         }
@@ -83,6 +79,9 @@ pub fn place(
                 output: served.output.clone(),
             });
             desired.waiting.insert(session.name.clone());
+            if let Some(Fault::Unknown(why)) = &mut served.fault {
+                why.push_str("; existing mirrors are kept");
+            }
         }
         // span.cfg is the whole cluster's: that this node needs a port itself is no fault of a session that has its sources,
         // and its port of that name, on other nodes.
@@ -91,20 +90,38 @@ pub fn place(
                 served.fault = Some(Fault::Absent(why.clone()));
             }
             (None, _) if !state.present.is_empty() => {
-                state.down.extend(device.and_then(|(device, port, role)| {
-                    let link = outputs.link_state(device)?;
-                    let is_down = link != LinkState::Up;
-                    is_down.then_some(PortDown {
-                        port,
-                        role,
-                        state: link,
-                    })
-                }));
+                let down = target.and_then(|target| down(&output.value, &target, outputs));
+                state.down.extend(down);
             }
             _ => {}
         }
         state.outputs.push(served);
     }
+}
+
+/// An output by which no copy passes.
+fn down(output: &Output, target: &Target<'_>, outputs: &Outputs<'_>) -> Option<PortDown> {
+    let link = outputs.link_state(target.device)?;
+    let (device, role) = match output {
+        Output::Nic(nic) => {
+            let config = outputs.cluster.guest(nic.vmid);
+            let nic = config.and_then(|config| config.nics.get(&nic.index));
+            let role = if nic.is_some_and(|nic| nic.link_down) {
+                DownRole::Unplugged
+            } else {
+                DownRole::Sensor
+            };
+            (Some(target.device.clone()), role)
+        }
+        _ => (None, DownRole::Output),
+    };
+    let is_down = link != LinkState::Up || role == DownRole::Unplugged;
+    is_down.then(|| PortDown {
+        port: output.to_string(),
+        device,
+        role,
+        state: link,
+    })
 }
 
 /// One output's part of a session.

@@ -44,11 +44,14 @@ impl Node<'_> {
         let whole = self.whole_bridges(&key.session).contains(bridge);
         let group = watching.group(&sensor);
         let part = group.part(key, None);
+        let (left_out, lacking) = (self.left_out(&key.session), self.lacking(key));
         let is_left = |name: &IfName| {
             *name == output
-                || self.left_out(&key.session).contains(name)
-                || self.lacking(key).contains(name)
+                || left_out.contains(name)
+                || lacking.contains(name)
                 || self.desired.outputs.contains_key(name)
+                // A row that has outlived its device is no port.
+                || !self.map.ports.contains_key(name)
         };
         for (name, port) in &row.ports {
             let taken = if config.all {
