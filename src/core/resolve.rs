@@ -161,6 +161,7 @@ impl<'a> View<'a> {
             cluster,
             annotations,
             reserved: BTreeSet::new(),
+            unclear: BTreeSet::new(),
             not_together: BTreeMap::new(),
         };
         let reserved = reserve(&mut outputs, assume);
@@ -183,7 +184,8 @@ fn choices<'a: 'v, 'v>(
     for (name, session) in &annotations.sessions {
         let view = of(session);
         let map = view.outputs.map;
-        let choice = choose(session, map, &view.index, matcher, &view.reserved);
+        let outputs = (&view.reserved, &view.outputs.unclear);
+        let choice = choose(session, map, &view.index, matcher, outputs);
         choices.insert(name, choice);
     }
     drop_loops(annotations, &mut choices, assume);

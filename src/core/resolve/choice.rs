@@ -8,7 +8,7 @@ use super::{phase, sensors};
 use crate::core::annotations::{Annotations, Session};
 use crate::core::loops::{Circles, Feeds, Knot};
 use crate::core::model::{IfName, NicId, SessionName, Vmid, port_owner};
-use crate::core::ports::{Port, PortMap};
+use crate::core::ports::{BridgeKind, Port, PortMap};
 use crate::core::selector::{Output, Selector};
 use crate::core::state::{Assumptions, SessionPhase, SourceState};
 
@@ -85,7 +85,7 @@ pub fn choose<'a>(
     map: &'a PortMap,
     index: &Index<'a>,
     matcher: &Matcher<'_>,
-    reserved: &BTreeMap<IfName, &'a SessionName>,
+    (reserved, unclear): (&BTreeMap<IfName, &'a SessionName>, &BTreeSet<IfName>),
 ) -> Choice<'a> {
     let mut choice = Choice::default();
     for bridge in whole_bridges(session).filter(|bridge| map.bridges.contains_key(*bridge)) {
@@ -104,11 +104,15 @@ pub fn choose<'a>(
         if is_whole && !matches!(decision, Decision::Words(Verdict::Taken(_))) {
             choice.not_of_whole.insert(&port.name);
         }
+        // Open vSwitch mirrors a whole bridge without asking which ports it has.
+        let is_all = choice.bridges.get(&port.bridge) == Some(&Whole::Everything)
+            && port.bridge_kind == BridgeKind::Ovs
+            && session.asks_for_nft().is_none();
         match decision {
-            Decision::Words(Verdict::Taken(_)) => {
+            Decision::Words(Verdict::Taken(_)) if is_all || !unclear.contains(&port.name) => {
                 choice.ports.insert(&port.name, port);
             }
-            Decision::Words(Verdict::Unknown(_)) => {
+            Decision::Words(Verdict::Taken(_) | Verdict::Unknown(_)) => {
                 choice.undecided.insert(&port.name, port);
             }
             Decision::Output(other, Verdict::Taken(_)) => {
@@ -267,9 +271,12 @@ fn unknown_reason(session: &Session, matcher: &Matcher<'_>, choice: &Choice<'_>)
     let subject = first.map(|port| Subject::from(*port));
     match subject.map(|subject| (matcher.verdict(session, subject), subject.nic)) {
         Some((Verdict::Unknown(word), nic)) => matcher.why_unknown(&word.value, nic),
-        _ => "not known".into(),
+        _ => NOBODY_KNOWS_OUTPUT.into(),
     }
 }
+
+/// Why nobody can tell of a port that the words take.
+pub const NOBODY_KNOWS_OUTPUT: &str = "whether it is an output is not known";
 
 /// Groups (tags, pools, ranges) must not close a loop over several sessions: whoever may tag a guest
 /// could otherwise make sensors feed each other. Loops by number are refused with the file.

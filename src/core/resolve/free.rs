@@ -236,7 +236,16 @@ impl<'a> Outputs<'a> {
             Err(need) => Err(Fault::Refused(need.told(output))),
         };
         if let Output::Port(name) = output {
-            let standing = standing(self.need_of_port(name))?;
+            let standing = match self.known_need_of_port(name) {
+                Some(need) => standing(need)?,
+                None if session.confirms(output) => Standing::Confirmed,
+                None if self.is_served_now(session, output) => Standing::Free,
+                None => {
+                    return Err(Fault::Unknown(format!(
+                        "cannot tell whether guests need {name} for their network: some of their configs were not read"
+                    )));
+                }
+            };
             let place = self.place(output)?;
             let is_open =
                 Ways::new(self.observed).reaches(name, |device| self.map.may_be_on_ovs(device));
@@ -340,8 +349,19 @@ impl<'a> Outputs<'a> {
         bridges.flat_map(|bridge| bridge.mirrors.values())
     }
 
-    /// What else needs a port that is not a guest's.
-    pub fn need_of_port(&self, name: &IfName) -> Result<(), Need> {
+    /// What else needs a port that is not a guest's; nothing where that depends on what nobody can tell.
+    pub fn known_need_of_port(&self, name: &IfName) -> Option<Result<(), Need>> {
+        let need = self.need_of_port(name, &self.reserved);
+        if self.unclear.is_empty() {
+            return Some(need);
+        }
+        let all: BTreeSet<IfName> = self.reserved.union(&self.unclear).cloned().collect();
+        let with_all = self.need_of_port(name, &all);
+        (need.is_ok() == with_all.is_ok()).then_some(need.and(with_all))
+    }
+
+    /// What else needs a port that is not a guest's, beside these outputs.
+    pub fn need_of_port(&self, name: &IfName, others: &BTreeSet<IfName>) -> Result<(), Need> {
         if self.map.bridges.contains_key(name) {
             return Err(Need::Bridge(name.clone()));
         }
@@ -362,7 +382,7 @@ impl<'a> Outputs<'a> {
         self.part_of(name)?;
         self.below(name)?;
         let ways = Ways::new(self.observed);
-        let others: BTreeSet<&IfName> = self.reserved.iter().collect();
+        let others: BTreeSet<&IfName> = others.iter().collect();
         if let Some((bridge, address)) = ways.address_behind(name) {
             let need = if ways.strands(name, &others) {
                 Need::OnlyWay

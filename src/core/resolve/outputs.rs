@@ -76,6 +76,8 @@ pub struct Outputs<'a> {
     pub annotations: &'a Annotations,
     /// The ports that are outputs, and not refused.
     pub reserved: BTreeSet<IfName>,
+    /// The ports that are outputs, and of which nobody can tell whether they are refused.
+    pub unclear: BTreeSet<IfName>,
     /// What needs a port that is free by itself and not beside the others.
     pub not_together: BTreeMap<IfName, Need>,
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::choice::{Choice, Decision, decide, outputs_of};
+use super::choice::{Choice, Decision, NOBODY_KNOWS_OUTPUT, decide, outputs_of};
 use super::engine::{Engine, From as Source, engine};
 use super::free::is_refused;
 use super::matching::{self, Matcher, Subject, Verdict, whole_bridges};
@@ -154,10 +154,13 @@ impl View<'_> {
         let on_whole = choice.bridges.contains_key(&port.bridge);
         let reserved = self.reserved.get(&port.name).copied();
         let subject = Subject::from(port);
-        self.told(
-            decide(session, subject, self.matcher, reserved, on_whole.into()),
-            nic,
-        )
+        let decision = decide(session, subject, self.matcher, reserved, on_whole.into());
+        match decision {
+            Decision::Words(Verdict::Taken(word)) if choice.undecided.contains_key(&port.name) => {
+                Standing::Undecided(word.into(), NOBODY_KNOWS_OUTPUT.to_owned())
+            }
+            decision => self.told(decision, nic),
+        }
     }
 
     /// A NIC whose device is in no bridge, or not here at all: then by what its config says of it.

@@ -43,9 +43,7 @@ pub fn reserve<'a>(
         placed.partition(|placed| matches!(placed.output, Output::Port(_)));
     let mut reserved = BTreeMap::new();
     for nic in nics {
-        if is_served(outputs, nic) {
-            add(nic, outputs, &mut reserved);
-        }
+        add(nic, outputs, &mut reserved);
     }
     let nics = outputs.reserved.clone();
     let mut served: Vec<Placed<'a>> = Vec::new();
@@ -75,20 +73,33 @@ pub fn reserve<'a>(
     reserved
 }
 
-/// Unknown changes nothing: a group has not taken it before, either.
+/// Is it served, or may be?
 fn is_served(outputs: &Outputs<'_>, placed: Placed<'_>) -> bool {
     let served = outputs.serve(placed.session, placed.output);
     matches!(served, Ok(_) | Err(Fault::Unknown(_)))
 }
 
+/// Adds an output that is served. Of one that may be, nobody can tell whether a group takes it.
 fn add<'a>(
     placed: Placed<'a>,
     outputs: &mut Outputs<'_>,
     reserved: &mut BTreeMap<IfName, &'a SessionName>,
 ) {
-    for port in placed.target.ports() {
-        outputs.reserved.insert(port.clone());
-        reserved.insert(port, &placed.session.name);
+    match outputs.serve(placed.session, placed.output) {
+        Ok(_) => {
+            for port in placed.target.ports() {
+                outputs.reserved.insert(port.clone());
+                outputs.unclear.remove(&port);
+                reserved.insert(port, &placed.session.name);
+            }
+        }
+        Err(Fault::Unknown(_)) => {
+            let ports = placed.target.ports();
+            let unclear = ports.filter(|port| !outputs.reserved.contains(port));
+            let unclear: Vec<IfName> = unclear.collect();
+            outputs.unclear.extend(unclear);
+        }
+        Err(_) => {}
     }
 }
 

@@ -64,7 +64,7 @@ fn refusal(
 ) -> Option<Diagnostic> {
     let need = match &output.value {
         Output::Nic(nic) => need_of_nic(outputs.cluster.guest(nic.vmid)?, *nic)?,
-        Output::Port(port) => outputs.need_of_port(port),
+        Output::Port(port) => outputs.known_need_of_port(port)?,
         Output::Vlan(_) | Output::Vxlan(..) | Output::Gre(..) | Output::Erspan(..) => Ok(()),
     };
     let need = need.err()?;
