@@ -60,7 +60,7 @@ fuzz:
 
 lint:
 	@sh tests/prepare.sh lint
-	cargo fmt --check
+	cargo fmt --all --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	shellcheck tests/prepare.sh fuzz/run tests/run.sh tests/lab/reaper.sh hookscripts/pve-span benches/*.sh .ci/run tests/proxmox/stand-in.sh tests/docs/*.sh \

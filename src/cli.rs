@@ -2,12 +2,12 @@
 
 mod args;
 mod attach;
-mod call;
 pub mod complete;
 mod doctor;
 mod edit;
 pub mod examples;
 mod explain;
+mod hook_call;
 mod verify;
 
 use std::path::PathBuf;
@@ -16,11 +16,11 @@ use clap::{ArgAction, Parser, Subcommand};
 
 pub use args::{CheckArgs, ClearArgs, HookArgs, PrintArgs, StatusArgs, WatchArgs};
 pub use attach::{AttachArgs, CommonArgs, DetachArgs};
-pub use call::{is_command, plain_hook, with_hook};
 pub use complete::CompleteArgs;
 pub use doctor::DoctorArgs;
 pub use edit::{EditArgs, ImportArgs, InitArgs};
 pub use explain::ExplainArgs;
+pub use hook_call::{is_command, plain_hook, with_hook};
 pub use verify::VerifyArgs;
 
 /// A wrong call, of any command (`EX_USAGE` of sysexits.h).

@@ -5,24 +5,26 @@
 //! pre-start keeps the guest from starting. So the work is done by a child process, and this one
 //! leaves with 0 when it is time.
 
-mod after;
+mod chained_hook;
 
 use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::apply::{self, Done, Trigger};
-use crate::core::model::{MAX_LISTED, NodeName, Vmid, printable};
-use crate::core::state::{Fault, SessionPhase, SessionState};
-use crate::linux::{Attempt, Ended, Patience, Progress, supervise};
-use crate::lock::{Lock, Moment};
-use crate::look::Context;
-use crate::ovs::{Applied, chain};
-use crate::reading::PveAccess;
-use crate::report::{self, Out};
+use crate::engine::ovs::{Applied, chain};
+use crate::reconcile;
+use crate::reconcile::inputs::PveAccess;
+use crate::reconcile::lock::{Lock, Moment};
+use crate::reconcile::observe::Context;
+use crate::reconcile::{Done, Trigger};
+use crate::sys::output;
+use crate::sys::output::Out;
+use crate::sys::{Attempt, Ended, Patience, Progress, supervise};
+use pve_span_core::model::{MAX_LISTED, NodeName, Vmid, printable};
+use pve_span_core::state::{Fault, SessionPhase, SessionState};
 
-pub use after::Caller;
-use after::{IsLast, Next};
+pub use chained_hook::Caller;
+use chained_hook::{IsLast, Next};
 
 /// When the hook is over, in seconds, unless `--deadline` says otherwise.
 pub const DEADLINE: f64 = 5.0;
@@ -86,7 +88,7 @@ fn react(root: &Path, vmid: Vmid, phase: &str, deadline: f64, caller: &Caller) -
         match attempt {
             // First: whatever hangs later, this is told.
             Attempt::First if *caller != Caller::Other => {
-                may_leave |= after::answer(root, vmid, &answer) == IsLast::Yes;
+                may_leave |= chained_hook::answer(root, vmid, &answer) == IsLast::Yes;
             }
             Attempt::First => {}
             Attempt::Instead(hung) => context.pve = PveAccess::Hangs(Some(hung)),
@@ -135,7 +137,7 @@ fn remember(context: &Context) -> i32 {
 }
 
 fn work(context: &Context, trigger: &Trigger, vmid: Vmid, arrival: Moment, may_leave: bool) -> i32 {
-    match apply::reconcile_first(context, trigger, arrival) {
+    match reconcile::reconcile_first(context, trigger, arrival) {
         Ok(None) => log::debug!("guest {vmid}: another reconcile has just done it"),
         Ok(Some(mut done)) => {
             tell(&done, trigger, vmid);
@@ -160,7 +162,7 @@ fn work(context: &Context, trigger: &Trigger, vmid: Vmid, arrival: Moment, may_l
 /// One line a changed session on stdout, faults on stderr.
 fn tell(done: &Done, trigger: &Trigger, vmid: Vmid) {
     let mut out = Out::new();
-    for line in report::changes(&done.actions) {
+    for line in output::changes(&done.actions) {
         out.line(&format!("pve-span: {line}"));
         log::info!("guest {vmid}: {line}");
     }
@@ -168,7 +170,7 @@ fn tell(done: &Done, trigger: &Trigger, vmid: Vmid) {
         log::info!("guest {vmid}: {change}");
     }
     if done.applied == Applied::NotYet {
-        log::warn!("{}", apply::NOT_YET);
+        log::warn!("{}", reconcile::NOT_YET);
     }
     if let Some(notice) = done.look.in_force.notice() {
         log::warn!("{notice}");

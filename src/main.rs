@@ -6,18 +6,21 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use pve_span::apply::Error;
 use pve_span::cli::{Cli, Command, WatchArgs};
+use pve_span::engine::ovs;
 use pve_span::hook::Caller;
-use pve_span::log::Journal;
-use pve_span::report::{self, Out};
-use pve_span::{cli, commands, hook, log, ovs, watch};
+use pve_span::reconcile::Error;
+use pve_span::sys::logging;
+use pve_span::sys::logging::Journal;
+use pve_span::sys::output;
+use pve_span::sys::output::Out;
+use pve_span::{cli, commands, daemon, hook};
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     if let Some((root, vmid, phase)) = cli::plain_hook(&args) {
         let _ = std::panic::catch_unwind(|| {
-            log::start(&root, 0, Journal::Too);
+            logging::start(&root, 0, Journal::Too);
             hook::run(&root, vmid, phase, hook::DEADLINE, &Caller::of(&args));
         });
         return ExitCode::SUCCESS;
@@ -30,9 +33,9 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let exit = parse_and_run(&args, &caller);
-    match report::unwritten() {
+    match output::unwritten() {
         Some(error) => {
-            log::say(&format!("pve-span: error: cannot write output: {error}\n"));
+            logging::say(&format!("pve-span: error: cannot write output: {error}\n"));
             ExitCode::from(cli::UNWRITTEN)
         }
         None => exit,
@@ -43,12 +46,12 @@ fn parse_and_run(args: &[OsString], caller: &Caller) -> ExitCode {
     match Cli::try_parse_from(args) {
         Ok(cli) => run(&cli, caller),
         Err(error) if error.use_stderr() => {
-            log::say(&error.to_string());
+            logging::say(&error.to_string());
             ExitCode::from(cli::USAGE)
         }
         // What was asked for is the help, or the version.
         Err(error) => {
-            report::note(error.print());
+            output::note(error.print());
             ExitCode::SUCCESS
         }
     }
@@ -60,7 +63,7 @@ fn run(cli: &Cli, caller: &Caller) -> ExitCode {
         Command::Watch(_) => Journal::Stderr,
         _ => Journal::No,
     };
-    log::start(&cli.root, cli.verbose, journal);
+    logging::start(&cli.root, cli.verbose, journal);
     let root = &cli.root;
     if let Some((json, failed)) = needs_root(&cli.command) {
         if !nix::unistd::geteuid().is_root() {
@@ -187,13 +190,13 @@ fn watch(root: &Path, args: &WatchArgs) -> ExitCode {
     } else {
         15.0
     };
-    let options = watch::Options {
+    let options = daemon::Options {
         root: root.to_owned(),
         metrics_file: args.metrics_file.clone(),
         listen: args.listen,
         count_every: Duration::from_secs_f64(count_every),
     };
-    match watch::run(options) {
+    match daemon::run(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             ::log::error!("{}", ovs::chain(&error));

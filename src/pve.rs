@@ -4,20 +4,28 @@
 //! Nothing here is ever written, but span.cfg by `span_file` and the records of chained hookscripts by `chain`. What cannot
 //! be read is handed on as unknown, with the reason.
 
+pub mod chained_hook;
+pub mod cluster_lock;
+pub mod programs;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::core::annotations::Annotations;
-use crate::core::chained::{self, Chained};
-use crate::core::cluster::{
-    self, Cluster, Known, Members, Placement, Placements, Pools, Quorum, Unknown,
+use pve_span_core::config::Annotations;
+
+use crate::engine::ovs::chain;
+use crate::sys::files;
+use pve_span_core::config::selector::Selector;
+use pve_span_core::model::{GuestKind, NodeName, Vmid};
+use pve_span_core::pve::chained_hook::{self as record, Chained};
+use pve_span_core::pve::cluster;
+use pve_span_core::pve::cluster::{
+    Cluster, Known, Members, Placement, Placements, Pools, Quorum, Unknown,
 };
-use crate::core::guest::{self, Guest};
-use crate::core::model::{GuestKind, NodeName, Vmid};
-use crate::core::selector::Selector;
-use crate::core::storage::{self, Storages};
-use crate::files;
-use crate::ovs::chain;
+use pve_span_core::pve::guest;
+use pve_span_core::pve::guest::Guest;
+use pve_span_core::pve::storage;
+use pve_span_core::pve::storage::Storages;
 
 /// The annotations file, below /etc/pve.
 pub const SPAN_CFG: &str = "span.cfg";
@@ -218,9 +226,9 @@ impl Pve {
     /// # Errors
     /// The record cannot be read or understood.
     pub fn chained(&self, vmid: Vmid) -> Known<Option<Chained>> {
-        let name = format!("{}/{vmid}", chained::FOLDER);
+        let name = format!("{}/{vmid}", record::FOLDER);
         match files::read_text(&self.path(&name)) {
-            Ok(text) => chained::parse(&text)
+            Ok(text) => record::parse(&text)
                 .map(Some)
                 .map_err(|error| self.not_understood(&name, &error.to_string())),
             Err(error) if error.is_missing() => self.expect_mounted().map(|()| None),
@@ -234,7 +242,7 @@ impl Pve {
     /// The folder is there and cannot be read.
     pub fn guests_with_chained(&self) -> Known<BTreeSet<Vmid>> {
         self.expect_mounted()?;
-        let folder = self.path(chained::FOLDER);
+        let folder = self.path(record::FOLDER);
         let failed =
             |error: &std::io::Error| Unknown(format!("cannot read {}: {error}", folder.display()));
         let entries = match std::fs::read_dir(&folder) {
@@ -352,7 +360,7 @@ impl Pve {
 /// Whoever reads here may hang, and would keep the lock from everybody else.
 fn not_under_the_lock() {
     debug_assert!(
-        !crate::lock::is_held(),
+        !crate::reconcile::lock::is_held(),
         "/etc/pve is read while the lock is held"
     );
 }

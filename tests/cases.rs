@@ -16,14 +16,14 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-use pve_span::core::annotations;
-use pve_span::core::cluster::{Cluster, parse_pools, parse_vmlist};
-use pve_span::core::guest;
-use pve_span::core::health::faults;
-use pve_span::core::model::{GuestKind, IfName, SessionName};
-use pve_span::core::plan::plan;
-use pve_span::core::resolve::resolve;
-use pve_span::core::state::{
+use pve_span_core::config;
+use pve_span_core::health::faults;
+use pve_span_core::model::{GuestKind, IfName, SessionName};
+use pve_span_core::plan::plan;
+use pve_span_core::pve::cluster::{Cluster, parse_pools, parse_vmlist};
+use pve_span_core::pve::guest;
+use pve_span_core::resolve::resolve;
+use pve_span_core::state::{
     Assumptions, Desired, Link, Mark, Mirror, MirrorConfig, MirrorOutput, Observed, Ovs, OvsBridge,
     OvsPort, OvsState, RowId, SessionPhase, Taken,
 };
@@ -60,7 +60,7 @@ fn every_case_comes_to_its_plan() {
 fn outcome(case: &Path) -> String {
     let read = |name: &str| fs::read_to_string(case.join(name)).ok();
     let (observed, assume) = read_node(&read("node").expect("a case has a node"));
-    let annotations = annotations::parse(
+    let annotations = config::parse(
         "span.cfg",
         &read("span.cfg").expect("a case has a span.cfg"),
     );

@@ -23,7 +23,7 @@ use docs::node::DocNode;
 use docs::page::{Block, Page, pages};
 use lab::PATIENCE;
 use pve_span::cli::{Cli, with_hook};
-use pve_span::core::annotations::{KEYS, parse};
+use pve_span_core::config::{KEYS, parse};
 use scene::told;
 
 /// What ends with something else than 0 when all is well, by its beginning.

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use doctor_lab::{fine, found, gone, look, look_by, sh};
 use lab::{Node, wait_until};
 use nix::sched::{CloneFlags, unshare};
-use pve_span::core::doctor::Id;
+use pve_span_core::doctor::Id;
 use scene::linux::mixed_bridges;
 use scene::{apply, run, three_guests};
 
@@ -283,7 +283,7 @@ fn what_files_say_cannot_write_on_the_terminal() {
     });
     node.stop_guest(200);
     let (_, out, err) = run(&node, &["doctor", "-v"]);
-    let bad = |c: char| c != '\n' && pve_span::core::model::is_control(c);
+    let bad = |c: char| c != '\n' && pve_span_core::model::is_control(c);
     assert!(!out.contains(bad) && !err.contains(bad), "{out:?}{err:?}");
     assert!(out.contains("\\u{1b}[2J"), "{out}");
 }

@@ -10,14 +10,15 @@ use std::cell::Cell;
 use model::{Node, apply_plan, node};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use pve_span::core::annotations::Annotations;
-use pve_span::core::cluster::Cluster;
-use pve_span::core::explain::{self, Engine, InForce, Nic, Part, Subject, View, explain};
-use pve_span::core::model::{NicId, SessionName};
-use pve_span::core::plan::{Plan, plan};
-use pve_span::core::ports::{Port, PortMap};
-use pve_span::core::resolve::resolve;
-use pve_span::core::state::{Assumptions, Desired, Observed, SessionPhase, SessionState};
+use pve_span_core::config::Annotations;
+use pve_span_core::explain;
+use pve_span_core::explain::{Engine, InForce, Nic, Part, Subject, View, explain};
+use pve_span_core::model::{NicId, SessionName};
+use pve_span_core::plan::{Plan, plan};
+use pve_span_core::pve::cluster::Cluster;
+use pve_span_core::resolve::resolve;
+use pve_span_core::state::port_map::{Port, PortMap};
+use pve_span_core::state::{Assumptions, Desired, Observed, SessionPhase, SessionState};
 
 /// A node, and what is made of it.
 struct Made {
@@ -91,7 +92,8 @@ impl Made {
         });
         let mut copies = self.desired.copies.iter();
         let nft = copies.any(|(key, copies)| {
-            let is_nics = |source: &pve_span::core::copies::CopySource| source.nic == Some(nic);
+            let is_nics =
+                |source: &pve_span_core::engine::nft::spec::CopySource| source.nic == Some(nic);
             key.session == *session && key.output == output && copies.sources.values().any(is_nics)
         });
         let ovs = ovs.then_some(Engine::Ovs);

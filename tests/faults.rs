@@ -17,10 +17,11 @@ use std::time::{Duration, Instant};
 
 use lab::{Node, wait_until};
 use nix::sched::{CloneFlags, unshare};
-use pve_span::core::plan::{MAX_MIRRORS, plan};
-use pve_span::core::state::{Assumptions, Observed, OvsState};
-use pve_span::lock::Lock;
-use pve_span::{core, linux, ovs};
+use pve_span::engine::ovs;
+use pve_span::reconcile::lock::Lock;
+use pve_span::sys;
+use pve_span_core::plan::{MAX_MIRRORS, plan};
+use pve_span_core::state::{Assumptions, Observed, OvsState};
 use scene::{apply, guests, hook, mirrors, sensor, stderr, their_mirror, three_guests, told, vm};
 
 const SPAN_CFG: &str = "[dmz]\nsource = 101\noutput = 200/net1\n";
@@ -101,8 +102,11 @@ fn a_hung_file_does_not_hold_the_hook() {
 fn a_lock_that_is_never_released_does_not_hold_the_hook() {
     let node = three_guests();
     node.span_cfg(SPAN_CFG);
-    let held = pve_span::lock::Lock::acquire(node.root(), Instant::now() + Duration::from_secs(5))
-        .unwrap();
+    let held = pve_span::reconcile::lock::Lock::acquire(
+        node.root(),
+        Instant::now() + Duration::from_secs(5),
+    )
+    .unwrap();
     let (_, err) = hurried_hook(&node, 101, "post-start");
     assert!(
         err.starts_with(
@@ -207,7 +211,7 @@ fn ovs_vswitchd_is_waited_for_once_and_not_by_everybody() {
     let node = three_guests();
     apply(&node, SPAN_CFG);
     node.kill_vswitchd();
-    let memory = || pve_span::lock::peek(node.root());
+    let memory = || pve_span::reconcile::lock::peek(node.root());
     hook(&node, 101, "pre-stop");
     let stuck_at = memory().stuck_at;
     assert!(stuck_at.is_some());
@@ -240,7 +244,7 @@ fn ovs_vswitchd_is_waited_for_once_and_not_by_everybody() {
 fn an_ovsdb_server_that_hangs_is_waited_for_once_and_not_by_everybody() {
     let node = three_guests();
     apply(&node, SPAN_CFG);
-    let memory = || pve_span::lock::peek(node.root());
+    let memory = || pve_span::reconcile::lock::peek(node.root());
     node.pause_ovsdb();
     let (_, err) = hook(&node, 101, "pre-stop");
     assert!(err.contains("Open vSwitch cannot be asked"), "{err}");
@@ -312,7 +316,7 @@ fn observed(node: &Node) -> (Observed, ovs::Client) {
     );
     (
         Observed {
-            links: node.inside(|| linux::links().unwrap()),
+            links: node.inside(|| sys::links().unwrap()),
             ovs,
             ..Observed::default()
         },
@@ -320,19 +324,20 @@ fn observed(node: &Node) -> (Observed, ovs::Client) {
     )
 }
 
-fn wanted(node: &Node, text: &str, observed: &Observed) -> core::plan::Plan {
+fn wanted(node: &Node, text: &str, observed: &Observed) -> pve_span_core::plan::Plan {
     // No config is asked for, so nobody can tell whether the output is free.
     let output = "output = 200/net1\n";
     let text = text.replace(output, &format!("{output}capture-only = 200/net1\n"));
-    let annotations = core::annotations::parse("span.cfg", &text);
+    let annotations = pve_span_core::config::parse("span.cfg", &text);
     assert!(
         annotations.is_valid(),
         "{:?} {}",
         annotations.diagnostics,
         node.netns()
     );
-    let cluster = core::cluster::Cluster::unknown("not asked");
-    let desired = core::resolve::resolve(&annotations, &cluster, observed, &Assumptions::default());
+    let cluster = pve_span_core::pve::cluster::Cluster::unknown("not asked");
+    let desired =
+        pve_span_core::resolve::resolve(&annotations, &cluster, observed, &Assumptions::default());
     plan(&desired, observed)
 }
 

@@ -9,9 +9,9 @@ use filters::interpreter::takes;
 use filters::oracle::{Program, keeps, pcap};
 use filters::{corpus, expressions};
 use proptest::prelude::*;
-use pve_span::core::filter;
-use pve_span::core::model::VlanSet;
-use pve_span::core::nft::frames::{Branch, TooLarge, lower};
+use pve_span_core::engine::nft::frames::{Branch, TooLarge, lower};
+use pve_span_core::filter;
+use pve_span_core::model::VlanSet;
 
 fn chains(expression: &str) -> Result<Vec<Vec<Branch>>, TooLarge> {
     let filter =

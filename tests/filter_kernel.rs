@@ -25,11 +25,11 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::TestRunner;
-use pve_span::core::filter;
-use pve_span::core::model::{IfName, VlanSet};
-use pve_span::core::nft::frames::{Branch, To, lower};
-use pve_span::core::nft::{Act, Command, Field, Hook, Match, Rule, Side, Test, Then};
-use pve_span::linux::nft::json;
+use pve_span::engine::nft::json;
+use pve_span_core::engine::nft::frames::{Branch, To, lower};
+use pve_span_core::engine::nft::{Act, Command, Field, Hook, Match, Rule, Side, Test, Then};
+use pve_span_core::filter;
+use pve_span_core::model::{IfName, VlanSet};
 
 /// Who sends the frame behind all others, which is copied whatever the filter says.
 const MARKER: Mac = Mac([0x02, 0, 0, 0, 0, 0x77]);

@@ -8,7 +8,7 @@ use filters::frames::{frames, is_whole};
 use filters::oracle::{Program, keeps, pcap};
 use filters::{corpus, expressions};
 use proptest::prelude::*;
-use pve_span::core::filter;
+use pve_span_core::filter;
 
 /// The first frame that tcpdump and the tree do not agree about.
 fn difference(expression: &str, frames: &[Vec<u8>], program: Program) -> Option<String> {

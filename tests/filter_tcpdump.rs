@@ -6,7 +6,7 @@
 
 use std::process::Command;
 
-use pve_span::core::filter;
+use pve_span_core::filter;
 
 /// Accepted by both, and our normal form compiles to the very program of the original.
 const ACCEPTED: &[&str] = &[

@@ -8,11 +8,11 @@ use std::collections::BTreeSet;
 
 use model::{Node, apply_plan, by_name_only, foreign, node, restricted};
 use proptest::prelude::*;
-use pve_span::core::interest::Interest;
-use pve_span::core::model::Vmid;
-use pve_span::core::plan::{Action, Change, plan};
-use pve_span::core::resolve::resolve;
-use pve_span::core::state::{Assumptions, Desired, Observed, OvsState};
+use pve_span_core::model::Vmid;
+use pve_span_core::plan::{Action, Change, plan};
+use pve_span_core::resolve::resolve;
+use pve_span_core::resolve::scope::Interest;
+use pve_span_core::state::{Assumptions, Desired, Observed, OvsState};
 
 fn desired(node: &Node, assume: &Assumptions) -> Desired {
     resolve(
@@ -48,7 +48,7 @@ proptest! {
         let OvsState::Present(ovs) = &observed.ovs else { unreachable!() };
         let own = ovs.bridges.values().flat_map(|bridge| bridge.mirrors.values()).filter(|mirror| mirror.mark.is_some());
         let of_gone = own.flat_map(|mirror| mirror.config.ports.keys()).filter(|port| {
-            desired.held.is_empty() && pve_span::core::model::port_owner(port.as_str()).is_some_and(|(nic, _)| nic.vmid.get() == gone)
+            desired.held.is_empty() && pve_span_core::model::port_owner(port.as_str()).is_some_and(|(nic, _)| nic.vmid.get() == gone)
         });
         let stays = node.text().contains("bridge:") || node.text().contains("pre-stop");
         prop_assert!(stays || of_gone.count() == 0, "a mirror of guest {gone} is still there");
@@ -123,7 +123,7 @@ proptest! {
     fn what_is_unknown_changes_nothing(node in node()) {
         let mut observed = node.observed();
         apply_plan(&plan(&desired(&node, &nobody_gone()), &observed), &mut observed);
-        let unknown = pve_span::core::cluster::Cluster::unknown("not mounted");
+        let unknown = pve_span_core::pve::cluster::Cluster::unknown("not mounted");
         let desired = resolve(&node.annotations(), &unknown, &observed, &nobody_gone());
         let plan = plan(&desired, &observed);
         prop_assert!(plan.is_done(), "{plan}");
@@ -134,7 +134,7 @@ proptest! {
 fn others(actions: &[Action], vmid: Vmid) -> Vec<String> {
     let of_others = actions.iter().filter(|action| match &action.change {
         Change::SetSource { port, .. } => {
-            pve_span::core::model::port_owner(port.as_str()).is_none_or(|(nic, _)| nic.vmid != vmid)
+            pve_span_core::model::port_owner(port.as_str()).is_none_or(|(nic, _)| nic.vmid != vmid)
         }
         Change::Remove { .. } => true,
         _ => false,

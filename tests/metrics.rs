@@ -7,9 +7,9 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use pve_span::core::health::Health;
-use pve_span::watch::metrics;
-use pve_span::watch::state::{OutputRecord, SessionRecord, State, Totals};
+use pve_span::daemon::metrics;
+use pve_span::daemon::state::{OutputRecord, SessionRecord, State, Totals};
+use pve_span_core::health::Health;
 use serde_json::Value;
 
 fn in_repository(path: &str) -> PathBuf {

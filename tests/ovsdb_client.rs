@@ -10,7 +10,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use pve_span::ovs::{Client, Error};
+use pve_span::engine::ovs::{Client, Error};
 use scene::three_guests;
 use serde_json::{Value, json};
 
@@ -210,7 +210,7 @@ fn a_peer_that_says_nothing_or_only_a_part_runs_into_the_deadline() {
 fn a_peer_that_goes_or_talks_nonsense_is_told_apart() {
     let told = |text: &'static [u8]| {
         let error = against(move |stream| stream.write_all(text).unwrap(), LONG, call).unwrap_err();
-        pve_span::ovs::chain(&error)
+        pve_span::engine::ovs::chain(&error)
     };
     assert_eq!(
         told(b""),

@@ -7,9 +7,9 @@ mod lab;
 use std::collections::BTreeSet;
 
 use lab::{Frame, Mac, Node, run, wait_until};
-use pve_span::core::model::IfName;
-use pve_span::core::port_settings::{BridgeFlags, PortSettings, Switch, is_unfinished};
-use pve_span::linux::port::{Error, read, set_flags, set_offloads};
+use pve_span::engine::port::{Error, read, set_flags, set_offloads};
+use pve_span_core::engine::port::{BridgeFlags, PortSettings, Switch, is_unfinished};
+use pve_span_core::model::IfName;
 
 fn name(text: &str) -> IfName {
     text.parse().unwrap()

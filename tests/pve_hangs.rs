@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use fuse::Hung;
 use lab::{Node, wait_until};
 use nix::sched::{CloneFlags, unshare};
-use pve_span::lock::Lock;
+use pve_span::reconcile::lock::Lock;
 use scene::linux::{ct_on, mixed_guests, sensor_on, vm_on};
 use scene::{apply, hook, mirrors, run, settings, stderr};
 
@@ -222,7 +222,7 @@ fn one_that_is_not_supervised_and_hangs_is_not_waited_for_either() {
         let path = node.path("etc/pve/.version");
         let root = node.root().to_owned();
         let reader = std::thread::spawn(move || {
-            let file = pve_span::lock::LockFile::open(&root).unwrap();
+            let file = pve_span::reconcile::lock::LockFile::open(&root).unwrap();
             let deadline = Instant::now() + Duration::from_secs(20);
             file.take_turn(deadline, || {}).unwrap();
             file.while_reading(|| path.exists())

@@ -8,7 +8,7 @@ mod scene;
 use std::time::Duration;
 
 use lab::{Node, Watch, wait_until};
-use pve_span::watch::state::State;
+use pve_span::daemon::state::State;
 use scene::linux::{linux_guests, sensor_on, vm_on};
 use scene::watched::{DMZ, LINUX, OVS};
 use scene::{run, stdout};

@@ -20,8 +20,8 @@ use fuse::Hung;
 use lab::{Node, PATIENCE, Watch, is_alive, wait_until};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{chroot, fchdir};
-use pve_span::core::health::Health;
-use pve_span::watch::state::State;
+use pve_span::daemon::state::State;
+use pve_span_core::health::Health;
 use scene::watched::{
     DMZ, LINUX, OVS, Place, assert_mirrored, assert_no_faults, events, followed, let_go, mentions,
     ours, quiet, watched,
@@ -436,7 +436,7 @@ fn it_goes_on_by_what_it_knows_while_etc_pve_hangs() {
             node.start_guest(101);
             followed(&node, "hangs", "101/net0", "102/net0", Instant::now());
             let deadline = Instant::now() + PATIENCE;
-            drop(pve_span::lock::Lock::acquire(node.root(), deadline).unwrap());
+            drop(pve_span::reconcile::lock::Lock::acquire(node.root(), deadline).unwrap());
             // The sentinel, and a reconcile and a survey that were at it when it began.
             wait_until("few of its children hang", || watch.children().len() <= 3);
             // The way out is open.
@@ -509,7 +509,7 @@ fn a_lock_that_somebody_holds_is_waited_for_without_a_standstill() {
         });
         quiet(&node);
         let deadline = Instant::now() + Duration::from_secs(10);
-        let held = pve_span::lock::Lock::acquire(node.root(), deadline).unwrap();
+        let held = pve_span::reconcile::lock::Lock::acquire(node.root(), deadline).unwrap();
         node.unplug("101/net0");
         node.plug("101/net0");
         wait_for_pings(&watch, 10);

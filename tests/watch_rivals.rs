@@ -8,7 +8,7 @@ mod scene;
 use std::time::{Duration, Instant};
 
 use lab::{Node, wait_until};
-use pve_span::watch::state::State;
+use pve_span::daemon::state::State;
 use scene::linux::{sensor_on, start, vm_on};
 use scene::watched::{DMZ, LINUX, OVS, events, followed, mentions, ours, quiet, watched};
 

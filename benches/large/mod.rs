@@ -8,15 +8,14 @@ use std::fmt::Write;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use pve_span::core::annotations::{self, Annotations};
-use pve_span::core::cluster::{Cluster, Placement, parse_pools};
-use pve_span::core::guest;
-use pve_span::core::model::{GuestKind, IfName, NodeName, Vmid};
-use pve_span::core::plan::{Change, plan};
-use pve_span::core::resolve::resolve;
-use pve_span::core::state::{
-    Assumptions, Link, Observed, Ovs, OvsBridge, OvsPort, OvsState, RowId,
-};
+use pve_span_core::config;
+use pve_span_core::config::Annotations;
+use pve_span_core::model::{GuestKind, IfName, NodeName, Vmid};
+use pve_span_core::plan::{Change, plan};
+use pve_span_core::pve::cluster::{Cluster, Placement, parse_pools};
+use pve_span_core::pve::guest;
+use pve_span_core::resolve::resolve;
+use pve_span_core::state::{Assumptions, Link, Observed, Ovs, OvsBridge, OvsPort, OvsState, RowId};
 
 const GUESTS: u32 = 10_000;
 const SESSIONS: u32 = 200;
@@ -84,7 +83,7 @@ fn annotations() -> Annotations {
             "[session-{session}]\nsource = {source}\noutput = {sensor}/net1"
         );
     }
-    let annotations = annotations::parse("span.cfg", &text);
+    let annotations = config::parse("span.cfg", &text);
     assert!(annotations.is_valid(), "{:?}", annotations.diagnostics);
     annotations
 }

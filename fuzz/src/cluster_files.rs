@@ -4,10 +4,11 @@
 
 use std::collections::BTreeMap;
 
-use pve_span::core::chained;
-use pve_span::core::cluster::{Pools, Quorum, parse_members, parse_pools, parse_vmlist};
-use pve_span::core::model::{GuestKind, Invalid, Vmid};
-use pve_span::core::storage::{self, StorageId, Volume};
+use pve_span_core::model::{GuestKind, Invalid, Vmid};
+use pve_span_core::pve::chained_hook;
+use pve_span_core::pve::cluster::{Pools, Quorum, parse_members, parse_pools, parse_vmlist};
+use pve_span_core::pve::storage;
+use pve_span_core::pve::storage::{StorageId, Volume};
 
 /// Checks one input, as each of the files.
 pub fn check(data: &[u8]) {
@@ -41,12 +42,16 @@ fn storages(text: &str) {
 }
 
 fn record(text: &str) {
-    match chained::parse(text) {
+    match chained_hook::parse(text) {
         Ok(chained) => {
             let again = Vmid::new(101)
                 .map(|vmid| chained.to_text(vmid))
                 .unwrap_or_default();
-            assert_eq!(chained::parse(&again).as_ref(), Ok(&chained), "{again}");
+            assert_eq!(
+                chained_hook::parse(&again).as_ref(),
+                Ok(&chained),
+                "{again}"
+            );
             super::assert_printable(chained.path());
             super::assert_printable(&chained.volume().to_id());
         }
@@ -60,7 +65,7 @@ fn vmlist(text: &str) {
         Err(error) => return can_be_shown(&error),
     };
     cut_off(text, |part| parse_vmlist(part).is_err());
-    let entry = |(vmid, placement): (&Vmid, &pve_span::core::cluster::Placement)| {
+    let entry = |(vmid, placement): (&Vmid, &pve_span_core::pve::cluster::Placement)| {
         let kind = match placement.kind {
             GuestKind::Qemu => "qemu",
             GuestKind::Lxc => "lxc",

@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use pve_span::core::filter::{self, Filter, MAX_LENGTH};
-use pve_span::core::model::VlanSet;
-use pve_span::core::nft::Match;
-use pve_span::core::nft::frames::{
+use pve_span_core::engine::nft::Match;
+use pve_span_core::engine::nft::frames::{
     Branch, MAX_DEPTH, MAX_RANGES, MAX_RULES, MAX_VISITS, To, TooLarge, lower,
 };
+use pve_span_core::filter;
+use pve_span_core::filter::{Filter, MAX_LENGTH};
+use pve_span_core::model::VlanSet;
 
 use super::meaning;
 

@@ -1,14 +1,16 @@
 //! Frames as `verify` sees them: tags that come and go change nothing, a large piece is its segments and nothing else, and
 //! whatever was seen where and when, the counts fit each other.
 
-use pve_span::core::annotations::Switch;
-use pve_span::core::copies::{CopyKey, Passing};
-use pve_span::core::model::{SessionName, VlanSet};
-use pve_span::core::nft::Side;
-use pve_span::core::verify::identity::{Identities, Segments, Unit};
-use pve_span::core::verify::tally::{Arrival, Event, Window, tally};
-use pve_span::core::verify::watching::{Group, Part, Point, Sensor, Spot, Subject, Takes, Way};
-use pve_span::core::verify::{checksum, frame_length, outer_vlan};
+use pve_span_core::config::Switch;
+use pve_span_core::engine::nft::Side;
+use pve_span_core::engine::nft::spec::{CopyKey, Passing};
+use pve_span_core::model::{SessionName, VlanSet};
+use pve_span_core::verify::capture_points::{
+    Group, Part, Point, Sensor, Spot, Subject, Takes, Way,
+};
+use pve_span_core::verify::identity::{Identities, Segments, Unit};
+use pve_span_core::verify::tally::{Arrival, Event, Window, tally};
+use pve_span_core::verify::{checksum, frame_length, outer_vlan};
 
 /// Checks one input: how the piece is to be cut, how much of it was kept, how often it is seen, and the piece.
 pub fn check(data: &[u8]) {

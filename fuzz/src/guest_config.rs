@@ -1,8 +1,8 @@
 //! Guest configs: what stands behind the first section header is never looked at, how lines end says nothing, and
 //! every warning is about a line that is there.
 
-use pve_span::core::guest::{Guest, Warning, parse};
-use pve_span::core::model::{GuestKind, VlanSet, Vmid};
+use pve_span_core::model::{GuestKind, VlanSet, Vmid};
+use pve_span_core::pve::guest::{Guest, Warning, parse};
 
 /// Checks one input, as a VM's config and as a container's.
 pub fn check(data: &[u8]) {

@@ -1,10 +1,10 @@
 //! What a filter means, said a second time and as plainly as possible: pcap-filter(7), read field by field in the order
 //! in which libpcap's programs do it. Whoever reads beyond the end of the frame rejects it.
 
-use pve_span::core::filter::{
+use pve_span_core::filter::{
     Expr, Ipv4Net, Ipv4Scope, Ipv6Net, Primitive, Protocol, Side, Test, Transport,
 };
-use pve_span::core::model::VlanSet;
+use pve_span_core::model::VlanSet;
 
 /// The frame ends before what is read.
 struct Short;

@@ -1,8 +1,8 @@
 //! proxmox-ovs-mirror's mirrors.conf: faults can be shown, and what comes out is a valid span.cfg, alone and behind
 //! another one.
 
-use pve_span::core::annotations;
-use pve_span::core::import::{append, merge, mirrors_conf, settle, text};
+use pve_span_core::config;
+use pve_span_core::import::{append, merge, mirrors_conf, settle, text};
 
 /// What is in span.cfg already: names, a loop to be closed, and defaults.
 const EXISTING: &str =
@@ -34,9 +34,9 @@ pub fn check(data: &[u8]) {
     settle(&mut drafts, &read.origins, EXISTING);
     let sessions = text(&drafts, &read.origins);
     super::assert_printable(&sessions);
-    let alone = annotations::parse("span.cfg", &format!("#\n{sessions}"));
+    let alone = config::parse("span.cfg", &format!("#\n{sessions}"));
     assert!(alone.is_valid(), "{sessions}");
-    let behind = annotations::parse("span.cfg", &append(EXISTING, &sessions).0);
+    let behind = config::parse("span.cfg", &append(EXISTING, &sessions).0);
     assert!(behind.is_valid(), "{sessions}");
     assert_eq!(behind.sessions.len(), alone.sessions.len() + 1);
 }

@@ -3,13 +3,13 @@
 use std::fmt::Write;
 use std::sync::LazyLock;
 
-use pve_span::core::annotations::Annotations;
-use pve_span::core::cluster::{Cluster, parse_members, parse_pools, parse_vmlist};
-use pve_span::core::guest;
-use pve_span::core::model::{GuestKind, IfName};
-use pve_span::core::plan::{Plan, plan};
-use pve_span::core::resolve::resolve;
-use pve_span::core::state::{
+use pve_span_core::config::Annotations;
+use pve_span_core::model::{GuestKind, IfName};
+use pve_span_core::plan::{Plan, plan};
+use pve_span_core::pve::cluster::{Cluster, parse_members, parse_pools, parse_vmlist};
+use pve_span_core::pve::guest;
+use pve_span_core::resolve::resolve;
+use pve_span_core::state::{
     Assumptions, Link, Observed, OutputState, Ovs, OvsBridge, OvsPort, OvsState, RowId,
 };
 
@@ -42,7 +42,7 @@ pub static CLUSTER: LazyLock<Cluster> = LazyLock::new(|| {
         guests: guests
             .into_iter()
             .map(|(vmid, config)| {
-                let vmid = pve_span::core::model::Vmid::new(vmid).unwrap();
+                let vmid = pve_span_core::model::Vmid::new(vmid).unwrap();
                 (vmid, Ok(guest::parse(vmid, GuestKind::Qemu, config).0))
             })
             .collect(),

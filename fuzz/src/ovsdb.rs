@@ -8,12 +8,13 @@ use std::os::unix::net::UnixStream;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use pve_span::core::annotations::{self, Annotations};
-use pve_span::core::state::{Observed, Ovs, OvsState};
-use pve_span::ovs::monitor::{Heard, Monitor};
-use pve_span::ovs::{
+use pve_span::engine::ovs::monitor::{Heard, Monitor};
+use pve_span::engine::ovs::{
     Client, Framing, FramingError, MARK_SESSION, Ports, asked, chain, commit, read, wait,
 };
+use pve_span_core::config;
+use pve_span_core::config::Annotations;
+use pve_span_core::state::{Observed, Ovs, OvsState};
 use serde_json::Value;
 
 /// What fits into a socket, with what is answered to it.
@@ -82,7 +83,7 @@ fn received<'a>(
 static SPAN_CFG: LazyLock<Annotations> = LazyLock::new(|| {
     let text = "[dmz]\nsource = 101, 102/net0, tag:web\noutput = 200/net0\ncapture-only = 200/net0\n\
         [rspan]\nsource = bridge:vmbr1\noutput = vlan:999\nvlan = 10\n";
-    let annotations = annotations::parse("span.cfg", text);
+    let annotations = config::parse("span.cfg", text);
     assert!(annotations.is_valid(), "{:?}", annotations.diagnostics);
     annotations
 });

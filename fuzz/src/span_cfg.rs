@@ -1,15 +1,16 @@
 //! span.cfg: every fault points into the file and can be shown, and what is valid survives being written down.
 
-use pve_span::core::annotations::{self, Annotations, Session};
-use pve_span::core::diagnostic::{Diagnostic, Place, Severity};
-use pve_span::core::filter;
+use pve_span_core::config;
+use pve_span_core::config::diagnostic::{Diagnostic, Place, Severity};
+use pve_span_core::config::{Annotations, Session};
+use pve_span_core::filter;
 
 /// Checks one input.
 pub fn check(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
     };
-    let annotations = annotations::parse("span.cfg", text);
+    let annotations = config::parse("span.cfg", text);
     let lines: Vec<&str> = text
         .strip_prefix('\u{feff}')
         .unwrap_or(text)
@@ -35,7 +36,7 @@ pub fn check(data: &[u8]) {
     // Neither a comment behind it nor the ends of its lines mean anything.
     if !text.trim().is_empty() {
         let same = format!("{text}\n; the end").replace('\n', "\r\n");
-        assert_eq!(annotations, annotations::parse("span.cfg", &same));
+        assert_eq!(annotations, config::parse("span.cfg", &same));
     }
     if annotations.is_valid() {
         for session in annotations.sessions.values() {

@@ -50,6 +50,6 @@ pub struct CommonArgs {
     #[arg(long)]
     pub json: bool,
     /// How long qm, pct and pvesh may take, each, in seconds.
-    #[arg(long, value_name = "SECONDS", hide = true, default_value_t = crate::proxmox::PATIENCE.as_secs_f64())]
+    #[arg(long, value_name = "SECONDS", hide = true, default_value_t = crate::pve::programs::PATIENCE.as_secs_f64())]
     pub patience: f64,
 }

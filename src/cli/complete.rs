@@ -11,7 +11,7 @@ use clap::builder::ValueHint;
 use clap::{Arg, ArgAction, Args, Command, CommandFactory, Id};
 
 use super::Cli;
-use super::call::PHASES;
+use super::hook_call::PHASES;
 
 /// Arguments of `complete`.
 #[derive(Debug, Args)]

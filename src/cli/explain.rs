@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::core::explain::Subject;
+use pve_span_core::explain::Subject;
 
 /// Arguments of `explain`.
 #[derive(Debug, Args)]

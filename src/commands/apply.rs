@@ -5,14 +5,15 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{Format, asked_context, notice};
-use crate::apply::{Done, Error, NOT_YET, Trigger, reconcile};
-use crate::core::health::faults_and_notes;
-use crate::core::plan::{Action, PortChange, Problem, Remark};
-use crate::core::state::{Fault, SessionState};
-use crate::inforce::InForce;
-use crate::lock::Moment;
-use crate::ovs::Applied;
-use crate::report::{self, Out};
+use crate::config::active::InForce;
+use crate::engine::ovs::Applied;
+use crate::reconcile::lock::Moment;
+use crate::reconcile::{Done, Error, NOT_YET, Trigger, reconcile};
+use crate::sys::output;
+use crate::sys::output::Out;
+use pve_span_core::health::faults_and_notes;
+use pve_span_core::plan::{Action, PortChange, Problem, Remark};
+use pve_span_core::state::{Fault, SessionState};
 
 #[derive(Serialize)]
 struct Report<'a> {
@@ -56,7 +57,7 @@ pub(super) fn print(done: &Done, format: Format) {
             sessions: &look.desired.sessions,
         });
     } else {
-        report::done(done).iter().for_each(|line| out.line(line));
+        output::done(done).iter().for_each(|line| out.line(line));
         for remark in &look.plan.remarks {
             out.line(&format!("{}: note: {}", remark.session, remark.text));
         }

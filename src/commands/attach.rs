@@ -3,9 +3,9 @@
 //! Everything that can be checked is checked before the first change. Guests' configs are changed by Proxmox VE's own
 //! programs only, each guest by itself: a failure does not keep the others from being done.
 
-mod act;
+mod execute;
 mod report;
-mod snippet;
+mod snippet_check;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -13,18 +13,19 @@ use std::time::Duration;
 
 use super::Format;
 use crate::cli::{AttachArgs, CommonArgs, DetachArgs, USAGE};
-use crate::core::attach::{
+use crate::config::active;
+use crate::pve::programs;
+use crate::pve::{Pve, Questions, Whose};
+use crate::reconcile::observe::now;
+use pve_span_core::attach::{
     Call, Change, Chosen, Others, Refusal, Step, Subject, choose, parse_guests,
 };
-use crate::core::cluster::{Cluster, Known, Members, Unknown};
-use crate::core::guest::Guest;
-use crate::core::model::{NodeName, Vmid};
-use crate::core::resolve::sources::{Sources, sources};
-use crate::core::selector::Selector;
-use crate::core::storage::{StorageId, Storages, Volume};
-use crate::look::now;
-use crate::pve::{Pve, Questions, Whose};
-use crate::{inforce, proxmox};
+use pve_span_core::config::selector::Selector;
+use pve_span_core::model::{NodeName, Vmid};
+use pve_span_core::pve::cluster::{Cluster, Known, Members, Unknown};
+use pve_span_core::pve::guest::Guest;
+use pve_span_core::pve::storage::{StorageId, Storages, Volume};
+use pve_span_core::resolve::cluster_sources::{Sources, sources};
 use report::{Outcome, Report};
 
 /// Nothing was done, and why.
@@ -95,7 +96,7 @@ impl Run {
         let seconds = if common.patience.is_finite() {
             common.patience.clamp(0.05, 3600.0)
         } else {
-            proxmox::PATIENCE.as_secs_f64()
+            programs::PATIENCE.as_secs_f64()
         };
         Self {
             pve: Pve::new(root),
@@ -230,7 +231,7 @@ impl Run {
             .collect();
         let missing = programs
             .iter()
-            .filter_map(|name| proxmox::check(name).err());
+            .filter_map(|name| programs::check(name).err());
         let missing: Vec<String> = missing.map(|error| error.to_string()).collect();
         if missing.is_empty() {
             Ok(())
@@ -296,7 +297,7 @@ impl Attach {
         this: &NodeName,
         members: &Members,
     ) -> Result<Vec<String>, Stopped> {
-        snippet::Question {
+        snippet_check::Question {
             root: &self.run.root,
             volume: &self.volume,
             storages,
@@ -342,15 +343,13 @@ impl Attach {
 impl Run {
     /// Who is a source of the sessions in force.
     fn sources(&self, cluster: &Cluster) -> Result<Sources, Stopped> {
-        let in_force = inforce::load(&self.root);
+        let in_force = active::load(&self.root);
         if let Some(notice) = in_force.notice() {
             log::warn!("{notice}");
         }
         let annotations = in_force.annotations().ok_or_else(|| {
             let why = match &in_force {
-                inforce::InForce::NotConfigured { .. } => {
-                    "there are no sessions, and so no sources"
-                }
+                active::InForce::NotConfigured { .. } => "there are no sessions, and so no sources",
                 _ => "cannot tell which sessions there are",
             };
             vec![why.to_owned()]

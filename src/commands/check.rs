@@ -7,21 +7,24 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{Format, context};
-use crate::core::annotations::{self, Annotations};
-use crate::core::cluster::Cluster;
-use crate::core::copies::{Copies, CopyKey};
-use crate::core::diagnostic::{Diagnostic, Severity};
-use crate::core::model::SessionName;
-use crate::core::nft::frames::{MAX_TABLE_RULES, TooLarge};
-use crate::core::nft::table::{Memory, table};
-use crate::core::resolve::{references, resolve, suitable};
-use crate::core::state::{Assumptions, Desired, Observed};
-use crate::files;
-use crate::inforce::{self, InForce};
-use crate::look::{now, observe_for};
-use crate::ovs::chain;
+use crate::config::active;
+use crate::config::active::InForce;
+use crate::engine::ovs::chain;
 use crate::pve::{Pve, Questions, SPAN_CFG, Whose};
-use crate::report::{self, Out};
+use crate::reconcile::observe::{now, observe_for};
+use crate::sys::files;
+use crate::sys::output;
+use crate::sys::output::Out;
+use pve_span_core::config;
+use pve_span_core::config::Annotations;
+use pve_span_core::config::diagnostic::{Diagnostic, Severity};
+use pve_span_core::engine::nft::frames::{MAX_TABLE_RULES, TooLarge};
+use pve_span_core::engine::nft::spec::{Copies, CopyKey};
+use pve_span_core::engine::nft::table::{Memory, table};
+use pve_span_core::model::SessionName;
+use pve_span_core::pve::cluster::Cluster;
+use pve_span_core::resolve::{node_checks, references, resolve};
+use pve_span_core::state::{Assumptions, Desired, Observed};
 
 #[derive(Serialize)]
 struct Report<'a> {
@@ -65,7 +68,7 @@ pub fn run(root: &Path, file: Option<&Path>, format: Format) -> u8 {
         warnings: config_warnings,
     } = examine(root, &name, &text);
     let in_force = if file.is_none() {
-        Some(inforce::load(root))
+        Some(active::load(root))
     } else {
         None
     };
@@ -91,7 +94,7 @@ pub fn run(root: &Path, file: Option<&Path>, format: Format) -> u8 {
     } else {
         tell(&mut out, &name, &annotations);
         if let Some(in_force) = in_force.as_ref().filter(|_| notice.is_some()) {
-            report::note(std::io::stdout().flush());
+            output::note(std::io::stdout().flush());
             let said = if annotations.is_valid() {
                 in_force.notice()
             } else {
@@ -115,7 +118,7 @@ pub(super) struct Examined {
 /// Reads a text as span.cfg, and looks up what it names.
 pub(super) fn examine(root: &Path, name: &str, text: &str) -> Examined {
     let pve = Pve::new(root);
-    let mut annotations = annotations::parse(name, text);
+    let mut annotations = config::parse(name, text);
     let mut warnings = Vec::new();
     if pve.is_mounted() {
         let cluster = pve.cluster(Questions::ALL, &Whose::AllAnd(BTreeSet::new()), None);
@@ -165,7 +168,7 @@ fn suitable(
     };
     let desired = resolve(annotations, cluster, &observed, &assume);
     let seen = (cluster, &observed, &desired);
-    let mut found = suitable::check(name, annotations, seen, &assume);
+    let mut found = node_checks::check(name, annotations, seen, &assume);
     found.extend(no_room(name, annotations, &desired));
     found
 }
@@ -206,7 +209,7 @@ pub(super) fn tell(out: &mut Out, name: &str, annotations: &Annotations) {
 }
 
 fn say_in_force(root: &Path) {
-    if let Some(notice) = inforce::load(root).notice() {
+    if let Some(notice) = active::load(root).notice() {
         log::warn!("{notice}");
     }
 }

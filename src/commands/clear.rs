@@ -6,16 +6,19 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{Format, asked_context, context, expect_pve, say_first_step};
-use crate::apply::{self, Error, NOT_YET};
 use crate::cli::USAGE;
-use crate::core::diagnostic::did_you_mean;
-use crate::core::model::{SessionName, printable};
-use crate::core::plan::{Action, PortChange};
-use crate::inforce::{self, InForce};
-use crate::look::{Context, Detail, look};
-use crate::ovs::Applied;
-use crate::reading::{PVE_HANGS, PveAccess};
-use crate::report::{self, Out};
+use crate::config::active;
+use crate::config::active::InForce;
+use crate::engine::ovs::Applied;
+use crate::reconcile;
+use crate::reconcile::inputs::{PVE_HANGS, PveAccess};
+use crate::reconcile::observe::{Context, Detail, look};
+use crate::reconcile::{Error, NOT_YET};
+use crate::sys::output;
+use crate::sys::output::Out;
+use pve_span_core::config::diagnostic::did_you_mean;
+use pve_span_core::model::{SessionName, printable};
+use pve_span_core::plan::{Action, PortChange};
 
 #[derive(Serialize)]
 struct Report<'a> {
@@ -50,8 +53,8 @@ pub fn run(root: &Path, sessions: &[String], format: Format) -> Result<u8, Error
         }
     }
     let in_force = match context.pve {
-        PveAccess::Hangs(_) => Ok(inforce::by_last_good(root, PVE_HANGS)),
-        PveAccess::Answers => expect_pve(root).map(|()| inforce::load(root)),
+        PveAccess::Hangs(_) => Ok(active::by_last_good(root, PVE_HANGS)),
+        PveAccess::Answers => expect_pve(root).map(|()| active::load(root)),
     };
     if let Some(notice) = in_force.as_ref().ok().and_then(InForce::notice) {
         log::warn!("{notice}");
@@ -59,7 +62,7 @@ pub fn run(root: &Path, sessions: &[String], format: Format) -> Result<u8, Error
     if wanted.is_none() && in_force.is_ok() {
         say_first_step(root);
     }
-    let done = apply::clear(&context, wanted)?;
+    let done = reconcile::clear(&context, wanted)?;
     let mut out = Out::new();
     if format == Format::Json {
         out.json(&Report {
@@ -70,7 +73,7 @@ pub fn run(root: &Path, sessions: &[String], format: Format) -> Result<u8, Error
     } else if done.is_empty() && done.faults.is_empty() {
         out.line("nothing to clear");
     } else {
-        report::done(&done).iter().for_each(|line| out.line(line));
+        output::done(&done).iter().for_each(|line| out.line(line));
     }
     let annotations = in_force.as_ref().ok().and_then(InForce::annotations);
     let listed = annotations.map(|annotations| &annotations.sessions);
@@ -114,7 +117,7 @@ fn missing(context: &Context, chosen: &BTreeSet<SessionName>) -> Result<Vec<Stri
                 .map(|name| name.as_str().to_owned()),
         );
     }
-    let ours = apply::ours(&look.observed);
+    let ours = reconcile::ours(&look.observed);
     known.extend(ours.iter().map(|session| session.as_str().to_owned()));
     let unknown = chosen.iter().filter(|name| !known.contains(name.as_str()));
     let missing = unknown.map(|name| {

@@ -7,15 +7,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::cli::complete::{Candidate, Cursor, Wanted, at_cursor};
-use crate::core::annotations::Session;
-use crate::core::cluster::Placement;
-use crate::core::model::{GuestKind, NicId, NicIndex, Vmid, printable};
-use crate::core::storage::StorageId;
-use crate::inforce;
-use crate::linux::apart;
-use crate::lock::LockFile;
+use crate::config::active;
 use crate::pve::{Pve, Questions, Whose};
-use crate::report::Out;
+use crate::reconcile::lock::LockFile;
+use crate::sys::apart;
+use crate::sys::output::Out;
+use pve_span_core::config::Session;
+use pve_span_core::model::{GuestKind, NicId, NicIndex, Vmid, printable};
+use pve_span_core::pve::cluster::Placement;
+use pve_span_core::pve::storage::StorageId;
 
 /// How long /etc/pve may take.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -109,7 +109,7 @@ fn nics(root: &Path, vmid: Vmid) -> Vec<Candidate> {
 }
 
 fn sessions(root: &Path) -> Vec<Candidate> {
-    let in_force = inforce::load(root);
+    let in_force = active::load(root);
     let sessions = in_force.annotations().map(|all| &all.sessions).into_iter();
     let candidate = |session: &Session| Candidate {
         word: session.name.to_string(),

@@ -1,13 +1,14 @@
 //! `pve-span doctor`: what may be wrong with this node, how it was seen, and what to do.
 
+pub mod inspect;
+
 use std::path::Path;
 
 use serde::Serialize;
 
 use super::Format;
-use crate::core::doctor::{Finding, Severity};
-use crate::doctor;
-use crate::report::Out;
+use crate::sys::output::Out;
+use pve_span_core::doctor::{Finding, Severity};
 
 /// What is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +27,7 @@ struct Report<'a> {
 
 /// Exit codes: 0 nothing worse than a note, 1 warnings, 2 errors.
 pub fn run(root: &Path, extent: Extent, format: Format) -> u8 {
-    let findings = doctor::run(root);
+    let findings = inspect::run(root);
     let worst = findings
         .first()
         .map_or(Severity::Ok, |finding| finding.severity);

@@ -3,17 +3,19 @@
 use std::path::Path;
 
 use super::init;
-use super::propose::{Verdict, ask, install, judge};
-use crate::apply;
+use super::review::{Verdict, ask, install, judge};
 use crate::cli::EditArgs;
-use crate::core::offer;
-use crate::editor::{self, Draft, Turn, editor};
-use crate::files;
-use crate::inforce;
-use crate::linux::desk::{Answer, Desk, Left};
-use crate::ovs::chain;
-use crate::report::Out;
-use crate::span_file::{self, SpanFile};
+use crate::config::active;
+use crate::config::editor;
+use crate::config::editor::{Draft, Turn, editor};
+use crate::config::span_file;
+use crate::config::span_file::SpanFile;
+use crate::engine::ovs::chain;
+use crate::reconcile;
+use crate::sys::files;
+use crate::sys::output::Out;
+use crate::sys::terminal::{Answer, Desk, Left};
+use pve_span_core::suggestions;
 
 /// What is in the way.
 #[derive(Debug, thiserror::Error)]
@@ -25,7 +27,7 @@ enum Error {
     #[error(transparent)]
     File(#[from] span_file::Error),
     #[error(transparent)]
-    Look(#[from] apply::Error),
+    Look(#[from] reconcile::Error),
     #[error("cannot start the editor {program}; set EDITOR to another one")]
     Start {
         program: String,
@@ -105,13 +107,13 @@ struct Start {
 
 fn start(root: &Path, file: &SpanFile, was: Option<&[u8]>, out: &mut Out) -> Result<Start, Error> {
     if let Some(text) = was {
-        if let Some(notice) = inforce::load(root).notice() {
+        if let Some(notice) = active::load(root).notice() {
             log::warn!("{notice}");
         }
         let (text, counts) = (text.to_owned(), false);
         return Ok(Start { text, counts });
     }
-    let copy = inforce::last_good(root);
+    let copy = active::last_good(root);
     if let Ok(text) = files::read_bytes(&copy) {
         out.line(&format!(
             "There is no {}: this begins with the last good copy, {}",
@@ -125,7 +127,7 @@ fn start(root: &Path, file: &SpanFile, was: Option<&[u8]>, out: &mut Out) -> Res
         file.name()
     ));
     let look = init::first_look(root)?;
-    let text = offer::text(&init::offered(&look)).into_bytes();
+    let text = suggestions::text(&init::offered(&look)).into_bytes();
     let counts = false;
     Ok(Start { text, counts })
 }

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use super::Format;
-use crate::apply::Error;
-use crate::core::model::printable;
-use crate::events;
-use crate::report::Out;
+use crate::reconcile::Error;
+use crate::reconcile::events;
+use crate::sys::output::Out;
+use pve_span_core::model::printable;
 
 /// Exit code: 0.
 ///

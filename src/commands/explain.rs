@@ -7,16 +7,17 @@ use serde::Serialize;
 
 use super::status::statistics;
 use super::{Format, asked_context, notice};
-use crate::apply::Error;
-use crate::core::annotations::Annotations;
-use crate::core::explain::{
+use crate::config::active::InForce;
+use crate::reconcile::Error;
+use crate::reconcile::observe::{Detail, Look, look, now};
+use crate::sys::output;
+use crate::sys::output::Out;
+use pve_span_core::config::Annotations;
+use pve_span_core::explain::{
     Arrival, Guest, Hop, InForce as Force, Leg, Nic, NicState, Part, Subject, Unexplained, View,
     explain, some,
 };
-use crate::core::model::SessionName;
-use crate::inforce::InForce;
-use crate::look::{Detail, Look, look, now};
-use crate::report::{self, Out};
+use pve_span_core::model::SessionName;
 
 #[derive(Serialize)]
 struct Report<'a> {
@@ -180,7 +181,7 @@ impl Page<'_> {
     fn leg(&mut self, leg: &Leg) {
         if let Some(fault) = &leg.fault {
             let text = format!("nothing of it gets to {}: {fault}", leg.output);
-            self.out.note_as(&text, report::Look::Bad);
+            self.out.note_as(&text, output::Look::Bad);
         }
         if let (Some(engine), Some(at)) = (leg.engine, &leg.at) {
             let why = leg.why.as_ref().map(|why| format!(": {why}"));
@@ -223,7 +224,7 @@ impl Page<'_> {
         engine.iter().for_each(|engine| self.out.note(engine));
         for lack in &arrival.lacks {
             let text = format!("does not arrive: {lack}");
-            self.out.note_as(&text, report::Look::Bad);
+            self.out.note_as(&text, output::Look::Bad);
         }
         self.in_force(arrival.in_force.as_ref(), arrival.frames, "");
         for note in &arrival.notes {
@@ -234,8 +235,8 @@ impl Page<'_> {
     fn in_force(&mut self, in_force: Option<&Force>, frames: Option<u64>, whose: &str) {
         let Some(in_force) = in_force else { return };
         let look = match in_force {
-            Force::Yes => report::Look::Good,
-            _ => report::Look::Bad,
+            Force::Yes => output::Look::Good,
+            _ => output::Look::Bad,
         };
         let frames = frames.map(|frames| {
             let s = if frames == 1 { "" } else { "s" };

@@ -2,7 +2,7 @@
 //!
 //! What goes to stdout is a span.cfg; how to go on is said on stderr.
 
-mod makers;
+mod foreign_tools;
 mod takeover;
 
 use std::collections::BTreeSet;
@@ -10,24 +10,27 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::propose::{Verdict, ask, install, judge};
+use super::review::{Verdict, ask, install, judge};
 use super::{Format, context};
-use crate::apply;
 use crate::cli::ImportArgs;
-use crate::core::annotations;
-use crate::core::diagnostic::{Diagnostic, Severity};
-use crate::core::import::{self, Draft, Origin, Rule, append, mirrors, mirrors_conf};
-use crate::core::model::SessionName;
-use crate::core::state::{Fault, OvsState};
-use crate::editor::Turn;
-use crate::files;
-use crate::inforce::{self, InForce};
-use crate::linux::desk::{Answer, Desk};
-use crate::look::{Detail, Look, look_by};
-use crate::ovs::{self, chain};
+use crate::config::active;
+use crate::config::active::InForce;
+use crate::config::editor::Turn;
+use crate::config::span_file::SpanFile;
+use crate::engine::ovs;
+use crate::engine::ovs::chain;
 use crate::pve::{Pve, SPAN_CFG};
-use crate::report::Out;
-use crate::span_file::SpanFile;
+use crate::reconcile;
+use crate::reconcile::observe::{Detail, Look, look_by};
+use crate::sys::files;
+use crate::sys::output::Out;
+use crate::sys::terminal::{Answer, Desk};
+use pve_span_core::config;
+use pve_span_core::config::diagnostic::{Diagnostic, Severity};
+use pve_span_core::import;
+use pve_span_core::import::{Draft, Origin, Rule, append, mirrors_conf, ovs_mirrors};
+use pve_span_core::model::SessionName;
+use pve_span_core::state::{Fault, OvsState};
 use takeover::Old;
 
 /// What is in the way.
@@ -36,13 +39,13 @@ enum Error {
     #[error(transparent)]
     File(#[from] files::Error),
     #[error(transparent)]
-    Look(#[from] apply::Error),
+    Look(#[from] reconcile::Error),
     #[error("Open vSwitch cannot be asked for its mirrors: {0}")]
     Ovs(String),
     #[error(transparent)]
-    SpanFile(#[from] crate::span_file::Error),
+    SpanFile(#[from] crate::config::span_file::Error),
     #[error(transparent)]
-    Turn(#[from] crate::editor::Error),
+    Turn(#[from] crate::config::editor::Error),
     #[error(
         "import --write asks before it writes, and needs a terminal for it; --yes does without"
     )]
@@ -184,7 +187,7 @@ fn in_ovs(look: &mut Look) -> Result<Read, Error> {
         others.sort_by_key(|(id, mirror)| (&mirror.name, *id));
         for (id, mirror) in others {
             let filter = filters.get(id).map(String::as_str);
-            let (origin, of) = mirrors::read(bridge, mirror, filter, origins.len());
+            let (origin, of) = ovs_mirrors::read(bridge, mirror, filter, origins.len());
             old.push(Old::new(origins.len(), bridge, id, mirror));
             origins.push(origin);
             rules.extend(of);
@@ -203,7 +206,7 @@ fn try_out(
 ) -> Result<Vec<String>, Error> {
     let mut remarks = Vec::new();
     let (whole, _) = append(existing, &import::text(drafts, origins));
-    let annotations = annotations::parse(SPAN_CFG, &whole);
+    let annotations = config::parse(SPAN_CFG, &whole);
     if !annotations.is_valid() {
         return Ok(remarks);
     }
@@ -292,7 +295,7 @@ fn tell(root: &Path, args: &ImportArgs, found: &Found) -> u8 {
             diagnostics: &found.diagnostics,
             remarks: &found.remarks,
             span_cfg: &text,
-            made_by: makers::makers(root),
+            made_by: foreign_tools::makers(root),
             remove: found.old().0.iter().map(|old| old.remove()).collect(),
         });
         return u8::from(!found.is_whole());
@@ -371,11 +374,11 @@ fn write(root: &Path, args: &ImportArgs, found: &Found, existing: &str) -> Resul
     let there = was.clone().unwrap_or_default();
     if there != existing.as_bytes() {
         let path = file.path().to_owned();
-        return Err(crate::span_file::Error::Changed { path }.into());
+        return Err(crate::config::span_file::Error::Changed { path }.into());
     }
     if was.is_none() {
         super::init::nothing_ends(root)?;
-    } else if let Some(notice) = inforce::load(root).notice() {
+    } else if let Some(notice) = active::load(root).notice() {
         return Err(Error::NotInForce(notice.to_owned()));
     }
     let text = found.text();

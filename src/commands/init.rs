@@ -4,25 +4,27 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::context;
-use crate::apply;
 use crate::cli::InitArgs;
-use crate::core::offer::{self, Offer};
-use crate::core::ports::PortMap;
-use crate::core::state::OvsState;
-use crate::inforce::{self, InForce};
-use crate::look::{Detail, Look, look_by};
-use crate::ovs::chain;
+use crate::config::active;
+use crate::config::active::InForce;
+use crate::config::span_file::SpanFile;
+use crate::engine::ovs::chain;
 use crate::pve::Pve;
-use crate::report::Out;
-use crate::span_file::SpanFile;
+use crate::reconcile;
+use crate::reconcile::observe::{Detail, Look, look_by};
+use crate::sys::output::Out;
+use pve_span_core::state::OvsState;
+use pve_span_core::state::port_map::PortMap;
+use pve_span_core::suggestions;
+use pve_span_core::suggestions::Offer;
 
 /// What is in the way.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     #[error(transparent)]
-    File(#[from] crate::span_file::Error),
+    File(#[from] crate::config::span_file::Error),
     #[error(transparent)]
-    Look(#[from] apply::Error),
+    Look(#[from] reconcile::Error),
     /// A new file would end what there is.
     #[error("{0}")]
     WouldEnd(String),
@@ -45,12 +47,12 @@ fn init(root: &Path, args: &InitArgs, out: &mut Out) -> Result<(), Error> {
     let there_is_one = file.path().symlink_metadata().is_ok();
     if there_is_one && !args.dry_run {
         let path = file.path().to_owned();
-        return Err(crate::span_file::Error::Exists { path }.into());
+        return Err(crate::config::span_file::Error::Exists { path }.into());
     }
     if !args.dry_run {
         nothing_ends(root)?;
     }
-    let text = offer::text(&offered(&first_look(root)?));
+    let text = suggestions::text(&offered(&first_look(root)?));
     if args.dry_run {
         text.lines().for_each(|line| out.line(line));
         return Ok(());
@@ -79,7 +81,7 @@ fn init(root: &Path, args: &InitArgs, out: &mut Out) -> Result<(), Error> {
 }
 
 /// What the node and the cluster are like, whatever span.cfg says.
-pub(super) fn first_look(root: &Path) -> Result<Look, apply::Error> {
+pub(super) fn first_look(root: &Path) -> Result<Look, reconcile::Error> {
     let path = Pve::new(root).path(crate::pve::SPAN_CFG);
     let nobody = InForce::NotConfigured { path };
     look_by(
@@ -93,7 +95,7 @@ pub(super) fn first_look(root: &Path) -> Result<Look, apply::Error> {
 /// What `init` writes; `edit` begins with it, too, where there is no file.
 pub(super) fn offered(look: &Look) -> Offer {
     let map = PortMap::new(&look.observed);
-    let mut offer = offer::offer(&look.cluster, &map);
+    let mut offer = suggestions::offer(&look.cluster, &map);
     if let OvsState::Failed(why) = &look.observed.ovs {
         offer.unseen.push(format!("Open vSwitch: {why}"));
     }
@@ -102,9 +104,9 @@ pub(super) fn offered(look: &Look) -> Offer {
 
 /// A valid file without sessions ends all that there are: they must not end because a file was lost.
 pub(super) fn nothing_ends(root: &Path) -> Result<(), Error> {
-    let copy = inforce::last_good(root);
+    let copy = active::last_good(root);
     let copy = copy.display();
-    let lost = match inforce::load(root) {
+    let lost = match active::load(root) {
         InForce::LastGood { annotations, .. } if !annotations.sessions.is_empty() => {
             let count = annotations.sessions.len();
             let sessions = if count == 1 { "session" } else { "sessions" };
@@ -114,7 +116,7 @@ pub(super) fn nothing_ends(root: &Path) -> Result<(), Error> {
             format!("there has been one: its last good copy, {copy}, cannot be used")
         }
         _ => {
-            let ours: Vec<String> = apply::ours(&first_look(root)?.observed)
+            let ours: Vec<String> = reconcile::ours(&first_look(root)?.observed)
                 .iter()
                 .map(ToString::to_string)
                 .collect();

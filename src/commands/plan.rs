@@ -6,12 +6,12 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{Format, asked_context, line_per_session, notice};
-use crate::apply::Error;
-use crate::core::plan::Plan;
-use crate::core::state::SessionState;
-use crate::inforce::InForce;
-use crate::look::{Detail, Look, look};
-use crate::report::Out;
+use crate::config::active::InForce;
+use crate::reconcile::Error;
+use crate::reconcile::observe::{Detail, Look, look};
+use crate::sys::output::Out;
+use pve_span_core::plan::Plan;
+use pve_span_core::state::SessionState;
 
 #[derive(Serialize)]
 struct Report<'a> {

@@ -6,12 +6,13 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{Format, asked_context, notice};
-use crate::apply::Error;
-use crate::core::model::{GuestKind, IfName, NicId, VlanSet, port_owner};
-use crate::core::ports::{BridgeKind, PluggedNic, Port, PortMap};
-use crate::core::state::SessionState;
-use crate::look::{Detail, Look, look};
-use crate::report::{self, Out, Row};
+use crate::reconcile::Error;
+use crate::reconcile::observe::{Detail, Look, look};
+use crate::sys::output;
+use crate::sys::output::{Out, Row};
+use pve_span_core::model::{GuestKind, IfName, NicId, VlanSet, port_owner};
+use pve_span_core::state::SessionState;
+use pve_span_core::state::port_map::{BridgeKind, PluggedNic, Port, PortMap};
 
 #[derive(Serialize)]
 struct Report<'a> {
@@ -200,7 +201,7 @@ fn row(entry: &Entry<'_>) -> Row {
     ];
     Row {
         cells,
-        look: report::Look::Plain,
+        look: output::Look::Plain,
         look_at: None,
         notes: Vec::new(),
     }

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::core::copies::CopyKey;
-use crate::core::model::SessionName;
-use crate::core::nft::{NftState, names};
-use crate::core::state::Statistics;
-use crate::linux::nft;
-use crate::look::Look;
+use crate::engine::nft;
+use crate::reconcile::observe::Look;
+use pve_span_core::engine::nft::spec::CopyKey;
+use pve_span_core::engine::nft::{NftState, names};
+use pve_span_core::model::SessionName;
+use pve_span_core::state::Statistics;
 
 /// How fast frames are copied.
 #[derive(Clone, Copy, Serialize)]

@@ -7,23 +7,24 @@ use serde::Serialize;
 
 use super::rate::{Measured, Rate};
 use super::{Format, asked_context, notice};
-use crate::apply::Error;
-use crate::core::copies::CopyKey;
-use crate::core::health::{Health, faults_and_notes, health, leftovers};
-use crate::core::model::SessionName;
-use crate::core::nft::{NftState, names};
-use crate::core::state::{OutputState, OvsState, SessionState, SourceState, Statistics};
-use crate::inforce::InForce;
-use crate::linux;
-use crate::look::{Detail, Look, look, now};
-use crate::report::{self, Out, Row};
-use crate::watch::state::State;
+use crate::config::active::InForce;
+use crate::daemon::state::State;
+use crate::reconcile::Error;
+use crate::reconcile::observe::{Detail, Look, look, now};
+use crate::sys;
+use crate::sys::output;
+use crate::sys::output::{Out, Row};
+use pve_span_core::engine::nft::spec::CopyKey;
+use pve_span_core::engine::nft::{NftState, names};
+use pve_span_core::health::{Health, faults_and_notes, health, leftovers};
+use pve_span_core::model::SessionName;
+use pve_span_core::state::{OutputState, OvsState, SessionState, SourceState, Statistics};
 
-fn painted(health: Health) -> report::Look {
+fn painted(health: Health) -> output::Look {
     match health {
-        Health::Active => report::Look::Good,
-        Health::Degraded | Health::Stalled => report::Look::Bad,
-        _ => report::Look::Plain,
+        Health::Active => output::Look::Good,
+        Health::Degraded | Health::Stalled => output::Look::Bad,
+        _ => output::Look::Plain,
     }
 }
 
@@ -96,7 +97,7 @@ pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
         log::error!("{}", Error::Ovs(why.to_owned()));
     }
     let known = known(root);
-    let counted = linux::counters().unwrap_or_default();
+    let counted = sys::counters().unwrap_or_default();
     let leftovers = leftovers(&look.desired, &look.plan);
     let measured = Measured::take(&look);
     let sessions: Vec<Session<'_>> = look
@@ -146,7 +147,7 @@ pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
 }
 
 /// What devices have counted, by interface index.
-type Counters = BTreeMap<u32, linux::Counted>;
+type Counters = BTreeMap<u32, sys::Counted>;
 
 fn dropped(session: &SessionName, output: &str, look: &Look, counted: &Counters) -> Option<u64> {
     let key = CopyKey {

@@ -3,9 +3,9 @@
 //! Look, watch, look again: what was seen counts only for what was there all the time. Nothing on the node is changed; with
 //! `--inject`, frames are sent.
 
-mod capturing;
-mod heard;
-mod inject;
+mod capture;
+mod capture_log;
+mod probe;
 mod report;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,19 +14,19 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{Format, anew, asked_context, notice};
-use crate::apply::Error;
 use crate::cli::VerifyArgs;
-use crate::core::copies::CopyKey;
-use crate::core::diagnostic::did_you_mean;
-use crate::core::health::{Health, faults, health};
-use crate::core::model::{NicId, SessionName, printable};
-use crate::core::state::{Desired, Fault, OutputState, SessionPhase, SessionState};
-use crate::core::verify::verdict::{Found, Inject, Reason, Verdict, Watched, reasons};
-use crate::core::verify::watching::Watching;
-use crate::inforce::InForce;
-use crate::look::{Detail, Look, look};
-use capturing::Outcome;
-use inject::Injector;
+use crate::config::active::InForce;
+use crate::reconcile::Error;
+use crate::reconcile::observe::{Detail, Look, look};
+use capture::Outcome;
+use probe::Injector;
+use pve_span_core::config::diagnostic::did_you_mean;
+use pve_span_core::engine::nft::spec::CopyKey;
+use pve_span_core::health::{Health, faults, health};
+use pve_span_core::model::{NicId, SessionName, printable};
+use pve_span_core::state::{Desired, Fault, OutputState, SessionPhase, SessionState};
+use pve_span_core::verify::capture_points::Watching;
+use pve_span_core::verify::verdict::{Found, Inject, Reason, Verdict, Watched, reasons};
 use report::{OutputReport, SessionReport};
 
 /// Exit codes: 0 no session has failed, 1 one has, 2 cannot tell. With `--strict`, untested is failed.
@@ -72,7 +72,7 @@ pub fn run(root: &Path, args: &VerifyArgs) -> Result<u8, Error> {
         Outcome::nothing()
     } else {
         log::info!("watching for {} s", args.time);
-        capturing::watch(&watching.groups, time, &mut injector, secret)?
+        capture::watch(&watching.groups, time, &mut injector, secret)?
     };
     let after = look(&anew(context), Detail::All, &BTreeSet::new())?;
     let verify = Verify {

@@ -1,7 +1,7 @@
 //! What the kernel would do with the rules, without it.
 
-use pve_span::core::nft::frames::{Branch, To};
-use pve_span::core::nft::{Match, Test};
+use pve_span_core::engine::nft::frames::{Branch, To};
+use pve_span_core::engine::nft::{Match, Test};
 
 /// Whether the chains take the frame.
 pub fn takes(chains: &[Vec<Branch>], frame: &[u8]) -> bool {

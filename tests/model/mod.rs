@@ -8,12 +8,13 @@ use std::fmt::Write;
 
 pub use ovs::{apply_plan, by_name_only, foreign, restricted};
 use proptest::prelude::*;
-use pve_span::core::annotations::{self, Annotations};
-use pve_span::core::cluster::{Cluster, Placement, parse_pools};
-use pve_span::core::guest;
-use pve_span::core::model::{GuestKind, IfName, SessionName, Vmid};
-use pve_span::core::port_settings::{BridgeFlags, PortSettings, PortState, Switch};
-use pve_span::core::state::{
+use pve_span_core::config;
+use pve_span_core::config::Annotations;
+use pve_span_core::engine::port::{BridgeFlags, PortSettings, PortState, Switch};
+use pve_span_core::model::{GuestKind, IfName, SessionName, Vmid};
+use pve_span_core::pve::cluster::{Cluster, Placement, parse_pools};
+use pve_span_core::pve::guest;
+use pve_span_core::state::{
     Link, Mark, Mirror, MirrorConfig, MirrorOutput, Observed, Ovs, OvsBridge, OvsPort, OvsState,
     RowId, Taken,
 };
@@ -224,7 +225,7 @@ impl Node {
 
     /// What it says; a file with errors says nothing.
     pub fn annotations(&self) -> Annotations {
-        let annotations = annotations::parse("span.cfg", &self.text());
+        let annotations = config::parse("span.cfg", &self.text());
         if annotations.is_valid() {
             annotations
         } else {
@@ -270,7 +271,7 @@ impl Node {
     /// What /etc/pve would tell.
     pub fn cluster(&self) -> Cluster {
         let mut cluster = Cluster::unknown("");
-        let this: pve_span::core::model::NodeName = "pve1".parse().unwrap();
+        let this: pve_span_core::model::NodeName = "pve1".parse().unwrap();
         let placement = || Placement {
             node: this.clone(),
             kind: GuestKind::Qemu,

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::nft;
 
-use pve_span::core::interest::{Scope, needs_detail};
-use pve_span::core::model::{IfName, Vmid};
-use pve_span::core::plan::{Change, Plan};
-use pve_span::core::state::{
+use pve_span_core::model::{IfName, Vmid};
+use pve_span_core::plan::{Change, Plan};
+use pve_span_core::resolve::scope::{Scope, needs_detail};
+use pve_span_core::state::{
     Link, Mark, Mirror, MirrorKey, MirrorOutput, Observed, OvsState, RowId,
 };
 

@@ -136,7 +136,7 @@ fn span_cfg_5_says_what_the_page_of_the_documentation_says() {
     assert!(page.starts_with("SPAN.CFG(5)"), "{page}");
     let words = |text: &str| -> String { text.chars().filter(|c| c.is_alphanumeric()).collect() };
     let all = words(&page);
-    for key in pve_span::core::annotations::KEYS {
+    for key in pve_span_core::config::KEYS {
         assert!(
             page.lines().any(|line| line.trim_start().starts_with(key)),
             "{key}: {page}"

@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use super::Format;
-use crate::core::attach::{Call, Refusal, Step};
-use crate::core::chained::Chained;
-use crate::core::cluster::Cluster;
-use crate::core::model::{GuestKind, NodeName, Vmid, excerpt};
-use crate::core::storage::Volume;
-use crate::report::Out;
+use crate::sys::output::Out;
+use pve_span_core::attach::{Call, Refusal, Step};
+use pve_span_core::model::{GuestKind, NodeName, Vmid, excerpt};
+use pve_span_core::pve::chained_hook::Chained;
+use pve_span_core::pve::cluster::Cluster;
+use pve_span_core::pve::storage::Volume;
 
 /// What became of a guest.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,11 +5,11 @@
 
 use std::path::Path;
 
-use super::makers;
-use crate::core::model::{IfName, excerpt, printable};
-use crate::core::state::{Mirror, OvsState, RowId};
-use crate::log;
-use crate::look::Look;
+use super::foreign_tools;
+use crate::reconcile::observe::Look;
+use crate::sys::logging;
+use pve_span_core::model::{IfName, excerpt, printable};
+use pve_span_core::state::{Mirror, OvsState, RowId};
 
 /// An old mirror in Open vSwitch.
 pub struct Old {
@@ -70,7 +70,7 @@ pub enum Step<'a> {
 
 /// Says a line on stderr.
 pub fn say(text: &str) {
-    log::say(&format!("{text}\n"));
+    logging::say(&format!("{text}\n"));
 }
 
 /// Says what to do, in order.
@@ -101,7 +101,7 @@ pub fn guide(
         &["pve-span apply".into()],
     );
     step("See that each is active:", &["pve-span status".into()]);
-    let made_by = makers::makers(root);
+    let made_by = foreign_tools::makers(root);
     if made_by.is_empty() {
         step(
             "Switch off what makes the old mirrors (hookscripts, units, cron, /etc/network/interfaces): it makes them anew.",

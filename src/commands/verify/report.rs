@@ -2,14 +2,15 @@
 
 use serde::Serialize;
 
-use super::capturing::Outcome;
+use super::capture::Outcome;
 use crate::commands::Format;
-use crate::core::copies::Passing;
-use crate::core::model::{IfName, SessionName};
-use crate::core::verify::verdict::{Found, Verdict};
-use crate::core::verify::watching::{Group, Part};
-use crate::inforce::InForce;
-use crate::report::{self, Out, Row};
+use crate::config::active::InForce;
+use crate::sys::output;
+use crate::sys::output::{Out, Row};
+use pve_span_core::engine::nft::spec::Passing;
+use pve_span_core::model::{IfName, SessionName};
+use pve_span_core::verify::capture_points::{Group, Part};
+use pve_span_core::verify::verdict::{Found, Verdict};
 
 /// What was found of a session.
 #[derive(Debug, Serialize)]
@@ -164,9 +165,9 @@ const HEADINGS: [&str; 11] = [
 fn rows(session: &SessionReport) -> Vec<Row> {
     let dash = || "-".to_owned();
     let look = match session.verdict {
-        Verdict::Proven => report::Look::Good,
-        Verdict::Untested => report::Look::Plain,
-        Verdict::Failed => report::Look::Bad,
+        Verdict::Proven => output::Look::Good,
+        Verdict::Untested => output::Look::Plain,
+        Verdict::Failed => output::Look::Bad,
     };
     let word = if session.skipped {
         "-"
@@ -209,7 +210,7 @@ fn rows(session: &SessionReport) -> Vec<Row> {
             let (watched, arrived) = (source.watched.to_string(), source.arrived.to_string());
             cells.extend([what, watched, arrived, missing(lacks)]);
             cells.resize(HEADINGS.len(), String::new());
-            rows.push(row(cells, report::Look::Plain));
+            rows.push(row(cells, output::Look::Plain));
         }
     }
     if rows.is_empty() {

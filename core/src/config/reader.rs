@@ -1,0 +1,365 @@
+//! Sections and keys of span.cfg → sessions, with every fault on the way.
+
+use std::collections::BTreeMap;
+
+use super::ini;
+use super::ini::Line;
+use super::values;
+use super::values::Fault;
+use super::{At, Session};
+use crate::config::diagnostic::{Diagnostic, Place, Severity, did_you_mean};
+use crate::filter;
+use crate::filter::Filter;
+use crate::model::{Invalid, SessionName, excerpt};
+
+/// The keys of a session; all but the last three may stand in `[defaults]`.
+pub const KEYS: [&str; 17] = [
+    "direction",
+    "exclude",
+    "point",
+    "vlan",
+    "filter",
+    "snaplen",
+    "sample",
+    "engine",
+    "dedup",
+    "wire",
+    "pre-stop",
+    "enabled",
+    "expires",
+    "comment",
+    "source",
+    "output",
+    "capture-only",
+];
+const NOT_DEFAULTS: [&str; 3] = ["source", "output", "capture-only"];
+const REQUIRED: [&str; 2] = ["source", "output"];
+
+/// A section's keys with their values, as they stand.
+pub type Properties = BTreeMap<String, (Place, At<String>)>;
+
+/// The most sessions of a file: more than all bridges of a node can serve.
+const MOST_SESSIONS: usize = 1000;
+
+/// Which section a line belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Current {
+    #[default]
+    None,
+    Refused,
+    Defaults,
+    Session,
+}
+
+/// A session that only takes values to see their faults.
+pub fn scratch(value: &At<String>) -> Session {
+    Session::empty(SessionName::from_mark("-"), value.place.clone())
+}
+
+/// The sections so far.
+#[derive(Default)]
+struct Sections {
+    defaults: Option<Section>,
+    sessions: Vec<Section>,
+    /// Where each of them begins, by name.
+    lines: BTreeMap<String, usize>,
+    current: Current,
+}
+
+/// Reads one file.
+pub struct Reader<'a> {
+    /// The file's name in the diagnostics.
+    pub file: &'a str,
+    /// What was found.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// A section as it stands.
+pub struct Section {
+    /// Its name.
+    pub name: SessionName,
+    /// Where that stands.
+    pub place: Place,
+    /// Its keys.
+    pub properties: Properties,
+    /// Keys that were meant, and are not missing.
+    misspelt: Vec<&'static str>,
+}
+
+impl Reader<'_> {
+    fn error(&mut self, place: Place, message: String, hint: Option<String>) {
+        let file = self.file.to_owned();
+        self.diagnostics.push(Diagnostic {
+            file,
+            place: Some(place),
+            severity: Severity::Error,
+            message,
+            hint,
+        });
+    }
+
+    fn faults(&mut self, place: &Place, faults: impl IntoIterator<Item = Fault>) {
+        for fault in faults {
+            self.error(
+                place.within(fault.offset, fault.width.max(1)),
+                fault.message,
+                fault.hint,
+            );
+        }
+    }
+
+    /// The file's sections: `[defaults]` apart, the sessions in their order.
+    pub fn sections(&mut self, text: &str) -> (Properties, Vec<Section>) {
+        let mut found = Sections::default();
+        for line in ini::lines(text) {
+            match line {
+                Line::Fault { message, place } => self.error(place, message, None),
+                Line::Section { name, place } => {
+                    found.current = self.begin(&mut found, &name, place)
+                }
+                Line::Property {
+                    key,
+                    key_place,
+                    value,
+                    value_place,
+                } => {
+                    self.property(
+                        &mut found,
+                        key,
+                        key_place,
+                        At {
+                            value,
+                            place: value_place,
+                        },
+                    );
+                }
+            }
+        }
+        (
+            found
+                .defaults
+                .map(|section| section.properties)
+                .unwrap_or_default(),
+            found.sessions,
+        )
+    }
+
+    fn begin(&mut self, found: &mut Sections, name: &str, place: Place) -> Current {
+        if let Some(line) = found.lines.get(name) {
+            let message = format!("[{}] stands twice, first on line {line}", excerpt(name));
+            self.error(place, message, Some("join the two sections".into()));
+            return Current::Refused;
+        }
+        let session = match name.parse::<SessionName>() {
+            Ok(session) => session,
+            Err(error) => {
+                let hint = Some(name.to_lowercase().replace([' ', '_', '.'], "-"))
+                    .filter(|better| better.parse::<SessionName>().is_ok())
+                    .map(|better| format!("write [{better}]"));
+                self.error(place, error.to_string(), hint);
+                return Current::Refused;
+            }
+        };
+        found.lines.insert(name.to_owned(), place.line);
+        let section = Section {
+            name: session,
+            place,
+            properties: Properties::new(),
+            misspelt: Vec::new(),
+        };
+        if name == "defaults" {
+            found.defaults = Some(section);
+            return Current::Defaults;
+        }
+        if found.sessions.len() == MOST_SESSIONS {
+            self.error(
+                section.place,
+                format!("more than {MOST_SESSIONS} sessions"),
+                None,
+            );
+            return Current::Refused;
+        }
+        found.sessions.push(section);
+        Current::Session
+    }
+
+    fn property(&mut self, found: &mut Sections, key: String, place: Place, value: At<String>) {
+        let section = match found.current {
+            Current::Session => found.sessions.last_mut(),
+            Current::Defaults => found.defaults.as_mut(),
+            Current::Refused => None,
+            Current::None => {
+                let hint = Some("begin a session with its name in brackets: [dmz-ids]".into());
+                return self.error(
+                    place,
+                    format!("`{}` stands before any section", excerpt(&key)),
+                    hint,
+                );
+            }
+        };
+        if !KEYS.contains(&key.as_str()) {
+            let hint = did_you_mean(&key, KEYS);
+            let meant = KEYS.iter().find(|known| {
+                hint.as_ref()
+                    .is_some_and(|hint| hint.contains(&format!("`{known}`")))
+            });
+            if let (Some(section), Some(meant)) = (section, meant) {
+                section.misspelt.push(meant);
+            }
+            let hint = hint.or_else(|| Some(format!("the keys are {}", KEYS.join(", "))));
+            self.error(place, format!("unknown key `{}`", excerpt(&key)), hint);
+        } else if found.current == Current::Defaults && NOT_DEFAULTS.contains(&key.as_str()) {
+            self.error(
+                place,
+                format!("`{key}` belongs to a session, not to [defaults]"),
+                None,
+            );
+        } else if let Some(section) = section {
+            if let Some((earlier, _)) = section.properties.get(&key) {
+                let message = format!(
+                    "`{key}` stands twice in this section, first on line {}",
+                    earlier.line
+                );
+                self.error(
+                    place,
+                    message,
+                    Some("join the two lines with a comma, or delete one".into()),
+                );
+                self.value(&mut scratch(&value), &key, &value);
+            } else {
+                section.properties.insert(key, (place, value));
+            }
+        } else {
+            // Nobody asks for it, but its faults count.
+            self.value(&mut scratch(&value), &key, &value);
+        }
+    }
+
+    /// What `[defaults]` gives to every session: read once, since it may be long and they may be many.
+    pub fn defaults(&mut self, defaults: &Properties) -> Option<Session> {
+        let (_, first) = defaults.values().next()?;
+        let mut session = scratch(first);
+        for (key, (_, value)) in defaults {
+            self.value(&mut session, key, value);
+        }
+        Some(session)
+    }
+
+    /// Makes a session of a section, with the defaults for what it does not say.
+    pub fn session(&mut self, section: &Section, defaults: Option<&Session>) -> Session {
+        let Section {
+            name,
+            place,
+            properties: own,
+            misspelt,
+        } = section;
+        let (name, place) = (name.clone(), place.clone());
+        let mut session = match defaults {
+            Some(defaults) => Session {
+                name,
+                place,
+                ..defaults.clone()
+            },
+            None => Session::empty(name, place),
+        };
+        for (key, (_, value)) in own {
+            self.value(&mut session, key, value);
+        }
+        for key in REQUIRED
+            .into_iter()
+            .filter(|key| !own.contains_key(*key) && !misspelt.contains(key))
+        {
+            let example = if key == "source" {
+                "source = 101"
+            } else {
+                "output = 200/net1"
+            };
+            let hint = if session.name.as_str() == "default" {
+                "did you mean [defaults]?".to_owned()
+            } else {
+                format!("add a line, `{example}` for example")
+            };
+            self.error(
+                session.place.clone(),
+                format!("session {} has no `{key}`", session.name),
+                Some(hint),
+            );
+        }
+        session
+    }
+
+    /// Reads one value into the session; a fault leaves the default.
+    pub fn value(&mut self, session: &mut Session, key: &str, at: &At<String>) {
+        let (value, place) = (at.value.as_str(), &at.place);
+        session.keys.insert(key.to_owned(), place.clone());
+        if value.is_empty() && key != "comment" {
+            self.error(place.clone(), format!("`{key}` has no value"), None);
+            return;
+        }
+        let faults: Vec<Fault> = match key {
+            "source" => set_list(value, place, &mut session.sources),
+            "exclude" => set_list(value, place, &mut session.exclude),
+            "output" => set_list(value, place, &mut session.outputs),
+            "capture-only" => set_list(value, place, &mut session.capture_only),
+            "direction" => set(values::direction(value), |direction| {
+                session.direction = direction
+            }),
+            "point" => set(values::point(value), |point| session.point = point),
+            "vlan" => values::vlans(value)
+                .map(|vlans| session.vlans = vlans)
+                .err()
+                .unwrap_or_default(),
+            "filter" => set(read_filter(value), |filter| session.filter = Some(filter)),
+            "snaplen" => set(values::snaplen(value), |bytes| {
+                session.snaplen = Some(bytes)
+            }),
+            "sample" => set(values::sample(value), |frames| session.sample = frames),
+            "engine" => set(values::engine(value), |engine| session.engine = engine),
+            "dedup" => set(values::switch(value), |dedup| session.dedup = dedup),
+            "wire" => set(values::switch(value), |wire| session.wire = wire),
+            "pre-stop" => set(values::pre_stop(value), |what| session.pre_stop = what),
+            "enabled" => set(values::switch(value), |enabled| session.enabled = enabled),
+            "expires" => set(values::expires(value), |expires| {
+                session.expires = Some(expires)
+            }),
+            _ => {
+                session.comment = Some(value.into());
+                Vec::new()
+            }
+        };
+        self.faults(place, faults);
+    }
+}
+
+fn set<T>(read: Result<T, Fault>, mut put: impl FnMut(T)) -> Vec<Fault> {
+    match read {
+        Ok(value) => {
+            put(value);
+            Vec::new()
+        }
+        Err(fault) => vec![fault],
+    }
+}
+
+/// What a list had from `[defaults]` goes.
+fn set_list<T>(value: &str, place: &Place, into: &mut Vec<At<T>>) -> Vec<Fault>
+where
+    T: std::str::FromStr<Err = Invalid>,
+{
+    let (items, faults) = values::list(value, str::parse);
+    let items = items.into_iter().map(|item| At {
+        value: item.value,
+        place: place.within(item.offset, item.width),
+    });
+    *into = items.collect();
+    faults
+}
+
+fn read_filter(value: &str) -> Result<Filter, Fault> {
+    filter::parse(value).map_err(|error| Fault {
+        offset: error.offset,
+        width: error.width,
+        message: error.message,
+        hint: error.hint,
+    })
+}

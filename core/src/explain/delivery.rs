@@ -1,0 +1,394 @@
+//! What a session makes of a NIC: whether it takes it, where its frames are copied, and where the copies go.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use super::{Ground, Hop, HopKind, InForce, NicState, reason_text};
+use crate::config::selector::{Output, Selector};
+use crate::config::{EngineChoice, Session};
+use crate::engine::nft::Side;
+use crate::engine::nft::spec::{CopyKey, CopySource, Passing};
+use crate::model::{IfName, NicId, SessionName};
+use crate::resolve::reasons::{Reason, Standing};
+use crate::state::port_map::Port;
+use crate::state::{
+    MirrorKey, MirrorOutput, OutputState, SessionPhase, SessionState, SourceState, Taken, Wanted,
+};
+
+/// What a session makes of a NIC.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Part {
+    /// The session.
+    pub session: SessionName,
+    /// Does it take it? Nothing if nobody can tell.
+    pub taken: Option<bool>,
+    /// Why, in words.
+    pub why: String,
+    /// Where its frames go, if it is taken: one for each output and engine.
+    pub outputs: Vec<Leg>,
+}
+
+/// The way from a NIC to one of a session's outputs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Leg {
+    /// The output, as span.cfg writes it.
+    pub output: String,
+    /// The whole way, from the NIC; it ends at the session where nothing gets to the output.
+    pub path: Vec<Hop>,
+    /// Who mirrors.
+    pub engine: Option<Engine>,
+    /// Why that engine.
+    pub why: Option<String>,
+    /// Where frames are copied, in words.
+    pub at: Option<String>,
+    /// Is it so now?
+    pub in_force: Option<InForce>,
+    /// Why nothing of this NIC gets there.
+    pub fault: Option<String>,
+    /// What the session has copied to this output so far, of all its sources; nothing if nobody counts.
+    pub frames: Option<u64>,
+}
+
+/// Who mirrors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// Open vSwitch.
+    Ovs,
+    /// nftables.
+    Nft,
+}
+
+impl Engine {
+    /// In a word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Ovs => "ovs",
+            Self::Nft => "nft",
+        }
+    }
+}
+
+/// A source that a session has here, as it is laid out.
+struct Source<'a> {
+    session: &'a Session,
+    state: &'a SessionState,
+    nic: NicId,
+    port: &'a Port,
+    path: &'a [Hop],
+    reason: &'a Reason,
+}
+
+impl Ground<'_> {
+    pub(super) fn part(
+        &self,
+        nic: NicId,
+        state: &NicState,
+        path: &[Hop],
+        reason: &Reason,
+    ) -> Option<Part> {
+        let session = self.view.annotations.sessions.get(&reason.session)?;
+        let laid_out = self.laid_out(&reason.session)?;
+        let reason = &self.as_done(session, nic, reason);
+        let taken = match (&reason.standing, &laid_out.phase, state) {
+            (Standing::Undecided(..) | Standing::PerhapsLoop(_), SessionPhase::Running, _) => None,
+            (Standing::Taken(_), SessionPhase::Running, NicState::Plugged) => Some(true),
+            _ => Some(false),
+        };
+        let port = self.map.of_nic(nic).filter(|_| taken == Some(true));
+        let outputs = port.map_or_else(Vec::new, |port| {
+            let source = Source {
+                session,
+                state: laid_out,
+                nic,
+                port,
+                path,
+                reason,
+            };
+            self.legs(&source)
+        });
+        let mut why = reason_text::why(self, session, reason, nic, state);
+        if taken == Some(false) && self.is_still_mirrored(&session.name, nic) {
+            why.push_str("; still mirrored: see pve-span plan, then pve-span apply");
+        }
+        Some(Part {
+            session: session.name.clone(),
+            taken,
+            why,
+            outputs,
+        })
+    }
+
+    /// A mirror of everything on a bridge leaves nothing out but outputs, which carry copies only.
+    fn as_done(&self, session: &Session, nic: NicId, reason: &Reason) -> Reason {
+        let mut reason = reason.clone();
+        let port = self.map.of_nic(nic);
+        let bridge = port.map(|port| &port.bridge);
+        let word = || {
+            let mut words = session.sources.iter();
+            words.find(|word| match &word.value {
+                Selector::Bridge(named) => bridge == Some(named),
+                _ => false,
+            })
+        };
+        let takes_all = || {
+            let mut outputs = session.outputs.iter();
+            outputs.any(|output| {
+                let wanted = self.wanted(session, &output.value, bridge);
+                wanted.is_some_and(|(_, wanted)| wanted.config.all)
+            })
+        };
+        if let Standing::Loop(_) | Standing::PerhapsLoop(_) = reason.standing {
+            if let Some(word) = word().filter(|_| takes_all()) {
+                reason.standing = Standing::Taken(word.into());
+            }
+        }
+        reason
+    }
+
+    /// The mirror that a session shall have on a bridge, to an output.
+    fn wanted(
+        &self,
+        session: &Session,
+        output: &Output,
+        bridge: Option<&IfName>,
+    ) -> Option<(MirrorKey, &Wanted)> {
+        let key = MirrorKey {
+            bridge: Some(bridge?.clone()),
+            session: session.name.clone(),
+            output: output.to_string(),
+        };
+        let wanted = self.view.desired.mirrors.get(&key)?;
+        Some((key, wanted))
+    }
+
+    pub(super) fn laid_out(&self, session: &SessionName) -> Option<&SessionState> {
+        self.index.states.get(session).copied()
+    }
+
+    fn legs(&self, source: &Source<'_>) -> Vec<Leg> {
+        let mut legs = Vec::new();
+        for output in &source.session.outputs {
+            let spelled = output.value.to_string();
+            let mut outputs = source.state.outputs.iter();
+            let Some(state) = outputs.find(|state| state.output == spelled) else {
+                continue;
+            };
+            let before = legs.len();
+            legs.extend(self.by_ovs(source, &output.value));
+            legs.extend(self.by_nft(source, &output.value));
+            if let Some(fault) = self.fault(source, state, legs.len() > before) {
+                legs.truncate(before);
+                let leg = leg(source, &output.value, source.path, Vec::new());
+                legs.push(if self.is_held(&source.session.name, state) {
+                    Leg {
+                        in_force: Some(InForce::Unknown(fault)),
+                        ..leg
+                    }
+                } else {
+                    Leg {
+                        fault: Some(fault),
+                        ..leg
+                    }
+                });
+            }
+        }
+        legs
+    }
+
+    /// Does what is mirrored to an output stay as it is, as nobody can tell where that is?
+    pub(super) fn is_held(&self, session: &SessionName, output: &OutputState) -> bool {
+        output.fault.is_some() && self.view.desired.held.holds(session, &output.output)
+    }
+
+    /// Why nothing of it gets to an output.
+    fn fault(&self, source: &Source<'_>, state: &OutputState, is_copied: bool) -> Option<String> {
+        if let Some(fault) = state.not_here() {
+            return Some(fault);
+        }
+        if let Some(other) = in_other_vlan(source.session, source.port) {
+            return Some(other);
+        }
+        if is_copied {
+            return None;
+        }
+        let own = |nic: Option<NicId>, port: &IfName| {
+            nic == Some(source.nic) || *port == source.port.name || *port == source.port.bridge
+        };
+        let lack = state.lacks.iter().find(|lack| own(lack.nic, &lack.port));
+        let why = lack.map_or("nothing is copied from it to there", |lack| &lack.why);
+        Some(why.to_owned())
+    }
+
+    fn by_ovs(&self, source: &Source<'_>, output: &Output) -> Option<Leg> {
+        let port = source.port;
+        let takes =
+            |wanted: &Wanted| wanted.config.all || wanted.config.ports.contains_key(&port.name);
+        let (key, wanted) = self
+            .wanted(source.session, output, Some(&port.bridge))
+            .filter(|(_, wanted)| takes(wanted))?;
+        let device = match &wanted.config.output {
+            MirrorOutput::Port(name) => Some(name),
+            MirrorOutput::Vlan(_) | MirrorOutput::None => None,
+        };
+        let why = match (output, source.session.engine) {
+            (_, EngineChoice::Ovs) => "as asked".to_owned(),
+            (Output::Vlan(_), _) => "RSPAN".to_owned(),
+            _ => format!("same bridge, {}", port.bridge),
+        };
+        Some(Leg {
+            engine: Some(Engine::Ovs),
+            why: Some(why),
+            at: Some(format!(
+                "mirrored at its port {}{}",
+                port.name,
+                side_of_firewall(port, &port.name)
+            )),
+            in_force: Some(self.ovs_in_force(&key, &port.name)),
+            ..leg(
+                source,
+                output,
+                source.path,
+                to_output(output, device, &port.bridge),
+            )
+        })
+    }
+
+    fn by_nft(&self, source: &Source<'_>, output: &Output) -> Option<Leg> {
+        let key = CopyKey {
+            session: source.session.name.clone(),
+            output: output.to_string(),
+        };
+        let copies = self.view.desired.copies.get(&key)?;
+        let mut sources = copies.sources.iter();
+        let (device, copied) = sources.find(|(_, copied)| copied.nic == Some(source.nic))?;
+        let is_there = |hop: &Hop| hop.kind != HopKind::Bridge && hop.name == device.to_string();
+        let upto = source.path.iter().position(is_there);
+        let path = upto.map_or(source.path, |at| &source.path[..=at]);
+        let end = to_output(output, Some(&copies.device), &source.port.bridge);
+        Some(Leg {
+            engine: Some(Engine::Nft),
+            why: source.reason.nft.get(&key.output).cloned(),
+            at: Some(format!(
+                "copied at {device}{}: {}{}",
+                side_of_firewall(source.port, device),
+                hooks(copied),
+                rest_of_whole(source)
+            )),
+            in_force: Some(self.nft_in_force(&key, device, copied)),
+            ..leg(source, output, path, end)
+        })
+    }
+
+    /// Which of a session's sources get to an output, VLANs apart.
+    pub(super) fn reach<'s>(
+        &self,
+        state: &'s SessionState,
+        output: &'s OutputState,
+    ) -> impl Iterator<Item = &'s SourceState> {
+        let ports: BTreeSet<&IfName> = output.lacks.iter().map(|lack| &lack.port).collect();
+        let nics: BTreeSet<NicId> = output.lacks.iter().filter_map(|lack| lack.nic).collect();
+        let reaches = move |source: &&SourceState| {
+            !ports.contains(&source.port) && source.nic.is_none_or(|nic| !nics.contains(&nic))
+        };
+        state.present.iter().filter(reaches)
+    }
+}
+
+/// Is a port's access VLAN none of those that the session takes?
+pub(super) fn in_other_vlan(session: &Session, port: &Port) -> Option<String> {
+    let vlans = &session.vlans;
+    let other = |tag: &u16| !vlans.is_empty() && !vlans.contains(*tag);
+    let tag = port.tag.filter(other)?;
+    Some(format!(
+        "it is in VLAN {tag}, and the session takes VLAN {vlans} only"
+    ))
+}
+
+/// The way so far, the session, and the hops to its output if it gets there.
+fn leg(source: &Source<'_>, output: &Output, path: &[Hop], end: Vec<Hop>) -> Leg {
+    let mut path = path.to_vec();
+    path.push(Hop::new(HopKind::Session, &source.session.name));
+    path.extend(end);
+    Leg {
+        output: output.to_string(),
+        path,
+        engine: None,
+        why: None,
+        at: None,
+        in_force: None,
+        fault: None,
+        frames: None,
+    }
+}
+
+/// The last hops, where anything gets there.
+pub(super) fn to_output(output: &Output, device: Option<&IfName>, bridge: &IfName) -> Vec<Hop> {
+    match (output, device) {
+        (Output::Nic(nic), Some(device)) => vec![
+            Hop::new(HopKind::Device, device),
+            Hop::new(HopKind::Nic, nic),
+        ],
+        (Output::Port(_), Some(_)) => vec![Hop::new(HopKind::Port, output)],
+        (Output::Vlan(_), _) => vec![Hop {
+            detail: Some(format!("RSPAN on {bridge}")),
+            ..Hop::new(HopKind::Vlan, output)
+        }],
+        _ => Vec::new(),
+    }
+}
+
+/// Which side of the firewall bridge a device is on, where there is one.
+fn side_of_firewall(port: &Port, device: &IfName) -> &'static str {
+    match port.nic.as_ref().map(|nic| nic.firewall_bridge.is_some()) {
+        Some(true) if *device == port.name => ", on the bridge's side of the guest's firewall",
+        Some(true) => ", on the guest's side of its firewall",
+        _ => "",
+    }
+}
+
+/// Of a whole bridge's port nftables takes one direction only.
+fn rest_of_whole(source: &Source<'_>) -> String {
+    match &source.reason.standing {
+        Standing::Taken(word) if matches!(word.selector, Selector::Bridge(_)) => format!(
+            "; {} is copied where it enters {}",
+            reason_text::DELIVERED,
+            source.port.bridge
+        ),
+        _ => String::new(),
+    }
+}
+
+/// What passes which hook.
+fn hooks(copied: &CopySource) -> String {
+    let words = copied.hooks().map(|(side, passing)| {
+        let what = match passing {
+            Passing::From => reason_text::SENT,
+            Passing::To => reason_text::DELIVERED,
+        };
+        let side = match side {
+            Side::Ingress => "ingress",
+            Side::Egress => "egress",
+        };
+        format!("{what} on {side}")
+    });
+    words.collect::<Vec<_>>().join(", ")
+}
+
+/// Which of a NIC's frames a session takes.
+pub(super) fn directions(session: &Session, by: &Selector) -> String {
+    if let Selector::Bridge(bridge) = by {
+        return format!("every frame that crosses {bridge}, once");
+    }
+    let (sent, delivered) = (
+        session.direction.takes_sent(),
+        session.direction.takes_delivered(),
+    );
+    match Taken::new(sent, delivered) {
+        Some(Taken::Both) => format!("{} and {}", reason_text::SENT, reason_text::DELIVERED),
+        Some(Taken::Sent) => reason_text::SENT.to_owned(),
+        Some(Taken::Delivered) => reason_text::DELIVERED.to_owned(),
+        None => "nothing".to_owned(),
+    }
+}

@@ -1,0 +1,351 @@
+//! Puts words together: tokens → [`Expr`].
+//!
+//! This exists to follow the grammar of libpcap (grammar.y): a primitive is qualifiers and an
+//! operand, and an operand alone takes the qualifiers left of it, which travel as a [`Carry`]. How
+//! a value is written is `operand`'s business. Recursion is bounded by [`MAX_DEPTH`].
+
+use super::lexer::{Key, Kind, Token, tokens};
+use super::operand;
+use super::operand::{Complaint, Shape, Suffix};
+use super::tree::{Expr, Primitive, Side, Test};
+use super::{FilterError, MAX_DEPTH, MAX_PRIMITIVES};
+
+use errors::{proto_without_ether, too_deep};
+use qualifier::{AddressWord, Carry, Family, Qualifier, Range, of_family};
+
+mod errors;
+mod primitives;
+mod qualifier;
+
+/// Reads a whole expression.
+pub(super) fn parse(text: &str) -> Result<Expr, FilterError> {
+    let mut parser = Parser {
+        text,
+        tokens: tokens(text),
+        next: 0,
+        depth: 0,
+        primitives: 0,
+        tags: 0,
+    };
+    let first = parser.peek();
+    if first.kind == Kind::End {
+        let complaint = Complaint::new("the filter expression is empty");
+        return Err(parser.fault(
+            first,
+            complaint.hint("leave the key out to mirror every frame"),
+        ));
+    }
+    let (piece, _) = parser.expression(Carry::Start)?;
+    let end = parser.peek();
+    match end.kind {
+        Kind::End => Ok(piece.expr),
+        Kind::Close => Err(parser.fault(end, Complaint::new("this parenthesis was never opened"))),
+        _ => Err(parser.not_joined(end, "`and` or `or`")),
+    }
+}
+
+/// A part of the tree, and its height.
+struct Piece {
+    expr: Expr,
+    height: usize,
+}
+
+type Parsed = Result<(Piece, Carry), FilterError>;
+
+struct Parser<'a> {
+    text: &'a str,
+    tokens: Vec<Token>,
+    next: usize,
+    depth: usize,
+    primitives: usize,
+    tags: u8,
+}
+
+impl<'a> Parser<'a> {
+    /// `unit { (and | or) unit }`, from left to right.
+    fn expression(&mut self, carry: Carry) -> Parsed {
+        let (mut left, mut carry) = self.unit(carry)?;
+        loop {
+            let operator = self.peek();
+            if !matches!(operator.kind, Kind::And | Kind::Or) {
+                return Ok((left, carry));
+            }
+            self.next += 1;
+            let (right, after) = self.unit(carry)?;
+            left = join(left, operator.kind, right);
+            carry = after;
+            if left.height > MAX_DEPTH {
+                return Err(self.fault(operator, too_deep()));
+            }
+        }
+    }
+
+    /// `not unit`, `( expression )`, an operand, or qualifiers and their operand.
+    fn unit(&mut self, carry: Carry) -> Parsed {
+        let token = self.take();
+        match token.kind {
+            Kind::Not => {
+                self.enter(token)?;
+                let (piece, carry) = self.unit(carry)?;
+                self.depth -= 1;
+                let piece = negate(piece);
+                if piece.height > MAX_DEPTH {
+                    return Err(self.fault(token, too_deep()));
+                }
+                Ok((piece, carry))
+            }
+            Kind::Open => {
+                self.enter(token)?;
+                let (piece, _) = self.expression(carry)?;
+                self.depth -= 1;
+                self.close(token)?;
+                Ok((piece, carry))
+            }
+            Kind::Text | Kind::Escaped => self.bare(token, carry),
+            Kind::Key(key) if !matches!(carry, Carry::Given(_)) => self.primitive(token, key),
+            _ => Err(self.unexpected(token, carry)),
+        }
+    }
+
+    fn enter(&mut self, token: Token) -> Result<(), FilterError> {
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return Err(self.fault(token, too_deep()));
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, open: Token) -> Result<(), FilterError> {
+        let token = self.peek();
+        match token.kind {
+            Kind::Close => {
+                self.next += 1;
+                Ok(())
+            }
+            Kind::End => Err(self.fault(open, Complaint::new("this parenthesis is never closed"))),
+            _ => Err(self.not_joined(token, "`and`, `or` or `)`")),
+        }
+    }
+
+    /// A primitive that begins with a word of the language, already taken.
+    fn primitive(&mut self, token: Token, key: Key) -> Parsed {
+        match key {
+            Key::Vlan => self.vlan(token),
+            Key::Broadcast => self.plain(token, Primitive::Broadcast),
+            Key::Multicast => self.plain(token, Primitive::Multicast),
+            Key::Ether => self.ether(token),
+            Key::Protocol(protocol) => self.protocol(token, protocol),
+            Key::Src | Key::Dst | Key::Host | Key::Net | Key::Port | Key::PortRange => {
+                self.next -= 1;
+                self.qualified(None)
+            }
+            Key::Proto => Err(self.fault(token, proto_without_ether())),
+            Key::Mask => Err(self.fault(
+                token,
+                Complaint::new("`mask` goes with `net` only")
+                    .hint("such as `net 10.0.0.0 mask 255.0.0.0`"),
+            )),
+        }
+    }
+
+    /// What follows qualifiers: an operand, or several in parentheses.
+    fn operands(&mut self, qualifier: Qualifier) -> Parsed {
+        let (piece, _) = self.unit(Carry::Given(qualifier))?;
+        Ok((piece, Carry::Earlier(qualifier)))
+    }
+
+    /// An operand that takes the qualifiers left of it.
+    fn bare(&mut self, token: Token, carry: Carry) -> Parsed {
+        match carry {
+            Carry::Given(qualifier) | Carry::Earlier(qualifier) => {
+                let primitive = self.operand(token, qualifier)?;
+                Ok((self.test(token, primitive)?, carry))
+            }
+            Carry::Start if is_address(self.word(token)) && self.peek().kind != Kind::Slash => {
+                let qualifier = Qualifier::Address {
+                    family: Family::Any,
+                    side: Side::Either,
+                    word: AddressWord::Host,
+                };
+                let primitive = self.operand(token, qualifier)?;
+                Ok((self.test(token, primitive)?, Carry::Earlier(qualifier)))
+            }
+            Carry::Start | Carry::Nothing | Carry::Vlan => {
+                Err(self.fault(token, self.unqualified(token, carry)))
+            }
+        }
+    }
+
+    /// Reads an operand, already taken, and what belongs to it.
+    fn operand(&mut self, token: Token, qualifier: Qualifier) -> Result<Primitive, FilterError> {
+        let word = self.word(token);
+        let primitive = match qualifier {
+            Qualifier::Address { family, side, word } => {
+                return self.address(token, family, side, word);
+            }
+            Qualifier::Port {
+                transport,
+                side,
+                range,
+            } => match range {
+                Range::Port => operand::port(word),
+                Range::PortRange => operand::port_range(word),
+            }
+            .map(|ports| Primitive::Port {
+                transport,
+                side,
+                ports,
+            }),
+            Qualifier::EtherHost { side } => {
+                operand::ether_host(word).map(|address| Primitive::EtherHost { side, address })
+            }
+            Qualifier::EtherType => operand::ether_type(word).map(Primitive::EtherType),
+        };
+        primitive.map_err(|complaint| self.fault(token, complaint))
+    }
+
+    /// An address or a network with what follows it: `/N` or `mask M`.
+    fn address(
+        &mut self,
+        token: Token,
+        family: Family,
+        side: Side,
+        address_word: AddressWord,
+    ) -> Result<Primitive, FilterError> {
+        let word = self.word(token);
+        let (suffix, end) = self.suffix()?;
+        let whole = end.map_or(token, |end| span(token, end));
+        let network = if address_word == AddressWord::Net {
+            operand::net(word, suffix)
+        } else if end.is_some() {
+            let complaint = Complaint::new("only a network can have a mask");
+            Err(complaint.hint(format!("write `{}net {}`", side.prefix(), self.word(whole))))
+        } else {
+            operand::host(word).map_err(|complaint| {
+                let number = operand::shape(word) == Shape::Number;
+                if number && address_word == AddressWord::Missing {
+                    complaint.hint(format!("did you mean `{}port {word}`?", side.prefix()))
+                } else {
+                    complaint
+                }
+            })
+        };
+        network
+            .and_then(|network| of_family(network, family, side))
+            .map_err(|complaint| self.fault(whole, complaint))
+    }
+
+    /// `/N` or `mask M`, if it is there, and its last token.
+    fn suffix(&mut self) -> Result<(Suffix<'a>, Option<Token>), FilterError> {
+        let (expected, after) = match self.peek().kind {
+            Kind::Slash => ("the length of a prefix", "/"),
+            Kind::Key(Key::Mask) => ("a mask such as `255.255.255.0`", "mask"),
+            _ => return Ok((Suffix::None, None)),
+        };
+        self.next += 1;
+        let token = self.take();
+        let word = self.word(token);
+        let shape = (token.kind == Kind::Text).then(|| operand::shape(word));
+        match (after, shape) {
+            ("/", Some(Shape::Number)) => Ok((Suffix::Length(word), Some(token))),
+            ("mask", Some(Shape::Dotted)) => Ok((Suffix::Mask(word), Some(token))),
+            _ => {
+                let complaint = self.expected(expected, after, token);
+                Err(self.fault(token, complaint))
+            }
+        }
+    }
+
+    /// A primitive that takes no operand.
+    fn plain(&mut self, token: Token, primitive: Primitive) -> Parsed {
+        Ok((self.test(token, primitive)?, Carry::Nothing))
+    }
+
+    fn test(&mut self, token: Token, primitive: Primitive) -> Result<Piece, FilterError> {
+        self.primitives += 1;
+        if self.primitives > MAX_PRIMITIVES {
+            let complaint = format!("the filter has more than {MAX_PRIMITIVES} primitives");
+            return Err(self.fault(token, Complaint::new(complaint)));
+        }
+        let test = Test {
+            tags: self.tags,
+            primitive,
+        };
+        Ok(Piece {
+            expr: Expr::Test(test),
+            height: 0,
+        })
+    }
+
+    /// The next token; at the end, the end again and again.
+    fn peek(&self) -> Token {
+        let last = self.tokens.len().saturating_sub(1);
+        self.tokens
+            .get(self.next.min(last))
+            .copied()
+            .unwrap_or(Token {
+                kind: Kind::End,
+                start: self.text.len(),
+                end: self.text.len(),
+            })
+    }
+
+    fn take(&mut self) -> Token {
+        let token = self.peek();
+        self.next += 1;
+        token
+    }
+
+    fn word(&self, token: Token) -> &'a str {
+        self.text.get(token.start..token.end).unwrap_or("")
+    }
+
+    fn fault(&self, token: Token, complaint: Complaint) -> FilterError {
+        FilterError {
+            offset: token.start,
+            width: (token.end - token.start).max(1),
+            message: complaint.message,
+            hint: complaint.hint,
+        }
+    }
+}
+
+fn join(left: Piece, operator: Kind, right: Piece) -> Piece {
+    let and = operator == Kind::And;
+    let members = |piece: &Piece| match piece.expr {
+        Expr::All(_) if and => piece.height,
+        Expr::Any(_) if !and => piece.height,
+        _ => piece.height + 1,
+    };
+    let height = members(&left).max(members(&right));
+    let expr = if and {
+        left.expr.and(right.expr)
+    } else {
+        left.expr.or(right.expr)
+    };
+    Piece { expr, height }
+}
+
+fn negate(piece: Piece) -> Piece {
+    let height = match piece.expr {
+        Expr::Not(_) => piece.height.saturating_sub(1),
+        _ => piece.height + 1,
+    };
+    Piece {
+        expr: piece.expr.negate(),
+        height,
+    }
+}
+
+/// From the first token to the last.
+fn span(first: Token, last: Token) -> Token {
+    Token {
+        end: last.end,
+        ..first
+    }
+}
+
+/// A whole IP address, which tcpdump would want `host` in front of.
+fn is_address(word: &str) -> bool {
+    word.parse::<core::net::IpAddr>().is_ok() && !matches!(operand::shape(word), Shape::Mac(_))
+}

@@ -1,0 +1,459 @@
+//! Is an output free? It is cut off from everything but copies, so it is refused unless that provably cuts off nothing
+//! else, or `capture-only` says that it may.
+
+use core::net::IpAddr;
+use std::collections::BTreeSet;
+use std::fmt;
+
+use super::outputs::{Outputs, Place, Target};
+use super::reachability::{Leads, Ways};
+use crate::config::Session;
+use crate::config::selector::Output;
+use crate::engine::nft::NftState;
+use crate::engine::nft::names;
+use crate::engine::nft::names::Part;
+use crate::engine::nft::spec::CopyKey;
+use crate::model::{GuestKind, IfName, NicId, NicIndex};
+use crate::pve::guest::Guest;
+use crate::state::port_map::is_firewall_bridge;
+use crate::state::{Fault, Mirror, OvsState};
+
+/// What else needs an output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Need {
+    /// Its guest has no other NIC.
+    OnlyNic(NicId),
+    /// It is net0 of several.
+    FirstNic(NicId),
+    /// The guest gets an address for it: the key, and what it says.
+    Configured(NicId, String, String),
+    /// It is a bridge.
+    Bridge(IfName),
+    /// It is the firewall bridge of a guest.
+    FirewallBridge(IfName),
+    /// It leads back to the node itself.
+    Loopback(IfName),
+    /// The node has an address on it.
+    Address(IfName, IpAddr),
+    /// It is a part of another device: a bond, a VRF.
+    Part(IfName, &'static str, IfName),
+    /// Another device is on top of it.
+    Below(IfName, IfName),
+    /// A bridge on which the node has an address has no other way out that provably carries.
+    OnlyWay(IfName, IfName, IpAddr),
+    /// It may be the way of a bridge on which the node has an address.
+    Way(IfName, IfName, IpAddr),
+    /// It may be the only way out of a bridge for the guests there, this NIC among them.
+    GuestsWay(IfName, IfName, NicId),
+    /// It has a link-local address.
+    LinkLocal(IfName, IpAddr),
+    /// The node has a route that goes out by it.
+    Route(IfName),
+    /// It is free by itself, and not beside another port that is an output.
+    Beside(IfName, IfName),
+}
+
+impl Need {
+    /// May the administrator say that it is meant so? Not where the node itself would be cut off.
+    pub fn can_be_confirmed(&self) -> bool {
+        match self {
+            Self::OnlyNic(_)
+            | Self::FirstNic(_)
+            | Self::Configured(..)
+            | Self::Way(..)
+            | Self::GuestsWay(..)
+            | Self::LinkLocal(..)
+            | Self::Route(_) => true,
+            Self::Bridge(_)
+            | Self::FirewallBridge(_)
+            | Self::Loopback(_)
+            | Self::Address(..)
+            | Self::Part(..)
+            | Self::Below(..)
+            | Self::OnlyWay(..)
+            | Self::Beside(..) => false,
+        }
+    }
+
+    /// What to do instead.
+    pub fn remedy(&self, output: &Output) -> String {
+        let other = match self {
+            Self::OnlyNic(nic) | Self::FirstNic(nic) | Self::Configured(nic, ..) => {
+                format!("give guest {} a NIC for copies alone", nic.vmid)
+            }
+            Self::Bridge(bridge) => format!("as a source it is written bridge:{bridge}"),
+            Self::LinkLocal(device, _) => {
+                // sysctl(8) takes a dot for a separator, and a slash for a name's dot.
+                let key = device.as_str().replace('.', "/");
+                format!("switch IPv6 off there (sysctl net.ipv6.conf.{key}.disable_ipv6=1)")
+            }
+            Self::Part(_, _, whole) => {
+                format!("take it out of {whole}, or use another port")
+            }
+            Self::Below(_, above) => format!("delete {above}, or use another port"),
+            Self::FirewallBridge(_)
+            | Self::Loopback(_)
+            | Self::Address(..)
+            | Self::OnlyWay(..)
+            | Self::Way(..)
+            | Self::GuestsWay(..)
+            | Self::Route(_)
+            | Self::Beside(..) => "use another port".to_owned(),
+        };
+        if self.can_be_confirmed() {
+            format!("{other}; if it may lose its network: `capture-only = {output}`")
+        } else {
+            other
+        }
+    }
+
+    fn told(&self, output: &Output) -> String {
+        format!("{self}: {}", self.remedy(output))
+    }
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OnlyNic(nic) => write!(
+                f,
+                "{nic} is the only NIC of guest {}, and an output is cut off from the network",
+                nic.vmid
+            ),
+            Self::FirstNic(nic) => write!(
+                f,
+                "{nic} is the first NIC of guest {}, where one usually reaches it, and an output is cut off from the network",
+                nic.vmid
+            ),
+            Self::Configured(nic, key, value) => write!(
+                f,
+                "{nic} has an address ({key}: {value}), and an output is cut off from the network"
+            ),
+            Self::Bridge(bridge) => {
+                write!(
+                    f,
+                    "{bridge} is a bridge, and frames can only go out of a port"
+                )
+            }
+            Self::FirewallBridge(bridge) => {
+                write!(f, "{bridge} is a guest's firewall bridge")
+            }
+            Self::Loopback(device) => write!(
+                f,
+                "{device} is a loopback device: a mirror into it would cut the node off from itself"
+            ),
+            Self::Address(device, address) => write!(
+                f,
+                "{device} carries this node's address {address}: a mirror into it would cut the node off"
+            ),
+            Self::Part(device, kind, whole) => {
+                write!(f, "{device} is part of the {kind} {whole}")
+            }
+            Self::Below(device, above) => write!(
+                f,
+                "{above} is built on {device}, and would be cut off by a mirror into it"
+            ),
+            Self::OnlyWay(device, bridge, address) => write!(
+                f,
+                "{device} may be the only way out of {bridge}, over which this node has the address {address}: a mirror into it \
+                 would cut the node off"
+            ),
+            Self::Way(device, bridge, address) => write!(
+                f,
+                "{device} may be the way out of {bridge} that is in use, and this node has the address {address} there"
+            ),
+            Self::GuestsWay(device, bridge, nic) => write!(
+                f,
+                "{device} may be the only way out of {bridge} for the guests there ({nic}, for one), and would be cut off by a \
+                 mirror into it"
+            ),
+            Self::LinkLocal(device, address) => write!(
+                f,
+                "{device} has the link-local address {address}, which a mirror into it would cut off"
+            ),
+            Self::Beside(device, other) => write!(
+                f,
+                "{device} cannot be one beside {other}, which is an output already: together they may be the only way out of a \
+                 bridge"
+            ),
+            Self::Route(device) => write!(
+                f,
+                "a route of this node goes out by {device}, and a mirror into it would cut that off"
+            ),
+        }
+    }
+}
+
+/// What else needs a guest's NIC, by the guest's config. Nothing is the answer if the NIC is free, and none at all if the
+/// guest has no such NIC.
+pub fn need_of_nic(guest: &Guest, nic: NicId) -> Option<Result<(), Need>> {
+    guest.nics.get(&nic.index)?;
+    let configured = guest.addresses.get(&nic.index).map(|value| {
+        let key = match guest.kind {
+            GuestKind::Qemu => "ipconfig",
+            GuestKind::Lxc => "net",
+        };
+        Need::Configured(nic, format!("{key}{}", nic.index), value.clone())
+    });
+    let is_only = guest.nics.len() == 1;
+    let is_first = nic.index == NicIndex::FIRST;
+    Some(match configured {
+        _ if is_only => Err(Need::OnlyNic(nic)),
+        Some(need) => Err(need),
+        None if is_first => Err(Need::FirstNic(nic)),
+        None => Ok(()),
+    })
+}
+
+/// Is a guest's NIC refused as an output, by the guest's config?
+pub fn is_refused(session: &Session, nic: NicId, guest: Option<&Guest>) -> bool {
+    match guest.and_then(|guest| need_of_nic(guest, nic)) {
+        Some(Err(need)) => !(need.can_be_confirmed() && session.confirms(&Output::Nic(nic))),
+        Some(Ok(())) | None => false,
+    }
+}
+
+/// How an output stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing else needs it.
+    Free,
+    /// Only `capture-only` allows it.
+    Confirmed,
+}
+
+impl<'a> Outputs<'a> {
+    /// Finds the output, or says why it is not served, and what to do.
+    pub fn serve(
+        &self,
+        session: &Session,
+        output: &Output,
+    ) -> Result<(Place<'a>, Standing), Fault> {
+        let standing = |need: Result<(), Need>| match need {
+            Ok(()) => Ok(Standing::Free),
+            Err(need) if need.can_be_confirmed() && session.confirms(output) => {
+                Ok(Standing::Confirmed)
+            }
+            Err(need) => Err(Fault::Refused(need.told(output))),
+        };
+        if let Output::Port(name) = output {
+            let standing = match self.known_need_of_port(name) {
+                Some(need) => standing(need)?,
+                None if session.confirms(output) => Standing::Confirmed,
+                None if self.is_served_now(session, output) => Standing::Free,
+                None => {
+                    return Err(Fault::Unknown(format!(
+                        "cannot tell whether guests need {name} for their network: some of their configs were not read"
+                    )));
+                }
+            };
+            let place = self.place(output)?;
+            let is_open =
+                Ways::new(self.observed).reaches(name, |device| self.map.may_be_on_ovs(device));
+            if standing == Standing::Free && is_open && !self.is_served_now(session, output) {
+                return Err(Fault::Unknown(format!(
+                    "cannot tell whether this node needs {name} for its network: it may lead to bridges of Open vSwitch, which does not answer"
+                )));
+            }
+            return Ok((place, standing));
+        }
+        let place = self.place(output)?;
+        let (Output::Nic(nic), Place::Port(target)) = (output, &place) else {
+            return Ok((place, Standing::Free));
+        };
+        let standing = match self.known_need(*nic) {
+            Some(need) => standing(need)?,
+            // Unknown changes nothing: what is mirrored goes on, and nothing new begins.
+            None if session.confirms(output) => Standing::Confirmed,
+            None if self.is_served_now(session, output) || self.was_free(output, target) => {
+                Standing::Free
+            }
+            None => {
+                return Err(Fault::Unknown(format!(
+                    "cannot tell whether guest {} needs {nic} for its network: {}",
+                    nic.vmid,
+                    self.why_config_unknown(*nic)
+                )));
+            }
+        };
+        Ok((place, standing))
+    }
+
+    fn known_need(&self, nic: NicId) -> Option<Result<(), Need>> {
+        need_of_nic(self.cluster.guest(nic.vmid)?, nic)
+    }
+
+    fn why_config_unknown(&self, nic: NicId) -> String {
+        match self.cluster.guests.get(&nic.vmid) {
+            Some(Ok(_)) => format!("its config has no net{}", nic.index),
+            Some(Err(why)) => why.to_string(),
+            None => "its config was not read".to_owned(),
+        }
+    }
+
+    /// Does something of this session go to this output now?
+    fn is_served_now(&self, session: &Session, output: &Output) -> bool {
+        let output = output.to_string();
+        let by_ovs = self.mirrors().any(|mirror| {
+            let mark = mirror.mark.as_ref();
+            mark.is_some_and(|mark| mark.session == session.name && mark.output == output)
+        });
+        let key = CopyKey {
+            session: session.name.clone(),
+            output: output.clone(),
+        };
+        let by_nft = || match &self.observed.nft {
+            NftState::Present(seen) => seen.chains.contains_key(&names::own(&key, Part::Copy)),
+            NftState::Failed(_) => false,
+        };
+        by_ovs || by_nft()
+    }
+
+    /// Is its device reserved for copies, since it was free when that could be told?
+    fn was_free(&self, output: &Output, target: &Target<'_>) -> bool {
+        let mut sessions = self.annotations.sessions.values();
+        let is_confirmed = sessions.any(|session| {
+            let mut outputs = session.outputs.iter();
+            session.confirms(output) && outputs.any(|at| at.value == *output)
+        });
+        !is_confirmed && self.is_reserved(target)
+    }
+
+    /// Is its device reserved for copies now, for whichever session?
+    pub fn is_reserved(&self, target: &Target<'_>) -> bool {
+        self.is_device_reserved(target.device, target.index)
+    }
+
+    fn is_device_reserved(&self, device: &IfName, index: Option<u32>) -> bool {
+        let drops = match &self.observed.nft {
+            NftState::Present(seen) => seen.chains.contains_key(&names::drop(device)),
+            NftState::Failed(_) => false,
+        };
+        let saved = self.observed.saved.get(device);
+        drops || saved.is_some_and(|saved| Some(saved.index) == index)
+    }
+
+    fn is_mirrored_to(&self, output: &Output) -> bool {
+        let output = output.to_string();
+        self.mirrors().any(|mirror| {
+            let mark = mirror.mark.as_ref();
+            mark.is_some_and(|mark| mark.output == output)
+        })
+    }
+
+    fn mirrors(&self) -> impl Iterator<Item = &'a Mirror> {
+        let bridges = match &self.observed.ovs {
+            OvsState::Present(ovs) => Some(ovs.bridges.values()),
+            OvsState::Absent(_) | OvsState::Failed(_) => None,
+        };
+        let bridges = bridges.into_iter().flatten();
+        bridges.flat_map(|bridge| bridge.mirrors.values())
+    }
+
+    /// What else needs a port that is not a guest's; nothing where that depends on what nobody can tell.
+    pub fn known_need_of_port(&self, name: &IfName) -> Option<Result<(), Need>> {
+        let need = self.need_of_port(name, &self.reserved);
+        if self.unclear.is_empty() {
+            return Some(need);
+        }
+        let all: BTreeSet<IfName> = self.reserved.union(&self.unclear).cloned().collect();
+        let with_all = self.need_of_port(name, &all);
+        (need.is_ok() == with_all.is_ok()).then_some(need.and(with_all))
+    }
+
+    /// What else needs a port that is not a guest's, beside these outputs.
+    pub fn need_of_port(&self, name: &IfName, others: &BTreeSet<IfName>) -> Result<(), Need> {
+        if self.map.bridges.contains_key(name) {
+            return Err(Need::Bridge(name.clone()));
+        }
+        if is_firewall_bridge(name) {
+            return Err(Need::FirewallBridge(name.clone()));
+        }
+        if let Some(need) = self.not_together.get(name) {
+            return Err(need.clone());
+        }
+        let link = self.observed.links.get(name);
+        if link.is_some_and(|link| link.loopback) {
+            return Err(Need::Loopback(name.clone()));
+        }
+        let addresses = || link.into_iter().flat_map(|link| &link.addresses);
+        if let Some(address) = addresses().find(|address| !is_link_local(address)) {
+            return Err(Need::Address(name.clone(), *address));
+        }
+        self.part_of(name)?;
+        self.below(name)?;
+        let ways = Ways::new(self.observed);
+        let others: BTreeSet<&IfName> = others.iter().collect();
+        if let Some((bridge, address)) = ways.address_behind(name) {
+            let need = if ways.strands(name, &others) {
+                Need::OnlyWay
+            } else {
+                Need::Way
+            };
+            return Err(need(name.clone(), bridge, address));
+        }
+        // A cable that is pulled elsewhere ends no mirror.
+        let index = link.map(|link| link.index);
+        let is_reserved = self.is_device_reserved(name, index)
+            || self.is_mirrored_to(&Output::Port(name.clone()));
+        let leads = if is_reserved {
+            Leads::Whenever
+        } else {
+            Leads::Now
+        };
+        if let Some((bridge, nic)) = ways.guest_without(name, &others, leads) {
+            return Err(Need::GuestsWay(name.clone(), bridge, nic));
+        }
+        if let Some(address) = addresses().next() {
+            return Err(Need::LinkLocal(name.clone(), *address));
+        }
+        if link.is_some_and(|link| link.routed) {
+            return Err(Need::Route(name.clone()));
+        }
+        Ok(())
+    }
+
+    /// A bond's part, the kernel's or Open vSwitch's; a team's, a VRF's.
+    fn part_of(&self, name: &IfName) -> Result<(), Need> {
+        let links = &self.observed.links;
+        let part = |kind, whole: &IfName| Err(Need::Part(name.clone(), kind, whole.clone()));
+        let master = links.get(name).and_then(|link| link.master.as_ref());
+        if let Some(master) = master {
+            if is_firewall_bridge(master) {
+                return part("firewall bridge", master);
+            }
+            match links.get(master).and_then(|link| link.kind.as_deref()) {
+                Some("bridge" | "openvswitch") | None => {}
+                Some("bond") => return part("bond", master),
+                Some("vrf") => return part("VRF", master),
+                Some(_) => return part("device", master),
+            }
+        }
+        if let OvsState::Present(ovs) = &self.observed.ovs {
+            let mut ports = ovs.bridges.values().flat_map(|bridge| &bridge.ports);
+            let bond = ports.find(|(_, port)| port.members.contains(name));
+            if let Some((bond, _)) = bond {
+                return part("Open vSwitch bond", bond);
+            }
+        }
+        Ok(())
+    }
+
+    /// A device that something else is built on carries that, too: a VLAN device, a macvlan device.
+    fn below(&self, name: &IfName) -> Result<(), Need> {
+        let mut links = self.observed.links.iter();
+        let above = links.find(|(_, link)| link.parent.as_ref() == Some(name));
+        match above {
+            Some((above, _)) => Err(Need::Below(name.clone(), above.clone())),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Made by the kernel itself on every device that has IPv6, so it does not tell that anybody uses the device.
+pub fn is_link_local(address: &IpAddr) -> bool {
+    match address {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}

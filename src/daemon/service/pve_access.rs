@@ -1,0 +1,91 @@
+//! What the service knows of /etc/pve: whether something has changed there, and whether it answers at all.
+//!
+//! While it does not, children go by what is known and read nothing there. So a few hang at most: the sentinel, and those that
+//! were at it when it began.
+
+use std::time::{Duration, Instant};
+
+use super::Service;
+use crate::daemon::config_poller::{Answer, Sentinel};
+use crate::daemon::faults::Whence;
+use crate::reconcile::inputs::{PVE_HANGS, PveAccess};
+use crate::reconcile::lock::readers::hangs;
+use crate::sys::mounts;
+use crate::sys::worker::Job;
+
+/// How long /etc/pve may take to answer.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+
+impl Service {
+    /// The child that looks at /etc/pve.
+    pub(super) fn look_after_files(&mut self) {
+        let Some(sentinel) = &mut self.sentinel else {
+            return;
+        };
+        match sentinel.read() {
+            Answer::Nothing | Answer::Same => {}
+            Answer::Changed => self.rouse(),
+            Answer::Ended => {
+                if sentinel.has_ended() {
+                    self.sentinel = None;
+                }
+            }
+        }
+    }
+
+    pub(super) fn ask_for_files(&mut self) {
+        let mount = mounts::device_at(&self.options.root.join("etc/pve"));
+        // One that hangs in an /etc/pve that is no longer mounted there says nothing about this one.
+        let is_of_old = |sentinel: &mut Sentinel| is_late(sentinel) && sentinel.mount() != mount;
+        if let Some(sentinel) = self.sentinel.take_if(is_of_old) {
+            self.leave_behind(sentinel.into_job());
+        }
+        if self.sentinel.is_none() {
+            match Sentinel::start(&self.options.root) {
+                Ok(sentinel) => self.sentinel = Some(sentinel),
+                Err(errno) => log::debug!("cannot look at /etc/pve: {errno}"),
+            }
+        }
+        if let Some(sentinel) = &mut self.sentinel {
+            sentinel.ask(mount);
+        }
+    }
+
+    /// How children are to read in /etc/pve.
+    pub(super) fn pve(&self) -> PveAccess {
+        let sentinel = self.sentinel.iter().filter(|sentinel| is_late(sentinel));
+        let mut silent = sentinel
+            .map(Sentinel::pid)
+            .chain(self.hung.iter().map(Job::pid));
+        match silent.find(|pid| hangs(&self.options.root, *pid)) {
+            Some(pid) => PveAccess::Hangs(Some(pid)),
+            None => PveAccess::Answers,
+        }
+    }
+
+    /// A child hangs in /etc/pve: it is left behind, and holds nothing that others need.
+    pub(super) fn leave_behind(&mut self, job: Job) {
+        job.kill();
+        self.hung.push(job);
+    }
+
+    /// Says when /etc/pve does not answer any longer, and again; and sees to it that everything is looked at then.
+    pub(super) fn follow_pve(&mut self) {
+        self.hung.retain_mut(|job| !job.has_ended());
+        let hangs = self.pve() != PveAccess::Answers;
+        if hangs == self.pve_hangs {
+            return;
+        }
+        self.pve_hangs = hangs;
+        let text = format!("{PVE_HANGS}; what changes there is not seen");
+        let faults = if hangs { vec![text] } else { Vec::new() };
+        self.faults.now(Whence::Files, &faults);
+        self.rouse();
+        self.schedule.survey_now(Instant::now());
+    }
+}
+
+fn is_late(sentinel: &Sentinel) -> bool {
+    let asked = sentinel.asked();
+    asked.is_some_and(|asked| asked.elapsed() > PATIENCE)
+}

@@ -1,0 +1,271 @@
+//! What becomes of children's work: what they found is told, kept, and decides what is due next.
+
+use std::time::{Duration, Instant};
+
+use serde::de::DeserializeOwned;
+
+use super::pve_access::PATIENCE;
+use super::{Running, Service, Side};
+use crate::daemon::faults::Whence;
+use crate::daemon::task_reports::{Counts, Reconciled, Surveyed};
+use crate::daemon::transitions::Turn;
+use crate::daemon::{metrics, session_health, tasks};
+use crate::engine::ovs::chain;
+use crate::reconcile::events;
+use crate::reconcile::observe;
+use crate::sys::files;
+use crate::sys::logging as logger;
+use crate::sys::worker::Job;
+
+/// How long a child may take beyond its own deadline.
+const GRACE: Duration = Duration::from_secs(2);
+
+impl Service {
+    pub(super) fn look_after_children(&mut self) {
+        self.lost.retain_mut(|job| !job.has_ended());
+        if let Some(mut running) = self.reconcile.take() {
+            match over(&mut running.job, Reads::Pve) {
+                Over::No => self.reconcile = Some(running),
+                Over::Yes => self.reconciled(running),
+                Over::Hangs => {
+                    self.schedule.put_back(running.roused, Instant::now());
+                    self.leave_behind(running.job);
+                }
+                Over::TooLate => {
+                    let totals = &mut self.state.totals;
+                    totals.reconciles += 1;
+                    totals.failures += 1;
+                    self.lose(running.job, Whence::Work);
+                }
+            }
+        }
+        if let Some((side, mut job)) = self.side.take() {
+            let reads = match side {
+                Side::Survey => Reads::Pve,
+                Side::Count => Reads::Nothing,
+            };
+            match over(&mut job, reads) {
+                Over::No => self.side = Some((side, job)),
+                Over::Yes => self.side_done(side, job),
+                Over::Hangs => {
+                    if side == Side::Survey {
+                        self.schedule.survey_again(Instant::now());
+                    }
+                    self.leave_behind(job);
+                }
+                Over::TooLate => self.lose(job, Whence::Look),
+            }
+        }
+    }
+
+    /// A child that hangs.
+    fn lose(&mut self, job: Job, whence: Whence) {
+        job.kill();
+        self.lost.push(job);
+        let what = match whence {
+            Whence::Look => "a look at the node",
+            _ => "a reconcile",
+        };
+        let seconds = (tasks::DEADLINE + GRACE).as_secs();
+        let text = format!(
+            "{what} timed out after {seconds} s and was killed; it is retried when the process has ended"
+        );
+        self.faults.now(whence, &[text]);
+        self.schedule.retry(Instant::now());
+        self.publish();
+    }
+
+    fn reconciled(&mut self, mut running: Running) {
+        let said = self.said(&mut running.job);
+        self.faults.now(Whence::Said, &said);
+        let began = running.job.began;
+        let took = began.elapsed();
+        let report: Option<Reconciled> = read_report(&mut running.job);
+        log::debug!(
+            "reconciled in {} ms, {} ms after the first event",
+            took.as_millis(),
+            running.roused.elapsed().as_millis()
+        );
+        self.bury(running.job);
+        let totals = &mut self.state.totals;
+        totals.reconciles += 1;
+        let now = Instant::now();
+        self.schedule.reconciled(now, took);
+        let Some(report) = report else {
+            totals.failures += 1;
+            let text = "a reconcile ended without a result; it is tried again".to_owned();
+            self.faults.now(Whence::Work, &[text]);
+            self.schedule.retry(now);
+            return;
+        };
+        self.faults.now(Whence::Work, &[]);
+        self.faults.now(Whence::Reconcile, &report.faults);
+        if report.faults.is_empty() {
+            self.schedule.retry_soon();
+            totals.last_reconcile = Some(observe::now());
+        } else {
+            totals.failures += 1;
+            self.schedule.retry(now);
+            self.wakers.ask();
+        }
+        self.again.changed(&report.changed, now);
+        if !report.changed.is_empty() {
+            self.state.totals.last_change = Some(observe::now());
+            match self.again.fault(now) {
+                // Counted, and not told each time.
+                Some(fault) => self.faults.now(Whence::Again, &[fault]),
+                None => report.changed.iter().for_each(|line| log::info!("{line}")),
+            }
+        }
+        self.schedule.came_to(now, report.changed.is_empty());
+        let blind = running.roused.elapsed();
+        for session in &report.sessions {
+            self.turns.begin_anew(session);
+        }
+        session_health::add_moment(&mut self.state, &report.sessions, blind);
+        if let Some(millis) = report.settles_in {
+            let due = now + Duration::from_millis(millis.saturating_add(5));
+            self.schedule.reconcile_by(due);
+        }
+        self.schedule.survey_soon(now);
+        if began >= self.unready_since {
+            self.be_ready();
+        }
+    }
+
+    fn side_done(&mut self, side: Side, mut job: Job) {
+        let said = self.said(&mut job);
+        let took = job.began.elapsed();
+        self.faults.now(Whence::Look, &[]);
+        match side {
+            Side::Survey => {
+                if let Some(surveyed) = read_report::<Surveyed>(&mut job) {
+                    log::debug!("surveyed in {} ms", took.as_millis());
+                    self.schedule.surveyed(Instant::now(), took);
+                    self.surveyed(surveyed, said);
+                } else {
+                    let text = "a look at the node ended without a result, so what is told of sessions may be old; it is \
+                        repeated after the next reconcile";
+                    let mut wrong = said;
+                    wrong.push(text.to_owned());
+                    self.faults.now(Whence::Survey, &wrong);
+                }
+            }
+            Side::Count => {
+                if let Some(counts) = read_report::<Counts>(&mut job) {
+                    self.flow
+                        .counted(counts, Instant::now(), self.options.count_every);
+                    self.update();
+                }
+            }
+        }
+        self.bury(job);
+    }
+
+    fn surveyed(&mut self, surveyed: Surveyed, said: Vec<String>) {
+        let mut wrong: Vec<String> = surveyed.notice.iter().cloned().collect();
+        wrong.extend(
+            surveyed
+                .unknown
+                .iter()
+                .filter(|why| surveyed.notice.as_ref() != Some(why))
+                .cloned(),
+        );
+        wrong.extend(said);
+        self.faults.now(Whence::Survey, &wrong);
+        if surveyed.pending && !self.faults.any(Whence::Reconcile) {
+            self.schedule.retry(Instant::now());
+        }
+        self.state.notice.clone_from(&surveyed.notice);
+        self.surveyed = surveyed;
+        self.update();
+    }
+
+    /// Brings what is known of sessions up to date, and tells.
+    fn update(&mut self) {
+        let (moment, now) = (Instant::now(), observe::now());
+        session_health::update(&mut self.state, &self.surveyed, &self.flow, now);
+        let turns = self.turns.of(&self.state, moment, now);
+        for turn in &turns {
+            match turn {
+                Turn::Worse(text) => log::warn!("{text}"),
+                Turn::Better(text) => log::info!("{text}"),
+            }
+        }
+        let told: Vec<String> = turns.iter().map(|turn| turn.text().to_owned()).collect();
+        events::record(&self.options.root, "watch", &told);
+        if self.turns.has_suspects() {
+            self.schedule.survey_again(moment);
+        }
+        self.publish();
+    }
+
+    /// Says how things are, to whoever wants to know.
+    pub(super) fn publish(&mut self) {
+        self.state.written = observe::now();
+        let mut wrong = Vec::new();
+        if let Err(error) = self.state.store(&self.options.root) {
+            wrong.push(chain(&error));
+        }
+        if let Some(path) = &self.metrics_file {
+            if let Err(error) = files::publish(path, &metrics::text(&self.state)) {
+                wrong.push(chain(&error));
+            }
+        }
+        self.faults.now(Whence::Writing, &wrong);
+        let status = session_health::status_line(&self.state);
+        if status != self.status && self.notify.tell_status(&status).is_ok() {
+            self.status = status;
+        }
+    }
+
+    /// What a child has said on stderr.
+    fn said(&self, job: &mut Job) -> Vec<String> {
+        let text = job.take_stderr();
+        let text = String::from_utf8_lossy(&text);
+        text.lines().filter_map(logger::of_child).collect()
+    }
+
+    /// A child that has said all it had to say ends in a moment, if it has not.
+    fn bury(&mut self, mut job: Job) {
+        if !job.has_ended() {
+            self.lost.push(job);
+        }
+    }
+}
+
+/// How far a child is.
+enum Over {
+    No,
+    Yes,
+    /// It hangs in /etc/pve.
+    Hangs,
+    TooLate,
+}
+
+/// Does a child's work read in /etc/pve?
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reads {
+    Pve,
+    Nothing,
+}
+
+fn over(job: &mut Job, reads: Reads) -> Over {
+    let hangs = |job: &Job| {
+        job.hangs_at(PATIENCE)
+            .is_some_and(|at| reads == Reads::Pve && Instant::now() >= at)
+    };
+    if job.read() {
+        Over::Yes
+    } else if hangs(job) {
+        Over::Hangs
+    } else if job.began.elapsed() > tasks::DEADLINE + GRACE {
+        Over::TooLate
+    } else {
+        Over::No
+    }
+}
+
+fn read_report<T: DeserializeOwned>(job: &mut Job) -> Option<T> {
+    serde_json::from_slice(&job.take_stdout()).ok()
+}

@@ -1,0 +1,118 @@
+//! What the service's children tell it, as JSON through a pipe.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use serde::{Deserialize, Serialize};
+
+use pve_span_core::health::Health;
+
+/// What a reconcile did.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Reconciled {
+    /// What was changed, in words.
+    pub changed: Vec<String>,
+    /// The sessions whose mirrors were changed.
+    pub sessions: Vec<String>,
+    /// What could not be done, and why.
+    pub faults: Vec<String>,
+    /// In how many milliseconds a guest that is announced as stopping no longer counts as stopped.
+    pub settles_in: Option<u64>,
+}
+
+/// How things are.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Surveyed {
+    /// Why span.cfg is not what is gone by.
+    pub notice: Option<String>,
+    /// Why nothing can be told of sessions.
+    pub unknown: Option<String>,
+    /// Is there something that a reconcile would change?
+    pub pending: bool,
+    /// The sessions, by name.
+    pub sessions: BTreeMap<String, Session>,
+    /// When the next session ends, in seconds since 1970.
+    pub expires: Option<i64>,
+}
+
+/// How a session is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Session {
+    /// How it does.
+    pub health: Health,
+    /// Why.
+    pub reasons: Vec<String>,
+    /// Sources that are here.
+    pub present: usize,
+    /// Sources that there would be if all guests ran.
+    pub configured: usize,
+    /// Its outputs, as span.cfg writes them.
+    pub outputs: BTreeMap<String, Output>,
+}
+
+/// What is to be counted of an output.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Output {
+    /// The device that mirrored frames leave through.
+    pub device: Option<Device>,
+    /// Does Open vSwitch mirror to it?
+    pub ovs: bool,
+    /// The name of nftables' counter, if nftables copies to it.
+    pub counter: Option<String>,
+    /// The devices of sources all of whose frames should arrive there, and of no other session's.
+    pub sources: Vec<Source>,
+}
+
+/// A device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Its name.
+    pub name: String,
+    /// Its interface index.
+    pub index: u32,
+}
+
+/// A source's device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Source {
+    /// Its interface index.
+    pub index: u32,
+    /// Do frames count that the node receives from it?
+    pub received: bool,
+    /// Do frames count that the node sends through it?
+    pub sent: bool,
+}
+
+/// What has been counted.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Counts {
+    /// By session and output.
+    pub outputs: Vec<Count>,
+    /// How old Open vSwitch's figures may be, in milliseconds.
+    pub ovs_interval: u64,
+}
+
+/// What has been counted of one output of a session.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Count {
+    /// The session.
+    pub session: String,
+    /// The output.
+    pub output: String,
+    /// Frames mirrored, if anybody counts.
+    pub frames: Option<u64>,
+    /// Bytes mirrored.
+    pub bytes: Option<u64>,
+    /// Frames that its device had no room for.
+    pub dropped: Option<u64>,
+    /// Frames that its sources moved, by interface index.
+    pub moved: BTreeMap<u32, u64>,
+}
+
+/// Tells the service.
+pub fn tell(report: &impl Serialize) {
+    let text = serde_json::to_vec(report).unwrap_or_default();
+    let mut out = std::io::stdout().lock();
+    // A service that has gone needs no report.
+    let _ = out.write_all(&text).and_then(|()| out.flush());
+}

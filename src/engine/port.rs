@@ -1,0 +1,136 @@
+//! An output's or a source's port: what its bridge sends there, what of a frame is left to the device, and what it takes
+//! in.
+//!
+//! Read and changed exactly as far as [`PortSettings`] goes, and by name and bit, so that what was there before can be
+//! put back.
+
+pub mod backup;
+pub mod setup;
+
+mod flags;
+
+use std::collections::BTreeSet;
+use std::io;
+
+use nix::libc;
+
+use crate::sys::ethtool::Features;
+use pve_span_core::engine::port::{BridgeFlags, LinkChange, PortSettings, Switch, is_unfinished};
+use pve_span_core::model::IfName;
+
+/// Why a port could not be read or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The device has gone, perhaps since it was last seen.
+    #[error("{device} has gone")]
+    Gone {
+        /// The device.
+        device: IfName,
+    },
+    /// It is in no Linux bridge, perhaps not any more.
+    #[error("{device} is no port of a Linux bridge")]
+    NoBridgePort {
+        /// The device.
+        device: IfName,
+    },
+    /// The kernel keeps some of what was to be off.
+    #[error("{device} keeps {}", names.join(", "))]
+    Kept {
+        /// The device.
+        device: IfName,
+        /// The offloads.
+        names: Vec<String>,
+    },
+    /// Something else went wrong.
+    #[error("cannot work on {device} ({doing})")]
+    Failed {
+        /// The device.
+        device: IfName,
+        /// What was being done.
+        doing: &'static str,
+        /// How it failed.
+        source: io::Error,
+    },
+}
+
+/// How a step on a device failed.
+pub(crate) fn failed(device: &IfName, doing: &'static str) -> impl FnOnce(io::Error) -> Error {
+    let device = device.clone();
+    move |source| match source.raw_os_error() {
+        Some(libc::ENODEV) => Error::Gone { device },
+        _ => Error::Failed {
+            device,
+            doing,
+            source,
+        },
+    }
+}
+
+/// What a port is like.
+///
+/// # Errors
+/// There is no such device, or it cannot be asked.
+pub fn read(device: &IfName) -> Result<PortSettings, Error> {
+    if !device.can_be_device() {
+        return Err(Error::Gone {
+            device: device.clone(),
+        });
+    }
+    let settings = flags::read(device)?;
+    Ok(PortSettings {
+        offloads: Features::of(device)?.requested(is_unfinished),
+        ..settings
+    })
+}
+
+/// Sets a device up or down, and promiscuous or not.
+///
+/// # Errors
+/// There is no device of this index, or the kernel does not want to.
+pub fn set_link(device: &IfName, index: u32, change: LinkChange) -> Result<(), Error> {
+    flags::set_link(device, index, change)
+}
+
+/// Changes what a port's Linux bridge does with it, and makes the bridge forget the addresses that it has learned from
+/// it: known ones are served whatever the flags say.
+///
+/// # Errors
+/// There is no device of this index, it is in no Linux bridge, or the kernel does not want to.
+pub fn set_flags(device: &IfName, index: u32, flags: &BridgeFlags) -> Result<(), Error> {
+    flags::set(device, index, flags)
+}
+
+/// Does the network card switch frames itself, where flows are left to it (`hw-tc-offload`)?
+///
+/// # Errors
+/// There is no such device, or it cannot be asked.
+pub fn switches_in_hardware(device: &IfName) -> Result<bool, Error> {
+    let feature = BTreeSet::from(["hw-tc-offload".to_owned()]);
+    Ok(!Features::of(device)?.active(&feature).is_empty())
+}
+
+/// Asks for offloads, or for doing without. Names that the kernel does not know, and those that the device cannot
+/// switch, are passed over.
+///
+/// What is asked for works as far as others that it needs do: segmentation needs checksums.
+///
+/// # Errors
+/// There is no such device, the kernel does not want to, or something that was to be off is still on.
+pub fn set_offloads(device: &IfName, names: &BTreeSet<String>, to: Switch) -> Result<(), Error> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    Features::of(device)?.request(names, to)?;
+    if to.is_on() {
+        return Ok(());
+    }
+    let names = Features::of(device)?.active(names);
+    if names.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::Kept {
+            device: device.clone(),
+            names,
+        })
+    }
+}

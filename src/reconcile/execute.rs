@@ -1,0 +1,227 @@
+//! Carries out a look's plan: outputs' devices, Open vSwitch's mirrors and nftables' table.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use super::Error;
+use crate::engine::nft;
+use crate::engine::ovs;
+use crate::engine::ovs::flows::{Owed, give_up};
+use crate::engine::ovs::{Applied, Client, Goal, Waited};
+use crate::engine::port::setup;
+use crate::reconcile::observe::{Context, Look, observe_outputs};
+use crate::sys;
+use pve_span_core::plan::{Action, PortChange, plan};
+use pve_span_core::state::OvsState;
+
+/// The revalidations that somebody sees to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Debts {
+    /// Those of its own changes, and abandoned ones.
+    Own,
+    /// All that there are.
+    All,
+}
+
+/// What has been done so far.
+#[derive(Default)]
+pub struct Round {
+    pub actions: Vec<Action>,
+    pub ports: Vec<PortChange>,
+    pub tidy: Option<&'static str>,
+    /// Has a device been set up or down since the last look?
+    pub raised: bool,
+    waiting: Option<(Client, Goal)>,
+    pub waited: Option<Waited>,
+    /// Was a transaction sent of which nobody knows when ovs-vswitchd has acted on it?
+    is_uncertain: bool,
+}
+
+impl Round {
+    pub fn is_empty(&self) -> bool {
+        self.actions.is_empty() && self.ports.is_empty() && self.tidy.is_none()
+    }
+
+    /// An error of a later round: what the earlier ones committed is there.
+    pub fn after(&self, error: Error) -> Error {
+        match error {
+            error if self.is_empty() => error,
+            error @ Error::Uncertain(_) => error,
+            error => Error::NotVerified(ovs::chain(&error)),
+        }
+    }
+
+    /// Carries a look's plan out and looks again. An output is made ready before anything is sent to it, and put
+    /// back after. What one part refuses does not keep the others from being done.
+    pub fn carry_out(
+        &mut self,
+        context: &Context,
+        look: &mut Look,
+        faults: &mut Vec<Error>,
+    ) -> Result<(), Error> {
+        let changes = std::mem::take(&mut look.plan.ports);
+        let (before, after): (Vec<PortChange>, Vec<PortChange>) =
+            changes.into_iter().partition(PortChange::comes_first);
+        self.outputs(context, look, before, faults);
+        match self.mirrors(context, look) {
+            Ok(()) => {}
+            Err(Error::Conflicts) => return Err(Error::Conflicts),
+            Err(error) => faults.push(error),
+        }
+        let mut is_loaded = true;
+        if !look.plan.commands.is_empty() {
+            match load(&look.plan.commands, context.deadline) {
+                Ok(()) => {
+                    let (nft, rest) = look
+                        .plan
+                        .actions
+                        .drain(..)
+                        .partition(|action| action.mirror.bridge.is_none());
+                    look.plan.actions = rest;
+                    self.actions.extend::<Vec<Action>>(nft);
+                    self.tidy = self.tidy.or(look.plan.tidy);
+                }
+                // Between the look and the change something has come or gone; or the kernel cannot.
+                Err(error) => {
+                    is_loaded = false;
+                    faults.push(error);
+                }
+            }
+            look.observed.nft = nft::read::observe();
+        }
+        // As long as copies may still go there, an output stays one.
+        if is_loaded {
+            self.outputs(context, look, after, faults);
+        }
+        observe_outputs(&context.root, &look.desired, &mut look.observed);
+        look.plan = plan(&look.desired, &look.observed);
+        if !faults.is_empty() && self.has_moved(context, look) {
+            faults.clear();
+            return Err(Error::Conflicts);
+        }
+        Ok(())
+    }
+
+    /// Is a refusal no wonder, since a device has gone or come back meanwhile?
+    fn has_moved(&self, context: &Context, look: &Look) -> bool {
+        let desired = &look.desired;
+        let mut named: BTreeSet<_> = desired.outputs.keys().cloned().collect();
+        for copies in desired.copies.values() {
+            named.extend(copies.sources.keys().chain([&copies.device]).cloned());
+        }
+        let Ok(now) = sys::links_named(&named) else {
+            return false;
+        };
+        let is_same = |device, index| now.get(device).is_some_and(|link| link.index == index);
+        let copied = desired.copies.values().all(|copies| {
+            is_same(&copies.device, copies.index)
+                && copies.sources.keys().all(|device| now.contains_key(device))
+        });
+        let outputs = desired
+            .outputs
+            .iter()
+            .all(|(device, output)| is_same(device, output.index));
+        !(copied && outputs) && Instant::now() < context.deadline
+    }
+
+    fn outputs(
+        &mut self,
+        context: &Context,
+        look: &mut Look,
+        changes: Vec<PortChange>,
+        faults: &mut Vec<Error>,
+    ) {
+        for change in changes {
+            match setup::carry_out(&context.root, &change, &mut look.observed.saved) {
+                Ok(()) if matches!(change, PortChange::Forget { .. }) => {}
+                Ok(()) => {
+                    self.raised |= change.moves_link();
+                    self.ports.push(change);
+                }
+                Err(error) => faults.push(Error::Output(error)),
+            }
+        }
+    }
+
+    /// Waits until ovs-vswitchd has acted on what was committed. What it has to do for conversations that exist already can
+    /// begin then.
+    pub fn wait(
+        &mut self,
+        context: &Context,
+        look: &Look,
+        debts: Debts,
+        stuck_at: Option<i64>,
+    ) -> (Applied, Owed) {
+        // What others have just changed they see to themselves; who asks for all that is there to be in force waits for nobody,
+        // unless there is something that ovs-vswitchd has not even taken yet.
+        let has_caught_up = matches!(&look.observed.ovs, OvsState::Present(ovs) if ovs.caught_up);
+        let takes_all = debts == Debts::All && has_caught_up;
+        let mut owed = look.owed.clone();
+        owed.retain(|_, debt| takes_all || debt.is_ours() || debt.is_abandoned());
+        let applied = match (self.waiting.take(), &look.observed.ovs) {
+            _ if self.is_uncertain => Applied::NotYet,
+            (Some((client, goal)), _) => {
+                let patience = context.deadline.min(Instant::now() + context.patience);
+                let waited = ovs::wait(client, goal, patience, stuck_at);
+                self.waited = Some(waited);
+                waited.into()
+            }
+            // An earlier commit has left it behind, and was waited for then.
+            (None, OvsState::Present(ovs)) if !owed.is_empty() && !ovs.caught_up => Applied::NotYet,
+            (None, _) => Applied::Yes,
+        };
+        if applied == Applied::NotYet && !owed.is_empty() {
+            // For the next one.
+            give_up(&context.root, &owed);
+            owed.clear();
+        }
+        (applied, owed)
+    }
+
+    /// Open vSwitch's part.
+    fn mirrors(&mut self, context: &Context, look: &mut Look) -> Result<(), Error> {
+        let is_ovs = |action: &Action| action.mirror.bridge.is_some();
+        let (OvsState::Present(ovs), Some(mut client)) = (&look.observed.ovs, look.client.take())
+        else {
+            return Ok(());
+        };
+        if !look.plan.actions.iter().any(is_ovs) {
+            return Ok(());
+        }
+        look.owed = ovs::flows::owe(&context.root, &look.plan, &look.owed);
+        let comment = format!("pve-span: {}", context.by);
+        let (now, goal) = match ovs::commit(&mut client, &look.plan, ovs, &comment) {
+            Ok(committed) => committed,
+            Err(ovs::Error::Conflict) => return Err(Error::Conflicts),
+            Err(error @ ovs::Error::Uncertain(_)) => {
+                self.is_uncertain = true;
+                return Err(Error::Uncertain(error));
+            }
+            Err(error) => return Err(Error::Refused(error)),
+        };
+        let (ovs, rest) = look.plan.actions.drain(..).partition(is_ovs);
+        look.plan.actions = rest;
+        self.actions.extend::<Vec<Action>>(ovs);
+        let now = now.map_err(|error| {
+            self.is_uncertain = true;
+            Error::NotVerified(ovs::chain(&error))
+        })?;
+        self.waiting = Some((client, goal));
+        look.observed.ovs = OvsState::Present(now);
+        Ok(())
+    }
+}
+
+/// nftables' part, in one transaction.
+fn load(commands: &[pve_span_core::engine::nft::Command], deadline: Instant) -> Result<(), Error> {
+    let commands =
+        nft::json::commands(commands).map_err(|error| Error::NoNft(error.to_string()))?;
+    let json = serde_json::to_vec(&commands).map_err(|error| Error::NoNft(error.to_string()))?;
+    nft::run::load(&json, deadline).map_err(|source| {
+        let is_refusal = matches!(source, nft::run::Error::Refused { .. });
+        let missing = is_refusal
+            .then(|| nft::diagnose::diagnose(deadline))
+            .flatten();
+        Error::Nft { missing, source }
+    })
+}

@@ -1,0 +1,214 @@
+//! What /etc/pve says, as far as it was asked: read before the lock is taken, and never under it.
+//!
+//! The cluster filesystem may hang, and with it whoever reads there, whatever else that process holds. So a look at the
+//! node is in two parts. Only this one reads in /etc/pve; all else works with what it has read.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::config::active;
+use crate::config::active::InForce;
+use crate::pve::{Pve, Questions};
+use crate::reconcile::observe::{Context, Detail, sensors_here};
+use pve_span_core::config::Annotations;
+use pve_span_core::model::Vmid;
+use pve_span_core::pve::cluster::Cluster;
+use pve_span_core::resolve::scope::Interest;
+use pve_span_core::state::port_map::PortMap;
+use pve_span_core::state::{Desired, Observed};
+
+/// What is said of an /etc/pve that hangs.
+pub const PVE_HANGS: &str =
+    "/etc/pve does not answer: does pmxcfs hang? (systemctl status pve-cluster)";
+
+/// Does /etc/pve answer?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PveAccess {
+    /// It does, as far as anybody knows.
+    Answers,
+    /// It hangs, and is not touched; so does this process, if it is known, which tells when that is over.
+    Hangs(Option<u32>),
+}
+
+/// May more be read than has been?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum More {
+    /// It may.
+    Yes,
+    /// It may not: it is not asked for, /etc/pve does not answer, or the lock is held.
+    No,
+}
+
+/// What /etc/pve says.
+#[derive(Debug)]
+pub struct Reading {
+    /// Which annotations are gone by.
+    pub in_force: InForce,
+    /// What is known of nodes and guests.
+    pub cluster: Cluster,
+    /// How much of it is asked for.
+    pub detail: Detail,
+    /// May more be read?
+    pub more: More,
+    /// Has it been asked where guests are filed, because that mattered?
+    pub asked_where: bool,
+}
+
+/// Files in /etc/pve.
+#[derive(Debug, Default)]
+pub struct Files {
+    /// These guests' configs.
+    guests: BTreeSet<Vmid>,
+    /// The list of where guests are filed.
+    placements: bool,
+}
+
+impl Files {
+    /// None?
+    pub fn is_nothing(&self) -> bool {
+        self.guests.is_empty() && !self.placements
+    }
+}
+
+impl Reading {
+    /// Reads span.cfg and what the cluster knows of its nodes; or takes the last good copy.
+    pub fn take(context: &Context, detail: Detail) -> Self {
+        context.progress.enter();
+        let in_force = match context.pve {
+            PveAccess::Answers => active::load(&context.root),
+            PveAccess::Hangs(_) => active::by_last_good(&context.root, PVE_HANGS),
+        };
+        Self::by(in_force, context, detail)
+    }
+
+    /// The same by other annotations than the file's.
+    pub fn by(in_force: InForce, context: &Context, detail: Detail) -> Self {
+        let is_wanted = in_force.annotations().is_some() || detail == Detail::All;
+        if context.pve != PveAccess::Answers || !is_wanted {
+            let why = match context.pve {
+                PveAccess::Answers => "not read",
+                PveAccess::Hangs(_) => "/etc/pve does not answer",
+            };
+            context.progress.leave();
+            return Self::without_cluster(in_force, detail, why);
+        }
+        context.progress.enter();
+        let pve = Pve::new(&context.root);
+        let questions = questions(&in_force, detail);
+        let more = if pve.is_mounted() {
+            More::Yes
+        } else {
+            More::No
+        };
+        let cluster = pve.nodes(questions);
+        context.progress.leave();
+        Self {
+            in_force,
+            cluster,
+            detail,
+            more,
+            asked_where: false,
+        }
+    }
+
+    /// By these annotations alone: nothing is read.
+    pub fn without_cluster(in_force: InForce, detail: Detail, why: &str) -> Self {
+        Self {
+            in_force,
+            cluster: Cluster::unknown(why),
+            detail,
+            more: More::No,
+            asked_where: false,
+        }
+    }
+
+    /// Reads these files too.
+    pub fn add(&mut self, context: &Context, files: &Files) {
+        let pve = Pve::new(&context.root);
+        context.progress.enter();
+        if files.placements {
+            self.cluster.placements = pve.placements();
+            self.asked_where = true;
+        }
+        let from = context.migrated_from.as_ref();
+        let next = || context.progress.beat();
+        pve.add_guests(&mut self.cluster, &files.guests, from, next);
+        context.progress.leave();
+    }
+
+    /// The sessions.
+    pub fn annotations(&self) -> &Annotations {
+        self.in_force.annotations().unwrap_or(&NOBODY)
+    }
+
+    /// Which ports matter.
+    pub fn interest(&self) -> Interest {
+        match self.detail {
+            Detail::All => Interest::Everything,
+            Detail::Mirrors | Detail::Anywhere => Interest::of(self.annotations()),
+        }
+    }
+
+    /// What else is to be read, now that it is known who is here.
+    pub fn more_with(&self, observed: &Observed) -> Files {
+        let here = || {
+            let map = PortMap::new(observed);
+            let here: BTreeSet<Vmid> = map.nics().map(|(_, nic)| nic.id.vmid).collect();
+            here
+        };
+        let guests = match self.detail {
+            _ if self.more == More::No => BTreeSet::new(),
+            Detail::All => {
+                let filed = self.cluster.placements.iter().flat_map(|all| all.keys());
+                filed.copied().chain(here()).collect()
+            }
+            Detail::Mirrors | Detail::Anywhere if Questions::of(self.annotations()).tags => here(),
+            Detail::Mirrors | Detail::Anywhere => sensors_here(self.annotations(), observed),
+        };
+        let guests = self.unread(guests);
+        Files {
+            guests,
+            placements: false,
+        }
+    }
+
+    /// What else is to be read, now that it is known what shall be there.
+    pub fn more_for(&self, desired: &Desired) -> Files {
+        if self.more == More::No || self.detail == Detail::All {
+            return Files::default();
+        }
+        let is_unknown = self.cluster.placements.is_err() && !self.asked_where;
+        Files {
+            guests: self.unread(desired.unread(&self.cluster)),
+            placements: desired.asks_where() && is_unknown,
+        }
+    }
+
+    fn unread(&self, mut guests: BTreeSet<Vmid>) -> BTreeSet<Vmid> {
+        guests.retain(|vmid| !self.cluster.guests.contains_key(vmid));
+        guests
+    }
+
+    /// Goes on without what has not been read.
+    pub fn close(&mut self) {
+        self.more = More::No;
+    }
+}
+
+static NOBODY: Annotations = Annotations {
+    sessions: BTreeMap::new(),
+    diagnostics: Vec::new(),
+};
+
+fn questions(in_force: &InForce, detail: Detail) -> Questions {
+    let questions = in_force
+        .annotations()
+        .map_or(Questions::NONE, Questions::of);
+    match detail {
+        Detail::All => Questions::ALL,
+        Detail::Mirrors => questions,
+        Detail::Anywhere => Questions {
+            nodes: true,
+            ..questions
+        },
+    }
+}

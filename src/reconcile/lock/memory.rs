@@ -1,0 +1,278 @@
+//! What the lock remembers between its holders.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
+
+use pve_span_core::model::Vmid;
+
+/// How long a guest counts as stopping after its pre-stop. A shutdown that the guest refuses leaves
+/// it running, and then its mirror has to come back.
+pub const STOPPING: Duration = Duration::from_secs(5);
+
+/// The most announcements that are kept. Each one goes when its guest has stopped or started.
+const MOST_ANNOUNCED: usize = 1000;
+
+/// A moment on a clock that all processes share and nobody sets, in nanoseconds since boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+pub struct Moment(u64);
+
+impl Moment {
+    /// Now.
+    pub fn now() -> Self {
+        let now = clock_gettime(ClockId::CLOCK_BOOTTIME)
+            .map(Duration::from)
+            .unwrap_or_default();
+        Self(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    /// How long ago it was.
+    pub fn elapsed(self) -> Duration {
+        Duration::from_nanos(Self::now().0.saturating_sub(self.0))
+    }
+
+    fn after(self, time: Duration) -> Self {
+        Self(
+            self.0
+                .saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)),
+        )
+    }
+}
+
+/// How far a reconcile has looked for guests' configs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Reach {
+    /// Nowhere: /etc/pve did not answer.
+    LastGood,
+    /// This node's, and those that the hook's caller named.
+    Node,
+    /// Wherever in the cluster they are filed.
+    Cluster,
+}
+
+/// The interface indexes of a guest's ports. They tell one run of the guest from the next, also where its hooks are lost.
+pub type Life = BTreeSet<u32>;
+
+/// A guest that was announced as stopping.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Announced {
+    /// Until when it counts as gone.
+    until: Moment,
+    /// Which run of it that was.
+    life: Life,
+}
+
+/// What the lock remembers between its holders.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Memory {
+    /// Who wrote this.
+    #[serde(default)]
+    pub(super) pid: Option<u32>,
+    /// When the last reconcile that succeeded began, for which guests as gone, and how far it looked.
+    #[serde(default)]
+    last: Option<(Moment, BTreeSet<u32>, Reach)>,
+    /// How often somebody has begun to change something, or has ended: odd from the one to the other, and after a work that
+    /// did not end well.
+    #[serde(default)]
+    works: u64,
+    /// Guests whose pre-stop was called, until they have stopped or started.
+    #[serde(default)]
+    announced: BTreeMap<u32, Announced>,
+    /// A process that hangs in /etc/pve, for as long as it marks itself as reading there.
+    #[serde(default)]
+    pub hung: Option<u32>,
+    /// The `cur_cfg` that ovs-vswitchd did not get beyond while the last one waited for it.
+    #[serde(default)]
+    pub stuck_at: Option<i64>,
+    /// Did ovsdb-server let the last one wait in vain?
+    #[serde(default)]
+    pub is_ovs_silent: bool,
+}
+
+impl Memory {
+    /// The guests that count as stopping now.
+    pub fn stopping(&self, now: Moment) -> BTreeSet<u32> {
+        self.announced
+            .iter()
+            .filter(|(_, one)| one.until > now && one.until <= now.after(STOPPING))
+            .map(|(vmid, _)| *vmid)
+            .collect()
+    }
+
+    /// How long it takes until one of them no longer does.
+    pub fn settles_in(&self, now: Moment) -> Option<Duration> {
+        let all = self.announced.values().map(|one| one.until);
+        let until = all.filter(|until| *until > now).min()?;
+        Some(Duration::from_nanos(until.0.saturating_sub(now.0)).min(STOPPING))
+    }
+
+    /// Notes that a guest is about to stop. It counts as gone for a while once in its life: whoever may only press
+    /// *Shutdown* does not keep a guest out of its mirror by doing so again and again.
+    pub fn stops(&mut self, vmid: Vmid, life: &Life, now: Moment) {
+        let until = now.after(STOPPING);
+        let fresh = Announced {
+            until,
+            life: Life::new(),
+        };
+        let one = self.announced.entry(vmid.get()).or_insert(fresh);
+        if one.life.is_disjoint(life) {
+            one.until = until;
+            one.life.clear();
+        }
+        // A port that was plugged in since is of the same life.
+        one.life.extend(life);
+    }
+
+    /// Notes that a guest is no longer about to stop: it has, or it has started.
+    pub fn settled(&mut self, vmid: Vmid) {
+        self.announced.remove(&vmid.get());
+    }
+
+    /// Forgets that guests are stopping. Those that go on running have had their pause.
+    pub fn forget(&mut self) {
+        for one in self.announced.values_mut() {
+            one.until = Moment::default();
+        }
+    }
+
+    /// Has a reconcile that began after `arrival` and looked as far already done, for the same guests as gone, what
+    /// the one that arrived then would do?
+    pub fn covers(&self, arrival: Moment, now: Moment, gone: &BTreeSet<u32>, reach: Reach) -> bool {
+        self.last
+            .as_ref()
+            .is_some_and(|(began, last_gone, last_reach)| {
+                (arrival..=now).contains(began) && last_gone == gone && *last_reach >= reach
+            })
+    }
+
+    /// Notes a reconcile that succeeded.
+    pub fn succeeded(&mut self, began: Moment, gone: BTreeSet<u32>, reach: Reach) {
+        self.last = Some((began, gone, reach));
+    }
+
+    /// Notes that somebody begins to change something: until that has succeeded, nothing is known to be done.
+    pub fn begins(&mut self) {
+        self.last = None;
+        self.works = self.works.wrapping_add(1) | 1;
+    }
+
+    /// Notes that it is over, however it went: what is there stays so until somebody else begins.
+    pub fn ends(&mut self) {
+        self.works = self.works.wrapping_add(1) & !1;
+    }
+
+    /// Was nobody at work then, and has nobody begun since? What was seen in between is as it was seen.
+    pub fn is_as_at(&self, earlier: &Self) -> bool {
+        earlier.works % 2 == 0 && self.works == earlier.works
+    }
+
+    /// Drops the oldest announcements where there are too many: of guests whose hooks were lost.
+    pub(super) fn tidy(&mut self) {
+        while self.announced.len() > MOST_ANNOUNCED {
+            let oldest = self.announced.iter().min_by_key(|(_, one)| one.until);
+            let Some(vmid) = oldest.map(|(vmid, _)| *vmid) else {
+                return;
+            };
+            self.announced.remove(&vmid);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_that_began_after_the_arrival_covers_it() {
+        let mut memory = Memory::default();
+        let gone = BTreeSet::new();
+        memory.succeeded(Moment(10), gone.clone(), Reach::Node);
+        assert!(memory.covers(Moment(9), Moment(20), &gone, Reach::Node));
+        assert!(memory.covers(Moment(9), Moment(20), &gone, Reach::LastGood));
+        assert!(
+            !memory.covers(Moment(9), Moment(20), &gone, Reach::Cluster),
+            "a guest that comes in may be filed elsewhere"
+        );
+        assert!(
+            !memory.covers(Moment(11), Moment(20), &gone, Reach::Node),
+            "it may have missed what happened since"
+        );
+        assert!(
+            !memory.covers(Moment(9), Moment(20), &[101].into(), Reach::Node),
+            "another guest counted as gone"
+        );
+        assert!(
+            !memory.covers(Moment(3), Moment(8), &gone, Reach::Node),
+            "it cannot have begun later than now"
+        );
+        memory.begins();
+        assert!(!memory.covers(Moment(9), Moment(20), &gone, Reach::Node));
+    }
+
+    #[test]
+    fn what_is_seen_while_somebody_works_does_not_count() {
+        let mut memory = Memory::default();
+        let before = memory.clone();
+        assert!(memory.is_as_at(&before));
+        memory.begins();
+        let meanwhile = memory.clone();
+        assert!(!memory.is_as_at(&before), "it has begun since");
+        assert!(!memory.is_as_at(&meanwhile), "it is at work");
+        memory.begins();
+        assert!(!memory.is_as_at(&meanwhile), "the first one has died");
+        memory.ends();
+        assert!(!memory.is_as_at(&before) && !memory.is_as_at(&meanwhile));
+        assert!(memory.is_as_at(&memory.clone()));
+    }
+
+    #[test]
+    fn a_guest_counts_as_stopping_for_a_while() {
+        let mut memory = Memory::default();
+        let (now, vmid) = (Moment(5), Vmid::new(101).unwrap());
+        memory.stops(vmid, &[7].into(), now);
+        assert_eq!(memory.stopping(now), [101].into());
+        assert_eq!(memory.stopping(now.after(STOPPING)), [].into());
+        memory.settled(vmid);
+        assert_eq!(memory.stopping(now), [].into());
+    }
+
+    #[test]
+    fn it_does_so_once_in_its_life() {
+        let mut memory = Memory::default();
+        let (start, vmid) = (Moment(5), Vmid::new(101).unwrap());
+        let at = |seconds| start.after(Duration::from_secs(seconds));
+        memory.stops(vmid, &[7, 8].into(), start);
+        memory.stops(vmid, &[8, 9].into(), at(3));
+        assert_eq!(memory.stopping(at(4)), [101].into());
+        assert_eq!(memory.stopping(at(6)), [].into(), "not put off");
+        for life in [[7], [8], [9]] {
+            memory.stops(vmid, &life.into(), at(6));
+            assert_eq!(memory.stopping(at(6)), [].into(), "{life:?}");
+        }
+        memory.stops(vmid, &[10].into(), at(9));
+        assert_eq!(memory.stopping(at(9)), [101].into(), "it runs anew");
+        memory.forget();
+        memory.stops(vmid, &[10].into(), at(10));
+        assert_eq!(
+            memory.stopping(at(10)),
+            [].into(),
+            "`apply` does not undo it"
+        );
+        memory.settled(vmid);
+        memory.stops(vmid, &[10].into(), at(11));
+        assert_eq!(memory.stopping(at(11)), [101].into(), "its hooks say so");
+    }
+
+    #[test]
+    fn there_is_an_end_to_what_is_kept() {
+        let mut memory = Memory::default();
+        for (vmid, moment) in (100..2000).zip(0..) {
+            memory.stops(Vmid::new(vmid).unwrap(), &[vmid].into(), Moment(moment));
+        }
+        memory.tidy();
+        assert_eq!(memory.announced.len(), MOST_ANNOUNCED);
+        assert!(memory.announced.contains_key(&1999));
+    }
+}

@@ -1,0 +1,34 @@
+//! The kernel's side: network devices and the node's own addresses, nftables, and work under a deadline.
+
+pub(crate) mod ethtool;
+pub mod files;
+pub mod logging;
+pub mod output;
+
+pub mod capture;
+pub(crate) mod isolated;
+pub(crate) mod link_counters;
+pub(crate) mod link_names;
+pub mod mirred;
+pub mod mounts;
+pub(crate) mod netlink_attributes;
+pub mod netlink_events;
+pub(crate) mod netlink_socket;
+pub mod process;
+pub mod program;
+pub mod progress;
+pub(crate) mod routes;
+pub(crate) mod rtnetlink;
+pub(crate) mod supervise;
+pub mod terminal;
+pub mod worker;
+pub(crate) mod write;
+
+pub use isolated::{Error as ApartError, apart};
+pub use link_counters::{Counted, counters};
+pub use link_names::names;
+pub use progress::Progress;
+pub use routes::is_routed;
+pub use rtnetlink::{Error, PortVlan, links, links_named, port_vlans};
+pub use supervise::{Attempt, Ended, Patience, supervise};
+pub use write::write_in_time;

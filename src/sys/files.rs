@@ -1,0 +1,152 @@
+//! Reading and replacing small text files on trees that may be absent, broken or hung.
+
+mod replace;
+
+use std::fs::OpenOptions;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+pub use replace::{close_to_others, make_private_folder, publish, replace, replace_private};
+
+/// The most that a file in /etc/pve can have (pmxcfs), in bytes.
+const MOST: u64 = 1 << 20;
+
+/// A file that could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Reading failed.
+    #[error("cannot read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It is a folder, a pipe or a device.
+    #[error("{path} is not a regular file")]
+    NotAFile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is larger than a file in /etc/pve can be.
+    #[error("{path} is larger than 1 MiB")]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is not text.
+    #[error("{path} is not UTF-8 text (line {line})")]
+    NotText {
+        /// The file.
+        path: PathBuf,
+        /// The first line that is not.
+        line: usize,
+    },
+    /// Writing failed.
+    #[error("cannot write {path}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// Is it simply not there?
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}
+
+/// Reads a regular file of at most 1 MiB. A pipe or device in its place does not hang the reader.
+///
+/// # Errors
+/// It is not there, not regular, too large, or cannot be read.
+pub fn read_bytes(path: &Path) -> Result<Vec<u8>, Error> {
+    let failed = |source| Error::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(nix::libc::O_NONBLOCK)
+        .open(path)
+        .map_err(failed)?;
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(Error::NotAFile {
+            path: path.to_owned(),
+        });
+    }
+    // Read in one go where it fits: each read may be a round trip through FUSE.
+    let mut bytes = Vec::with_capacity(64 * 1024);
+    file.take(MOST + 1)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MOST {
+        return Err(Error::TooLarge {
+            path: path.to_owned(),
+        });
+    }
+    Ok(bytes)
+}
+
+/// Reads a text file.
+///
+/// # Errors
+/// As [`read_bytes`], or it is not UTF-8.
+pub fn read_text(path: &Path) -> Result<String, Error> {
+    text_of(path, read_bytes(path)?)
+}
+
+/// What was read of a text file, as text.
+///
+/// # Errors
+/// It is not UTF-8.
+pub fn text_of(path: &Path, bytes: Vec<u8>) -> Result<String, Error> {
+    String::from_utf8(bytes).map_err(|error| {
+        let good = error
+            .as_bytes()
+            .get(..error.utf8_error().valid_up_to())
+            .unwrap_or_default();
+        let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
+        Error::NotText {
+            path: path.to_owned(),
+            line,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn a_file_that_is_none_is_refused_without_hanging() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(matches!(read_text(&pipe), Err(Error::NotAFile { .. })));
+        assert!(matches!(read_text(dir.path()), Err(Error::NotAFile { .. })));
+        assert!(
+            read_text(&dir.path().join("none"))
+                .unwrap_err()
+                .is_missing()
+        );
+    }
+
+    #[test]
+    fn what_is_not_text_or_too_large_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, b"a\nb\xff\n").unwrap();
+        assert!(matches!(
+            read_text(&path),
+            Err(Error::NotText { line: 2, .. })
+        ));
+        fs::write(&path, vec![b'a'; (1 << 20) + 1]).unwrap();
+        assert!(matches!(read_text(&path), Err(Error::TooLarge { .. })));
+    }
+}

@@ -1,0 +1,183 @@
+//! Faults go to stderr and, on a node with systemd, to the journal.
+
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::sys::write_in_time;
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use nix::sys::stat::{FileStat, fstat};
+
+/// The journal's socket (systemd, "Native Journal Protocol"), below the root directory.
+const JOURNAL: &str = "run/systemd/journal/socket";
+
+struct Logger {
+    /// The journal's socket, where this command's faults belong there.
+    journal: Option<PathBuf>,
+    stderr: LevelFilter,
+    /// Are the service's changes told too?
+    of_service: bool,
+}
+
+/// Is stderr read by the journal, which is told the level by a prefix (sd-daemon(3))?
+static PREFIXED: AtomicBool = AtomicBool::new(false);
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target().starts_with("pve_span")
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let text = record.args().to_string();
+        let is_told = record.level() <= self.stderr
+            || self.of_service
+                && record.target().starts_with("pve_span::daemon")
+                && record.level() == Level::Info;
+        if is_told {
+            write_stderr(record.level(), &text);
+        }
+        // Changes and faults: what else is told would only fill the journal.
+        let is_news = record.level() <= Level::Warn
+            || record.target() == "pve_span::hook" && record.level() == Level::Info;
+        if let Some(journal) = self.journal.as_ref().filter(|_| is_news) {
+            // A journal that does not listen or is full costs this line in the journal, nothing else.
+            let _ = send(journal, record.level(), &text);
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// How long a message waits for a reader that sleeps: Proxmox VE may be waiting for us.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+fn write_stderr(level: Level, text: &str) {
+    if PREFIXED.load(Ordering::Relaxed) {
+        let priority = priority(level);
+        return say(&format!("<{priority}>{}\n", text.replace('\n', " ")));
+    }
+    let word = match level {
+        Level::Error => "error: ",
+        Level::Warn => "warning: ",
+        Level::Info => "",
+        Level::Debug | Level::Trace => "debug: ",
+    };
+    say(&format!("pve-span: {word}{text}\n"));
+}
+
+/// Writes to stderr; it neither panics nor waits when nobody reads.
+pub fn say(text: &str) {
+    let stderr = std::io::stderr();
+    write_in_time(
+        stderr.as_fd(),
+        &stderr,
+        text.as_bytes(),
+        Instant::now() + PATIENCE,
+    );
+}
+
+/// syslog(3)'s number.
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
+    }
+}
+
+/// From now on this process is a child of the service, which reads what it says.
+pub fn become_child() {
+    PREFIXED.store(true, Ordering::Relaxed);
+}
+
+/// What a line says that a child of the service has written: warnings and errors, the rest is passed on at once.
+pub fn of_child(line: &str) -> Option<String> {
+    let text = match line.split_once('>') {
+        Some(("<7" | "<6", text)) => {
+            log::debug!("{text}");
+            return None;
+        }
+        Some(("<4" | "<3", text)) => text,
+        _ => line,
+    };
+    Some(text.to_owned())
+}
+
+fn send(journal: &Path, level: Level, text: &str) -> std::io::Result<()> {
+    let priority = priority(level);
+    let mut message =
+        format!("PRIORITY={priority}\nSYSLOG_IDENTIFIER=pve-span\nMESSAGE\n").into_bytes();
+    message.extend_from_slice(&u64::try_from(text.len()).unwrap_or(0).to_le_bytes());
+    message.extend_from_slice(text.as_bytes());
+    message.push(b'\n');
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    socket.send_to(&message, journal).map(|_| ())
+}
+
+/// Where faults are written besides stderr.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Journal {
+    /// In the journal too: nobody may be watching.
+    Too,
+    /// Nowhere: an administrator is watching.
+    No,
+    /// Nowhere else: a service's stderr is the journal, or an administrator's terminal.
+    Stderr,
+}
+
+/// Starts logging.
+pub fn start(root: &Path, verbose: u8, destination: Journal) {
+    let stderr = match verbose {
+        0 => LevelFilter::Warn,
+        1 => LevelFilter::Info,
+        _ => LevelFilter::Debug,
+    };
+    let journal = (destination == Journal::Too).then(|| root.join(JOURNAL));
+    let of_service = destination == Journal::Stderr;
+    if of_service
+        && is_journal(
+            std::env::var("JOURNAL_STREAM").ok().as_deref(),
+            std::io::stderr(),
+        )
+    {
+        PREFIXED.store(true, Ordering::Relaxed);
+    }
+    let logger = Logger {
+        journal,
+        stderr,
+        of_service,
+    };
+    if log::set_boxed_logger(Box::new(logger)).is_ok() {
+        log::set_max_level(stderr.max(LevelFilter::Info));
+    }
+}
+
+/// Is it the journal that reads there? `JOURNAL_STREAM` names its device and inode (systemd.exec(5)); who has inherited
+/// the variable may write elsewhere.
+fn is_journal(stream: Option<&str>, stderr: impl AsFd) -> bool {
+    let named =
+        |stat: FileStat| Some(format!("{}:{}", stat.st_dev, stat.st_ino)).as_deref() == stream;
+    fstat(stderr).is_ok_and(named)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_journal_reads_is_its_stream() {
+        let file = tempfile::tempfile().unwrap();
+        let stat = fstat(&file).unwrap();
+        let stream = format!("{}:{}", stat.st_dev, stat.st_ino);
+        assert!(is_journal(Some(&stream), &file));
+        assert!(!is_journal(Some("8:1"), &file));
+        assert!(!is_journal(None, &file));
+    }
+}
