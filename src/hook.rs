@@ -11,13 +11,14 @@ use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::engine::ovs::{Applied, chain};
+use crate::engine::ovs::Applied;
 use crate::reconcile;
 use crate::reconcile::inputs::PveAccess;
-use crate::reconcile::lock::{Lock, Moment};
+use crate::reconcile::lock::Lock;
 use crate::reconcile::observe::Context;
 use crate::reconcile::{Done, Trigger};
-use crate::sys::output;
+use crate::sys::clock::Moment;
+use crate::sys::error::with_causes;
 use crate::sys::output::Out;
 use crate::sys::{Attempt, Ended, Patience, Progress, supervise};
 use pve_span_core::model::{MAX_LISTED, NodeName, Vmid, printable};
@@ -130,7 +131,7 @@ fn remember(context: &Context) -> i32 {
                 lock.memory.hung = Some(pid);
                 lock.store();
             }
-            Err(error) => log::debug!("{}", chain(&error)),
+            Err(error) => log::debug!("{}", with_causes(&error)),
         }
     }
     0
@@ -148,13 +149,13 @@ fn work(context: &Context, trigger: &Trigger, vmid: Vmid, arrival: Moment, may_l
                 context.progress.done();
             }
             if let Err(error) = done.follow_later(context) {
-                log::warn!("guest {vmid}: {}", chain(&error));
+                log::warn!("guest {vmid}: {}", with_causes(&error));
             }
             for fault in &done.faults {
-                log::error!("guest {vmid}: {}", chain(fault));
+                log::error!("guest {vmid}: {}", with_causes(fault));
             }
         }
-        Err(error) => log::error!("guest {vmid}: {}", chain(&error)),
+        Err(error) => log::error!("guest {vmid}: {}", with_causes(&error)),
     }
     0
 }
@@ -162,7 +163,7 @@ fn work(context: &Context, trigger: &Trigger, vmid: Vmid, arrival: Moment, may_l
 /// One line a changed session on stdout, faults on stderr.
 fn tell(done: &Done, trigger: &Trigger, vmid: Vmid) {
     let mut out = Out::new();
-    for line in output::changes(&done.actions) {
+    for line in pve_span_core::plan::changes(&done.actions) {
         out.line(&format!("pve-span: {line}"));
         log::info!("guest {vmid}: {line}");
     }
@@ -176,7 +177,7 @@ fn tell(done: &Done, trigger: &Trigger, vmid: Vmid) {
         log::warn!("{notice}");
     }
     for fault in &done.faults {
-        log::error!("guest {vmid}: {}", chain(fault));
+        log::error!("guest {vmid}: {}", with_causes(fault));
     }
     let problems = &done.look.plan.problems;
     for problem in problems.iter().take(MAX_LISTED) {

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use clap::Parser;
 use pve_span::cli::{Cli, Command, WatchArgs};
-use pve_span::engine::ovs;
 use pve_span::hook::Caller;
 use pve_span::reconcile::Error;
+use pve_span::sys::error::with_causes;
 use pve_span::sys::logging;
 use pve_span::sys::logging::Journal;
 use pve_span::sys::output;
@@ -21,11 +21,17 @@ fn main() -> ExitCode {
     if let Some((root, vmid, phase)) = cli::plain_hook(&args) {
         let _ = std::panic::catch_unwind(|| {
             logging::start(&root, 0, Journal::Too);
-            hook::run(&root, vmid, phase, hook::DEADLINE, &Caller::of(&args));
+            hook::run(
+                &root,
+                vmid,
+                phase,
+                hook::DEADLINE,
+                &Caller::of(&args, false),
+            );
         });
         return ExitCode::SUCCESS;
     }
-    let caller = Caller::of(&args);
+    let caller = Caller::of(&args, cli::is_command(&args, "hook"));
     let args = cli::with_hook(args);
     if cli::is_command(&args, "hook") {
         // A guest must not be kept from starting by what it is called with, nor by a fault of ours.
@@ -134,7 +140,7 @@ fn run(cli: &Cli, caller: &Caller) -> ExitCode {
 
 /// Prints the one reason why a command did not do its work.
 fn fail(error: &Error, json: bool, failed: u8) -> u8 {
-    let text = ovs::chain(error);
+    let text = with_causes(error);
     if json {
         Out::new().json(&serde_json::json!({"error": text}));
     }
@@ -199,7 +205,7 @@ fn watch(root: &Path, args: &WatchArgs) -> ExitCode {
     match daemon::run(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            ::log::error!("{}", ovs::chain(&error));
+            ::log::error!("{}", with_causes(&error));
             ExitCode::FAILURE
         }
     }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use pve_span_core::config::Annotations;
 
-use crate::engine::ovs::chain;
+use crate::sys::error::with_causes;
 use crate::sys::files;
 use pve_span_core::config::selector::Selector;
 use pve_span_core::model::{GuestKind, NodeName, Vmid};
@@ -195,7 +195,7 @@ impl Pve {
 
     fn read(&self, name: &str) -> Known<String> {
         not_under_the_lock();
-        files::read_text(&self.path(name)).map_err(|error| Unknown(chain(&error)))
+        files::read_text(&self.path(name)).map_err(|error| Unknown(with_causes(&error)))
     }
 
     /// The nodes of the cluster, and which of them are off.
@@ -217,7 +217,7 @@ impl Pve {
         match files::read_text(&self.path(STORAGE_CFG)) {
             Ok(text) => Ok(storage::parse(&text)),
             Err(error) if error.is_missing() => Ok(Storages::default()),
-            Err(error) => Err(Unknown(chain(&error))),
+            Err(error) => Err(Unknown(with_causes(&error))),
         }
     }
 
@@ -232,7 +232,7 @@ impl Pve {
                 .map(Some)
                 .map_err(|error| self.not_understood(&name, &error.to_string())),
             Err(error) if error.is_missing() => self.expect_mounted().map(|()| None),
-            Err(error) => Err(Unknown(chain(&error))),
+            Err(error) => Err(Unknown(with_causes(&error))),
         }
     }
 
@@ -350,7 +350,7 @@ impl Pve {
                     return Ok(guest);
                 }
                 Err(error) if error.is_missing() => {}
-                Err(error) => missing = Unknown(chain(&error)),
+                Err(error) => missing = Unknown(with_causes(&error)),
             }
         }
         Err(missing)
@@ -360,7 +360,7 @@ impl Pve {
 /// Whoever reads here may hang, and would keep the lock from everybody else.
 fn not_under_the_lock() {
     debug_assert!(
-        !crate::reconcile::lock::is_held(),
+        !crate::sys::lock_held::is_held(),
         "/etc/pve is read while the lock is held"
     );
 }

@@ -18,12 +18,13 @@ use crate::config::active::InForce;
 use crate::engine::ovs;
 use crate::engine::ovs::flows::{Owed, Tried};
 use crate::engine::ovs::{Applied, Waited};
-use crate::reconcile::lock::{Lock, Moment, Reach};
+use crate::reconcile::lock::{Lock, Reach};
 use crate::reconcile::observe::{Context, Look, resolved, see};
-use crate::sys::output;
+use crate::sys::clock::Moment;
+use crate::sys::error::with_causes;
 use pve_span_core::engine::nft::NftState;
 use pve_span_core::model::{IfName, SessionName, Vmid};
-use pve_span_core::plan::{Action, PortChange, plan};
+use pve_span_core::plan::{Action, PortChange, changes, plan};
 
 use acquire::{Occasion, hold, vmids};
 use clear::{cleared, nothing_asked};
@@ -67,8 +68,19 @@ impl Done {
     /// Says on stderr what could not be done.
     pub fn tell_faults(&self) {
         for fault in &self.faults {
-            log::error!("{}", ovs::chain(fault));
+            log::error!("{}", with_causes(fault));
         }
+    }
+
+    /// All that was done, in words.
+    pub fn in_words(&self) -> Vec<String> {
+        let ports = self.ports.iter().map(ToString::to_string);
+        let tidy = self.tidy.map(str::to_owned);
+        changes(&self.actions)
+            .into_iter()
+            .chain(ports)
+            .chain(tidy)
+            .collect()
     }
 
     /// Was there nothing to do?
@@ -126,7 +138,7 @@ impl Done {
 
     /// Puts on record what was changed.
     fn record(&self, context: &Context) {
-        events::record(&context.root, &context.by, &output::done(self));
+        events::record(&context.root, &context.by, &self.in_words());
     }
 }
 
@@ -191,7 +203,7 @@ fn reconcile_and(
     if let Err(error) = active::keep(&context.root, &done.look.in_force) {
         log::warn!(
             "{}; mirroring goes on, without a last good copy",
-            ovs::chain(&error)
+            with_causes(&error)
         );
     }
     lock.memory.is_ovs_silent = done.look.is_ovs_silent;

@@ -1,5 +1,7 @@
 //! The kernel's side: network devices and the node's own addresses, nftables, and work under a deadline.
 
+pub mod clock;
+pub mod error;
 pub(crate) mod ethtool;
 pub mod files;
 pub mod logging;
@@ -9,6 +11,7 @@ pub mod capture;
 pub(crate) mod isolated;
 pub(crate) mod link_counters;
 pub(crate) mod link_names;
+pub mod lock_held;
 pub mod mirred;
 pub mod mounts;
 pub(crate) mod netlink_attributes;

@@ -18,6 +18,7 @@ use std::path::Path;
 
 use pve_span_core::config;
 use pve_span_core::health::faults;
+use pve_span_core::model::Taken;
 use pve_span_core::model::{GuestKind, IfName, SessionName};
 use pve_span_core::plan::plan;
 use pve_span_core::pve::cluster::{Cluster, parse_pools, parse_vmlist};
@@ -25,7 +26,7 @@ use pve_span_core::pve::guest;
 use pve_span_core::resolve::resolve;
 use pve_span_core::state::{
     Assumptions, Desired, Link, Mark, Mirror, MirrorConfig, MirrorOutput, Observed, Ovs, OvsBridge,
-    OvsPort, OvsState, RowId, SessionPhase, Taken,
+    OvsPort, OvsState, RowId, SessionPhase,
 };
 
 #[test]

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use lab::{Node, run};
 use pve_span::engine::nft::read::observe;
 use pve_span::engine::nft::run::{Error, Program};
+use pve_span_core::engine::Statistics;
 use pve_span_core::engine::nft::{Hook, NftState, Seen, SeenChain, SeenRule, Side};
-use pve_span_core::state::Statistics;
 
 /// A node with two devices.
 fn node() -> Node {

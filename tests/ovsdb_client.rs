@@ -210,7 +210,7 @@ fn a_peer_that_says_nothing_or_only_a_part_runs_into_the_deadline() {
 fn a_peer_that_goes_or_talks_nonsense_is_told_apart() {
     let told = |text: &'static [u8]| {
         let error = against(move |stream| stream.write_all(text).unwrap(), LONG, call).unwrap_err();
-        pve_span::engine::ovs::chain(&error)
+        pve_span::sys::error::with_causes(&error)
     };
     assert_eq!(
         told(b""),

@@ -12,6 +12,7 @@ mod ini;
 mod reader;
 mod values;
 
+use crate::model::Switch;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -52,15 +53,6 @@ pub enum EngineChoice {
     Ovs,
     /// nftables' `dup`.
     Nft,
-}
-
-/// A yes or a no.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Switch {
-    /// On.
-    Yes,
-    /// Off.
-    No,
 }
 
 /// A value and where it stands.

@@ -12,7 +12,7 @@ mod writer;
 
 use super::config::selector::{Output, Selector};
 use super::model::{NicId, SessionName, VlanSet, Vmid};
-use super::state::Taken;
+use crate::model::Taken;
 
 pub use merge::merge;
 pub use name_sessions::settle;

@@ -303,6 +303,65 @@ impl Serialize for VlanSet {
     }
 }
 
+/// A yes or a no.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Switch {
+    /// On.
+    Yes,
+    /// Off.
+    No,
+}
+
+/// Which of a port's frames are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Taken {
+    /// Those that arrive at the bridge from the port: `select_src_port`.
+    Sent,
+    /// Those that leave the bridge through it: `select_dst_port`.
+    Delivered,
+    /// Both.
+    Both,
+}
+
+impl Taken {
+    /// From two answers; nothing when both are no.
+    pub fn new(sent: bool, delivered: bool) -> Option<Self> {
+        match (sent, delivered) {
+            (true, true) => Some(Self::Both),
+            (true, false) => Some(Self::Sent),
+            (false, true) => Some(Self::Delivered),
+            (false, false) => None,
+        }
+    }
+
+    /// Are frames from the port taken?
+    pub fn sent(self) -> bool {
+        self != Self::Delivered
+    }
+
+    /// Are frames to the port taken?
+    pub fn delivered(self) -> bool {
+        self != Self::Sent
+    }
+}
+
+impl fmt::Display for Taken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sent => "from",
+            Self::Delivered => "to",
+            Self::Both => "both",
+        })
+    }
+}
+
+/// The NIC of `fwbr101i0`.
+pub fn firewall_bridge_of(name: &str) -> Option<NicId> {
+    let (nic, _) = port_owner(&format!("tap{}", name.strip_prefix("fwbr")?))?;
+    Some(nic)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -17,8 +17,10 @@ use super::engine::nft::Command;
 use super::engine::nft::spec::CopyKey;
 use super::model::{IfName, NicId, SessionName, VlanSet};
 use super::state::{
-    Desired, Fault, MirrorKey, MirrorOutput, Observed, OvsState, RowId, SessionPhase, Taken,
+    Desired, Fault, MirrorKey, MirrorOutput, Observed, OvsState, RowId, SessionPhase,
 };
+use crate::model::Taken;
+pub use display::changes;
 pub use ports::PortChange;
 
 /// The most mirrors that a bridge can have (Open vSwitch, `MAX_MIRRORS` in ofproto/ofproto-dpif-mirror.h).

@@ -26,7 +26,7 @@ mod selection;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::config::selector::{Output, Selector};
-use super::config::{Annotations, PreStop, Session, Switch};
+use super::config::{Annotations, PreStop, Session};
 use super::model::{IfName, NicId, SessionName, Vmid, port_owner};
 use super::pve::cluster::Cluster;
 use super::state::port_map::PortMap;
@@ -34,6 +34,7 @@ use super::state::{
     Assumptions, Desired, DownRole, LinkState, Observed, PortDown, SessionPhase, SessionState,
     SourceState, UnpluggedSource,
 };
+use crate::model::Switch;
 use index::Index;
 use layout::place;
 use matcher::{Matcher, Subject, Truth, Verdict, whole_bridges};

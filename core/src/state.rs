@@ -4,12 +4,16 @@
 
 pub mod port_map;
 
+use crate::engine::Statistics;
+use crate::engine::nft::spec::Held;
+use crate::engine::nft::spec::Spec;
+use crate::engine::nft::spec::asks_for_macs;
+use crate::model::Taken;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::Serialize;
 
-use super::config::Switch;
 use super::engine::nft::NftState;
 use super::engine::nft::spec::{Copies, CopyKey, Mac, OutputPort, SourcePort};
 use super::engine::port::PortSettings;
@@ -175,15 +179,6 @@ pub struct Mark {
     pub output: String,
 }
 
-/// What was mirrored (`Mirror.statistics`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-pub struct Statistics {
-    /// Frames.
-    pub frames: u64,
-    /// Bytes.
-    pub bytes: u64,
-}
-
 /// The columns of a `Mirror` row that decide what is mirrored.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MirrorConfig {
@@ -222,50 +217,6 @@ impl fmt::Display for MirrorOutput {
     }
 }
 
-/// Which of a port's frames are taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Taken {
-    /// Those that arrive at the bridge from the port: `select_src_port`.
-    Sent,
-    /// Those that leave the bridge through it: `select_dst_port`.
-    Delivered,
-    /// Both.
-    Both,
-}
-
-impl Taken {
-    /// From two answers; nothing when both are no.
-    pub fn new(sent: bool, delivered: bool) -> Option<Self> {
-        match (sent, delivered) {
-            (true, true) => Some(Self::Both),
-            (true, false) => Some(Self::Sent),
-            (false, true) => Some(Self::Delivered),
-            (false, false) => None,
-        }
-    }
-
-    /// Are frames from the port taken?
-    pub fn sent(self) -> bool {
-        self != Self::Delivered
-    }
-
-    /// Are frames to the port taken?
-    pub fn delivered(self) -> bool {
-        self != Self::Sent
-    }
-}
-
-impl fmt::Display for Taken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Sent => "from",
-            Self::Delivered => "to",
-            Self::Both => "both",
-        })
-    }
-}
-
 /// Which mirror: there is one for each session, output and bridge.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct MirrorKey {
@@ -301,10 +252,18 @@ pub struct Desired {
 }
 
 impl Desired {
+    /// What of it is nftables' part.
+    pub fn nft(&self) -> Spec<'_> {
+        Spec {
+            copies: &self.copies,
+            outputs: &self.outputs,
+            held: &self.held,
+        }
+    }
+
     /// Does anything depend on the sources' MAC addresses?
     pub fn asks_for_macs(&self) -> bool {
-        let asks = |copies: &Copies| copies.frames.dedup == Switch::Yes && copies.delivers();
-        self.copies.values().any(asks)
+        asks_for_macs(&self.copies)
     }
 
     /// The device that a session's frames leave through for one of its outputs.
@@ -351,28 +310,6 @@ impl Desired {
             .filter_map(|source| source.nic)
             .map(|nic| nic.vmid)
             .collect()
-    }
-}
-
-/// What is left alone, because nobody can tell what it shall be.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Held {
-    /// Whole sessions.
-    pub sessions: BTreeSet<SessionName>,
-    /// Single outputs of sessions.
-    pub outputs: BTreeSet<CopyKey>,
-}
-
-impl Held {
-    /// Is what a session mirrors to an output left alone?
-    pub fn holds(&self, session: &SessionName, output: &str) -> bool {
-        let is_it = |key: &CopyKey| key.session == *session && key.output == output;
-        self.sessions.contains(session) || self.outputs.iter().any(is_it)
-    }
-
-    /// Is there nothing to be left alone?
-    pub fn is_empty(&self) -> bool {
-        self.sessions.is_empty() && self.outputs.is_empty()
     }
 }
 

@@ -1,9 +1,9 @@
 //! Frames as `verify` sees them: tags that come and go change nothing, a large piece is its segments and nothing else, and
 //! whatever was seen where and when, the counts fit each other.
 
-use pve_span_core::config::Switch;
 use pve_span_core::engine::nft::Side;
 use pve_span_core::engine::nft::spec::{CopyKey, Passing};
+use pve_span_core::model::Switch;
 use pve_span_core::model::{SessionName, VlanSet};
 use pve_span_core::verify::capture_points::{
     Group, Part, Point, Sensor, Spot, Subject, Takes, Way,

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use pve_span::engine::ovs::monitor::{Heard, Monitor};
 use pve_span::engine::ovs::{
-    Client, Framing, FramingError, MARK_SESSION, Ports, asked, chain, commit, read, wait,
+    Client, Framing, FramingError, MARK_SESSION, Ports, asked, commit, read, wait,
 };
+use pve_span::sys::error::with_causes;
 use pve_span_core::config;
 use pve_span_core::config::Annotations;
 use pve_span_core::state::{Observed, Ovs, OvsState};
@@ -98,7 +99,7 @@ fn conversation(data: &[u8], which: &Ports) {
     let mut client = Client::over(ours, deadline);
     match read(&mut client, which) {
         Err(error) => {
-            super::assert_printable(&chain(&error));
+            super::assert_printable(&with_causes(&error));
             drop(client);
         }
         Ok(ovs) => reconcile(client, &ovs, deadline),
@@ -134,7 +135,7 @@ fn figures(data: &[u8]) {
     servers.shutdown(Shutdown::Write).unwrap();
     let deadline = Instant::now() + Duration::from_secs(60);
     match asked(&mut Client::over(ours, deadline)) {
-        Err(error) => super::assert_printable(&chain(&error)),
+        Err(error) => super::assert_printable(&with_causes(&error)),
         Ok(figures) => assert!(figures.interval >= Duration::from_secs(5)),
     }
 }
@@ -153,10 +154,10 @@ fn reconcile(mut client: Client, ovs: &Ovs, deadline: Instant) {
         }
     }
     match commit(&mut client, &plan, ovs, "fuzz") {
-        Err(error) => super::assert_printable(&chain(&error)),
+        Err(error) => super::assert_printable(&with_causes(&error)),
         Ok((now, goal)) => {
             if let Err(error) = now {
-                super::assert_printable(&chain(&error));
+                super::assert_printable(&with_causes(&error));
             }
             wait(client, goal, deadline, None);
         }

@@ -7,9 +7,8 @@ use serde::Serialize;
 use super::{Format, asked_context, notice};
 use crate::config::active::InForce;
 use crate::engine::ovs::Applied;
-use crate::reconcile::lock::Moment;
 use crate::reconcile::{Done, Error, NOT_YET, Trigger, reconcile};
-use crate::sys::output;
+use crate::sys::clock::Moment;
 use crate::sys::output::Out;
 use pve_span_core::health::faults_and_notes;
 use pve_span_core::plan::{Action, PortChange, Problem, Remark};
@@ -57,7 +56,7 @@ pub(super) fn print(done: &Done, format: Format) {
             sessions: &look.desired.sessions,
         });
     } else {
-        output::done(done).iter().for_each(|line| out.line(line));
+        done.in_words().iter().for_each(|line| out.line(line));
         for remark in &look.plan.remarks {
             out.line(&format!("{}: note: {}", remark.session, remark.text));
         }

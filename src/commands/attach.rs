@@ -16,7 +16,7 @@ use crate::cli::{AttachArgs, CommonArgs, DetachArgs, USAGE};
 use crate::config::active;
 use crate::pve::programs;
 use crate::pve::{Pve, Questions, Whose};
-use crate::reconcile::observe::now;
+use crate::sys::clock::now;
 use pve_span_core::attach::{
     Call, Change, Chosen, Others, Refusal, Step, Subject, choose, parse_guests,
 };

@@ -9,9 +9,10 @@ use serde::Serialize;
 use super::{Format, context};
 use crate::config::active;
 use crate::config::active::InForce;
-use crate::engine::ovs::chain;
 use crate::pve::{Pve, Questions, SPAN_CFG, Whose};
-use crate::reconcile::observe::{now, observe_for};
+use crate::reconcile::observe::observe_for;
+use crate::sys::clock::now;
+use crate::sys::error::with_causes;
 use crate::sys::files;
 use crate::sys::output;
 use crate::sys::output::Out;
@@ -43,7 +44,7 @@ pub fn run(root: &Path, file: Option<&Path>, format: Format) -> u8 {
     let text = match files::read_text(path) {
         Ok(text) => text,
         Err(error) => {
-            let text = chain(&error);
+            let text = with_causes(&error);
             if format == Format::Json {
                 Out::new().json(&serde_json::json!({"error": text}));
             }
@@ -159,7 +160,7 @@ fn suitable(
     cluster: &Cluster,
 ) -> Vec<Diagnostic> {
     let observed = observe_for(&context(root, "check"), annotations).unwrap_or_else(|error| {
-        log::warn!("ports are not checked: {}", chain(&error));
+        log::warn!("ports are not checked: {}", with_causes(&error));
         Observed::default()
     });
     let assume = Assumptions {
@@ -176,7 +177,7 @@ fn suitable(
 /// The sessions that this node's nftables table has no room for, as its guests run now.
 fn no_room(name: &str, annotations: &Annotations, desired: &Desired) -> Option<Diagnostic> {
     let is_idle = |_: &CopyKey, copies: &Copies| copies.sources.is_empty();
-    let table = table(desired, &Memory::default(), is_idle);
+    let table = table(desired.nft(), &Memory::default(), is_idle);
     let beyond = table.too_large.iter();
     let beyond = beyond.filter(|(_, why)| *why == TooLarge::Table);
     let beyond: BTreeSet<&SessionName> = beyond.map(|(key, _)| &key.session).collect();

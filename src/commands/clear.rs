@@ -14,7 +14,6 @@ use crate::reconcile;
 use crate::reconcile::inputs::{PVE_HANGS, PveAccess};
 use crate::reconcile::observe::{Context, Detail, look};
 use crate::reconcile::{Error, NOT_YET};
-use crate::sys::output;
 use crate::sys::output::Out;
 use pve_span_core::config::diagnostic::did_you_mean;
 use pve_span_core::model::{SessionName, printable};
@@ -73,7 +72,7 @@ pub fn run(root: &Path, sessions: &[String], format: Format) -> Result<u8, Error
     } else if done.is_empty() && done.faults.is_empty() {
         out.line("nothing to clear");
     } else {
-        output::done(&done).iter().for_each(|line| out.line(line));
+        done.in_words().iter().for_each(|line| out.line(line));
     }
     let annotations = in_force.as_ref().ok().and_then(InForce::annotations);
     let listed = annotations.map(|annotations| &annotations.sessions);

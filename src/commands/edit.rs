@@ -10,8 +10,8 @@ use crate::config::editor;
 use crate::config::editor::{Draft, Turn, editor};
 use crate::config::span_file;
 use crate::config::span_file::SpanFile;
-use crate::engine::ovs::chain;
 use crate::reconcile;
+use crate::sys::error::with_causes;
 use crate::sys::files;
 use crate::sys::output::Out;
 use crate::sys::terminal::{Answer, Desk, Left};
@@ -67,7 +67,7 @@ pub fn run(root: &Path, args: &EditArgs) -> u8 {
     match begin(root, args, &mut out) {
         Ok(code) => code,
         Err(error) => {
-            log::error!("{}", chain(&error));
+            log::error!("{}", with_causes(&error));
             1
         }
     }
@@ -148,7 +148,7 @@ impl Edit<'_> {
             self.call_editor()?;
             let text = match self.draft.content() {
                 Err(error) if self.ask && !error.is_missing() => {
-                    out.line(&format!("error: {}", chain(&error)));
+                    out.line(&format!("error: {}", with_causes(&error)));
                     match self.after_faults()? {
                         Some(end) => return Ok(end),
                         None => continue,
@@ -263,7 +263,7 @@ fn conclude(
         }
         Err(error) => {
             let is_conflict = matches!(error, Error::File(span_file::Error::Changed { .. }));
-            log::error!("{}", chain(&error));
+            log::error!("{}", with_causes(&error));
             if !is_changed {
                 draft.remove();
                 log::warn!("{name} stays as it was");

@@ -18,10 +18,10 @@ use crate::config::active::InForce;
 use crate::config::editor::Turn;
 use crate::config::span_file::SpanFile;
 use crate::engine::ovs;
-use crate::engine::ovs::chain;
 use crate::pve::{Pve, SPAN_CFG};
 use crate::reconcile;
 use crate::reconcile::observe::{Detail, Look, look_by};
+use crate::sys::error::with_causes;
 use crate::sys::files;
 use crate::sys::output::Out;
 use crate::sys::terminal::{Answer, Desk};
@@ -108,9 +108,9 @@ struct Left<'a> {
 pub fn run(root: &Path, args: &ImportArgs) -> u8 {
     let fail = |error: &Error, code| {
         if args.json {
-            Out::new().json(&serde_json::json!({"error": chain(error)}));
+            Out::new().json(&serde_json::json!({"error": with_causes(error)}));
         }
-        log::error!("{}", chain(error));
+        log::error!("{}", with_causes(error));
         code
     };
     let pve = Pve::new(root);
@@ -174,7 +174,7 @@ fn in_ovs(look: &mut Look) -> Result<Read, Error> {
         OvsState::Failed(why) => return Err(Error::Ovs(why.clone())),
     };
     let filters = match &mut look.client {
-        Some(client) => ovs::filters(client).map_err(|error| Error::Ovs(chain(&error)))?,
+        Some(client) => ovs::filters(client).map_err(|error| Error::Ovs(with_causes(&error)))?,
         None => Default::default(),
     };
     for (bridge, row) in &ovs.bridges {

@@ -8,10 +8,10 @@ use crate::cli::InitArgs;
 use crate::config::active;
 use crate::config::active::InForce;
 use crate::config::span_file::SpanFile;
-use crate::engine::ovs::chain;
 use crate::pve::Pve;
 use crate::reconcile;
 use crate::reconcile::observe::{Detail, Look, look_by};
+use crate::sys::error::with_causes;
 use crate::sys::output::Out;
 use pve_span_core::state::OvsState;
 use pve_span_core::state::port_map::PortMap;
@@ -36,7 +36,7 @@ pub fn run(root: &Path, args: &InitArgs) -> u8 {
     match init(root, args, &mut out) {
         Ok(()) => 0,
         Err(error) => {
-            log::error!("{}", chain(&error));
+            log::error!("{}", with_causes(&error));
             1
         }
     }

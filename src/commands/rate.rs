@@ -9,10 +9,10 @@ use serde::Serialize;
 
 use crate::engine::nft;
 use crate::reconcile::observe::Look;
+use pve_span_core::engine::Statistics;
 use pve_span_core::engine::nft::spec::CopyKey;
 use pve_span_core::engine::nft::{NftState, names};
 use pve_span_core::model::SessionName;
-use pve_span_core::state::Statistics;
 
 /// How fast frames are copied.
 #[derive(Clone, Copy, Serialize)]

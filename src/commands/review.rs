@@ -10,8 +10,9 @@ use crate::config::active;
 use crate::config::active::InForce;
 use crate::config::span_file::{Error, SpanFile};
 use crate::daemon::state::State;
-use crate::engine::ovs::chain;
-use crate::reconcile::observe::{Detail, look_by, now};
+use crate::reconcile::observe::{Detail, look_by};
+use crate::sys::clock::now;
+use crate::sys::error::with_causes;
 use crate::sys::files;
 use crate::sys::logging::say;
 use crate::sys::output;
@@ -32,7 +33,7 @@ pub fn judge(root: &Path, file: &SpanFile, bytes: &[u8], out: &mut Out) -> Verdi
     let text = match files::text_of(file.path(), bytes.to_vec()) {
         Ok(text) => text,
         Err(error) => {
-            out.line(&format!("error: {}", chain(&error)));
+            out.line(&format!("error: {}", with_causes(&error)));
             return Verdict::Faults;
         }
     };
@@ -83,7 +84,7 @@ fn tell_plan(root: &Path, annotations: Annotations, out: &mut Out) {
         Ok(look) => look
             .waits_for_ovs()
             .map(|why| format!("Open vSwitch cannot be asked: {why}")),
-        Err(error) => Some(chain(error)),
+        Err(error) => Some(with_causes(error)),
     };
     match (look, why) {
         (Ok(look), None) => {

@@ -10,15 +10,17 @@ use super::{Format, asked_context, notice};
 use crate::config::active::InForce;
 use crate::daemon::state::State;
 use crate::reconcile::Error;
-use crate::reconcile::observe::{Detail, Look, look, now};
+use crate::reconcile::observe::{Detail, Look, look};
 use crate::sys;
+use crate::sys::clock::now;
 use crate::sys::output;
 use crate::sys::output::{Out, Row};
+use pve_span_core::engine::Statistics;
 use pve_span_core::engine::nft::spec::CopyKey;
 use pve_span_core::engine::nft::{NftState, names};
 use pve_span_core::health::{Health, faults_and_notes, health, leftovers};
 use pve_span_core::model::SessionName;
-use pve_span_core::state::{OutputState, OvsState, SessionState, SourceState, Statistics};
+use pve_span_core::state::{OutputState, OvsState, SessionState, SourceState};
 
 fn painted(health: Health) -> output::Look {
     match health {

@@ -5,8 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::engine::ovs::chain;
 use crate::pve::{Pve, SPAN_CFG};
+use crate::sys::error::with_causes;
 use crate::sys::files;
 use pve_span_core::config;
 use pve_span_core::config::Annotations;
@@ -100,7 +100,7 @@ pub fn load(root: &Path) -> InForce {
                 "there is no {}: `pve-span edit` begins with the last good copy, `pve-span init` with an example",
                 path.display()
             ),
-            Err(error) => chain(&error),
+            Err(error) => with_causes(&error),
             Ok(text) if is_truncated(&text, last_good.as_deref()) => {
                 format!(
                     "{} is cut off: it ends within a line that the last good copy has whole",

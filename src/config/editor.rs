@@ -9,8 +9,8 @@ use std::process::Command;
 
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::reconcile::lock::open_or_make;
 use crate::sys::files;
+use crate::sys::files::open_or_make;
 use pve_span_core::model::excerpt;
 
 /// Where copies are, below the root directory. Only root may look into it.

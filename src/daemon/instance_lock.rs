@@ -8,7 +8,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use super::Error;
 use super::state::{STATE, State};
-use crate::reconcile::observe::now;
+use crate::sys::clock::now;
 use crate::sys::files;
 
 /// Held for as long as the service runs: the folder of its files. Its children let go of it at once.

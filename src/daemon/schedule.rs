@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::reconcile::lock::Moment;
+use crate::sys::clock::Moment;
 
 /// How long after the first event of a burst a reconcile begins: what comes in one go is done in one go.
 const BURST: Duration = Duration::from_millis(2);

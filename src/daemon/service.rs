@@ -27,11 +27,11 @@ use super::state::State;
 use super::task_reports::{Surveyed, tell};
 use super::transitions::Turns;
 use super::{Error, Options, tasks};
-use crate::engine::ovs::chain;
 use crate::engine::ovs::flows;
 use crate::engine::ovs::flows::Owed;
 use crate::reconcile::lock;
-use crate::reconcile::observe::now;
+use crate::sys::clock::now;
+use crate::sys::error::with_causes;
 use crate::sys::files as node_files;
 use crate::sys::logging as logger;
 use crate::sys::worker::Job;
@@ -371,7 +371,7 @@ impl Service {
         let _ = self.notify.tell("STOPPING=1");
         if let Some(path) = &self.metrics_file {
             if let Err(error) = node_files::publish(path, &metrics::stopped()) {
-                log::debug!("{}", chain(&error));
+                log::debug!("{}", with_causes(&error));
             }
         }
         let sentinel = self.sentinel.take();

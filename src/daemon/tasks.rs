@@ -9,16 +9,17 @@ use super::task_reports::{Count, Counts, Device, Output, Reconciled, Session, So
 use crate::config::active::InForce;
 use crate::engine::nft;
 use crate::engine::ovs;
-use crate::engine::ovs::{Applied, chain};
+use crate::engine::ovs::Applied;
 use crate::reconcile;
 use crate::reconcile::inputs::PveAccess;
 use crate::reconcile::lock;
-use crate::reconcile::lock::Moment;
-use crate::reconcile::observe::{Context, Detail, Look, look, now};
+use crate::reconcile::observe::{Context, Detail, Look, look};
 use crate::reconcile::{Done, Error, Trigger};
 use crate::sys;
 use crate::sys::Progress;
-use crate::sys::output;
+use crate::sys::clock::Moment;
+use crate::sys::clock::now;
+use crate::sys::error::with_causes;
 use pve_span_core::engine::nft::spec::{CopyKey, Passing};
 use pve_span_core::engine::nft::{Side, names};
 use pve_span_core::health::{faults_and_notes, health, leftovers};
@@ -51,7 +52,7 @@ pub fn reconcile(root: &Path, arrival: Moment, pve: PveAccess) -> Reconciled {
         // Said by the survey, for as long as it is so.
         Err(Error::NotInForce(_)) => Reconciled::default(),
         Err(error) => Reconciled {
-            faults: vec![chain(&error)],
+            faults: vec![with_causes(&error)],
             ..Reconciled::default()
         },
     };
@@ -61,14 +62,14 @@ pub fn reconcile(root: &Path, arrival: Moment, pve: PveAccess) -> Reconciled {
 }
 
 fn reconciled(done: &Done) -> Reconciled {
-    let mut faults: Vec<String> = done.faults.iter().map(|fault| chain(fault)).collect();
+    let mut faults: Vec<String> = done.faults.iter().map(|fault| with_causes(fault)).collect();
     if done.applied == Applied::NotYet {
         faults.push(reconcile::NOT_YET.to_owned());
     }
     let sessions = done.actions.iter().map(|action| &action.mirror.session);
     let sessions: BTreeSet<&SessionName> = sessions.collect();
     Reconciled {
-        changed: output::done(done),
+        changed: done.in_words(),
         sessions: sessions.into_iter().map(ToString::to_string).collect(),
         faults,
         settles_in: None,
@@ -101,7 +102,7 @@ pub fn survey(root: &Path, pve: PveAccess) -> Surveyed {
             }
             Err(error) => {
                 return Surveyed {
-                    unknown: Some(chain(&error)),
+                    unknown: Some(with_causes(&error)),
                     ..Surveyed::default()
                 };
             }
@@ -301,7 +302,7 @@ pub fn count(root: &Path, sessions: &BTreeMap<String, Session>) -> Counts {
                 .as_ref()
                 .and_then(|counter| copied.get(counter));
             let all: Vec<_> = by_ovs.into_iter().chain(by_nft).collect();
-            let sum = |number: fn(&pve_span_core::state::Statistics) -> u64| {
+            let sum = |number: fn(&pve_span_core::engine::Statistics) -> u64| {
                 let sum = all.iter().map(|one| number(one)).sum();
                 (!all.is_empty()).then_some(sum)
             };

@@ -29,6 +29,7 @@ pub use openflow::Error as FlowsError;
 pub use rpc::{Client, Error};
 use rpc::{Pending, Transaction};
 
+use crate::sys::error::with_causes;
 use pve_span_core::plan::Plan;
 use pve_span_core::state::{Ovs, OvsState};
 
@@ -71,7 +72,7 @@ pub fn observe(root: &Path, which: &Ports, deadline: Instant) -> (OvsState, Opti
             let text = format!("{error}; if it was removed for good: apt purge openvswitch-switch");
             (OvsState::Failed(text), None)
         }
-        Err(error) => (OvsState::Failed(chain(&error)), None),
+        Err(error) => (OvsState::Failed(with_causes(&error)), None),
     }
 }
 
@@ -198,16 +199,4 @@ fn highest(value: &Value, depth: usize) -> Option<i64> {
         Value::Array(items) => items.iter().filter_map(deeper).max(),
         _ => None,
     }
-}
-
-/// An error with its sources, in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }

@@ -54,7 +54,7 @@ pub enum Error {
 }
 
 /// How a step on a device failed.
-pub(crate) fn failed(device: &IfName, doing: &'static str) -> impl FnOnce(io::Error) -> Error {
+fn failed(device: &IfName, doing: &'static str) -> impl FnOnce(io::Error) -> Error {
     let device = device.clone();
     move |source| match source.raw_os_error() {
         Some(libc::ENODEV) => Error::Gone { device },
@@ -64,6 +64,10 @@ pub(crate) fn failed(device: &IfName, doing: &'static str) -> impl FnOnce(io::Er
             source,
         },
     }
+}
+
+fn features(device: &IfName) -> Result<Features<'_>, Error> {
+    Features::of(device).map_err(failed(device, "reading its offloads"))
 }
 
 /// What a port is like.
@@ -78,7 +82,7 @@ pub fn read(device: &IfName) -> Result<PortSettings, Error> {
     }
     let settings = flags::read(device)?;
     Ok(PortSettings {
-        offloads: Features::of(device)?.requested(is_unfinished),
+        offloads: features(device)?.requested(is_unfinished),
         ..settings
     })
 }
@@ -106,7 +110,7 @@ pub fn set_flags(device: &IfName, index: u32, flags: &BridgeFlags) -> Result<(),
 /// There is no such device, or it cannot be asked.
 pub fn switches_in_hardware(device: &IfName) -> Result<bool, Error> {
     let feature = BTreeSet::from(["hw-tc-offload".to_owned()]);
-    Ok(!Features::of(device)?.active(&feature).is_empty())
+    Ok(!features(device)?.active(&feature).is_empty())
 }
 
 /// Asks for offloads, or for doing without. Names that the kernel does not know, and those that the device cannot
@@ -120,11 +124,12 @@ pub fn set_offloads(device: &IfName, names: &BTreeSet<String>, to: Switch) -> Re
     if names.is_empty() {
         return Ok(());
     }
-    Features::of(device)?.request(names, to)?;
+    let switching = failed(device, "switching its offloads");
+    features(device)?.request(names, to).map_err(switching)?;
     if to.is_on() {
         return Ok(());
     }
-    let names = Features::of(device)?.active(names);
+    let names = features(device)?.active(names);
     if names.is_empty() {
         Ok(())
     } else {

@@ -10,7 +10,6 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-use crate::cli;
 use crate::pve::Pve;
 use crate::reconcile::inputs::PVE_HANGS;
 use crate::reconcile::lock::LockFile;
@@ -38,10 +37,10 @@ pub enum Caller {
 }
 
 impl Caller {
-    /// By the command line, the program's name included, and by the environment.
-    pub fn of(args: &[OsString]) -> Self {
+    /// By the command line, the program's name included, and by the environment. `is_command` is whether it has the word `hook`.
+    pub fn of(args: &[OsString], is_command: bool) -> Self {
         let arguments = args.get(1..).unwrap_or_default();
-        if !cli::is_command(args, "hook") {
+        if !is_command {
             return if is_nested(arguments) {
                 Self::Other
             } else {

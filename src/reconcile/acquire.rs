@@ -9,9 +9,10 @@ use std::collections::BTreeSet;
 use super::{Error, Trigger, nothing_asked};
 use crate::reconcile::inputs::{PveAccess, Reading};
 use crate::reconcile::lock::readers::Turn;
-use crate::reconcile::lock::{Life, Lock, LockFile, Memory, Moment, Reach};
+use crate::reconcile::lock::{Life, Lock, LockFile, Memory, Reach};
 use crate::reconcile::observe::{Context, Detail, Look, OVS_SHORT_PATIENCE, resolved, see};
 use crate::sys;
+use crate::sys::clock::Moment;
 use pve_span_core::model::{PortRole, Vmid, port_owner};
 use pve_span_core::state::Observed;
 

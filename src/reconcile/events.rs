@@ -10,7 +10,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::reconcile::observe::now;
+use crate::sys::clock::now;
 use crate::sys::files;
 
 /// The file, below the root directory.

@@ -11,6 +11,7 @@ use crate::engine::ovs::{Applied, Client, Goal, Waited};
 use crate::engine::port::setup;
 use crate::reconcile::observe::{Context, Look, observe_outputs};
 use crate::sys;
+use crate::sys::error::with_causes;
 use pve_span_core::plan::{Action, PortChange, plan};
 use pve_span_core::state::OvsState;
 
@@ -47,7 +48,7 @@ impl Round {
         match error {
             error if self.is_empty() => error,
             error @ Error::Uncertain(_) => error,
-            error => Error::NotVerified(ovs::chain(&error)),
+            error => Error::NotVerified(with_causes(&error)),
         }
     }
 
@@ -204,7 +205,7 @@ impl Round {
         self.actions.extend::<Vec<Action>>(ovs);
         let now = now.map_err(|error| {
             self.is_uncertain = true;
-            Error::NotVerified(ovs::chain(&error))
+            Error::NotVerified(with_causes(&error))
         })?;
         self.waiting = Some((client, goal));
         look.observed.ovs = OvsState::Present(now);

@@ -10,7 +10,6 @@
 mod memory;
 pub mod readers;
 
-use std::cell::Cell;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
@@ -20,10 +19,11 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{Flock, FlockArg};
 use serde::Deserialize;
 
-use crate::sys::files;
+use crate::sys::files::open_or_make;
+use crate::sys::lock_held::HeldMark;
 use crate::sys::mounts;
 
-pub use memory::{Life, Memory, Moment, Reach, STOPPING};
+pub use memory::{Life, Memory, Reach, STOPPING};
 
 /// The lock, below the root directory.
 pub const PATH: &str = "run/pve-span.lock";
@@ -142,7 +142,7 @@ impl LockFile {
                             mount,
                             memory,
                             at_once,
-                            _mark: Mark::new(),
+                            _mark: HeldMark::new(),
                         });
                     }
                     // Somebody removed it, and whoever comes next makes a new one.
@@ -174,33 +174,6 @@ impl LockFile {
     }
 }
 
-thread_local! {
-    /// How many locks this thread holds: one, but for tests.
-    static HELD: Cell<usize> = const { Cell::new(0) };
-}
-
-/// Does this thread hold the lock, and so must not do what may hang?
-pub fn is_held() -> bool {
-    HELD.get() > 0
-}
-
-/// Says that this thread holds the lock.
-#[derive(Debug)]
-struct Mark;
-
-impl Mark {
-    fn new() -> Self {
-        HELD.set(HELD.get() + 1);
-        Self
-    }
-}
-
-impl Drop for Mark {
-    fn drop(&mut self) {
-        HELD.set(HELD.get().saturating_sub(1));
-    }
-}
-
 /// The lock, held until dropped.
 #[derive(Debug)]
 pub struct Lock {
@@ -211,7 +184,7 @@ pub struct Lock {
     pub memory: Memory,
     /// Was it free?
     pub at_once: bool,
-    _mark: Mark,
+    _mark: HeldMark,
 }
 
 impl Lock {
@@ -266,20 +239,6 @@ pub fn peek(root: &Path) -> Memory {
     LockFile::existing(root).map_or_else(Memory::default, |file| file.peek())
 }
 
-/// Opens the lock, and makes it if it is not there: for root alone, or another user could hold it.
-pub(crate) fn open_or_make(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(nix::libc::O_NOFOLLOW)
-        .open(path)?;
-    files::close_to_others(&file)?;
-    Ok(file)
-}
-
 /// Is it still the one that others find?
 fn is_current(file: &File, path: &Path) -> bool {
     let identity = |metadata: Metadata| (metadata.dev(), metadata.ino(), metadata.nlink() > 0);
@@ -325,6 +284,8 @@ fn read(file: &File) -> Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::clock::Moment;
+    use crate::sys::lock_held::is_held;
     use pve_span_core::model::Vmid;
     use std::fs::Permissions;
     use std::os::unix::fs::PermissionsExt;

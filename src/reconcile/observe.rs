@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crate::config::active::InForce;
 use crate::engine::ovs;
@@ -15,6 +15,8 @@ use crate::reconcile::inputs::{Files, More, PveAccess, Reading};
 use crate::reconcile::lock::{LockFile, readers};
 use crate::sys;
 use crate::sys::Progress;
+use crate::sys::clock;
+use crate::sys::error::with_causes;
 use pve_span_core::config::Annotations;
 use pve_span_core::config::selector::Output;
 use pve_span_core::engine::nft::NftState;
@@ -216,7 +218,7 @@ pub fn resolved(
     }
     let assume = Assumptions {
         gone: gone.clone(),
-        now: now(),
+        now: clock::now(),
     };
     let sensors = sensors_here(reading.annotations(), &seen.observed);
     let is_known = |sensor: &Vmid| reading.cluster.guest(*sensor).is_some();
@@ -317,14 +319,6 @@ fn tell_observed(observed: &Observed) {
         OvsState::Absent(why) | OvsState::Failed(why) => log::info!("{why}"),
     }
     log::debug!("looked at {} network devices", observed.links.len());
-}
-
-/// The time, in seconds since 1970.
-pub fn now() -> i64 {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// The most devices that are asked for one by one; a list of all is cheaper than more of them.
@@ -476,7 +470,7 @@ pub fn observe_outputs(root: &Path, desired: &Desired, observed: &mut Observed) 
     match backup::load(root) {
         Ok(saved) => observed.saved = saved,
         Err(error) => {
-            let why = ovs::chain(&error);
+            let why = with_causes(&error);
             log::warn!("{why}");
             let unclear = devices.into_iter().map(|device| (device, why.clone()));
             observed.unclear = unclear.collect();
@@ -494,7 +488,7 @@ pub fn observe_outputs(root: &Path, desired: &Desired, observed: &mut Observed) 
             }
             Err(port::Error::Gone { .. }) => {}
             Err(error) => {
-                observed.unclear.insert(device, ovs::chain(&error));
+                observed.unclear.insert(device, with_causes(&error));
             }
         }
     }

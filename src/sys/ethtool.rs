@@ -8,7 +8,6 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use nix::libc;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
-use crate::engine::port::{Error, failed};
 use pve_span_core::engine::port::Switch;
 use pve_span_core::model::IfName;
 
@@ -41,20 +40,16 @@ struct Word {
 
 impl<'a> Features<'a> {
     /// Asks the kernel.
-    pub fn of(device: &'a IfName) -> Result<Self, Error> {
-        let read = || {
-            let socket = socket(
-                // SIOCETHTOOL works on a socket of any family, and a service that is to do without the Internet has this one.
-                AddressFamily::Unix,
-                SockType::Datagram,
-                SockFlag::SOCK_CLOEXEC,
-                None,
-            )?;
-            let names = names(&socket, device)?;
-            let words = words(&socket, device, names.len())?;
-            Ok((socket, names, words))
-        };
-        let (socket, names, words) = read().map_err(failed(device, "reading its offloads"))?;
+    pub fn of(device: &'a IfName) -> io::Result<Self> {
+        let socket = socket(
+            // SIOCETHTOOL works on a socket of any family, and a service that is to do without the Internet has this one.
+            AddressFamily::Unix,
+            SockType::Datagram,
+            SockFlag::SOCK_CLOEXEC,
+            None,
+        )?;
+        let names = names(&socket, device)?;
+        let words = words(&socket, device, names.len())?;
         Ok(Self {
             device,
             socket,
@@ -84,7 +79,7 @@ impl<'a> Features<'a> {
     }
 
     /// Asks for the names, or for doing without, as far as they can be switched.
-    pub fn request(&self, names: &BTreeSet<String>, to: Switch) -> Result<(), Error> {
+    pub fn request(&self, names: &BTreeSet<String>, to: Switch) -> io::Result<()> {
         let mut words = vec![0; self.words.len()];
         for (at, name) in self.names.iter().enumerate() {
             if let (Some(word), true) = (words.get_mut(at / 32), names.contains(name)) {
@@ -98,7 +93,6 @@ impl<'a> Features<'a> {
             request.extend([meant, if to.is_on() { meant } else { 0 }]);
         }
         ethtool(&self.socket, self.device, &mut request)
-            .map_err(failed(self.device, "switching its offloads"))
     }
 
     /// Each feature's name, its word and its bit there.

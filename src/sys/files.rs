@@ -118,6 +118,20 @@ pub fn text_of(path: &Path, bytes: Vec<u8>) -> Result<String, Error> {
     })
 }
 
+/// Opens a file for one's own use, and makes it if it is not there: for root alone, or another user could hold it.
+pub(crate) fn open_or_make(path: &Path) -> std::io::Result<std::fs::File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(nix::libc::O_NOFOLLOW)
+        .open(path)?;
+    close_to_others(&file)?;
+    Ok(file)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -219,6 +219,8 @@ pub fn sources() -> String {
         }
     }
     let mut all = String::new();
-    read(&root().join("src"), &mut all);
+    for folder in ["src", "core/src"] {
+        read(&root().join(folder), &mut all);
+    }
     squeezed(&all.replace("\\\n", "\n"))
 }

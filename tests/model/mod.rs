@@ -11,12 +11,13 @@ use proptest::prelude::*;
 use pve_span_core::config;
 use pve_span_core::config::Annotations;
 use pve_span_core::engine::port::{BridgeFlags, PortSettings, PortState, Switch};
+use pve_span_core::model::Taken;
 use pve_span_core::model::{GuestKind, IfName, SessionName, Vmid};
 use pve_span_core::pve::cluster::{Cluster, Placement, parse_pools};
 use pve_span_core::pve::guest;
 use pve_span_core::state::{
     Link, Mark, Mirror, MirrorConfig, MirrorOutput, Observed, Ovs, OvsBridge, OvsPort, OvsState,
-    RowId, Taken,
+    RowId,
 };
 
 /// A node: guests on two Open vSwitch bridges and a Linux bridge, a file, and mirrors that are there already.

@@ -1,8 +1,9 @@
 //! What the kernel would make of a plan's commands, and of its changes of devices.
 
+use pve_span_core::engine::Statistics;
 use pve_span_core::engine::nft::{Act, Command, NftState, SeenChain, SeenRule};
 use pve_span_core::plan::PortChange;
-use pve_span_core::state::{Observed, Statistics};
+use pve_span_core::state::Observed;
 
 /// What our table holds after the transaction; a command that the kernel would refuse panics.
 pub fn apply(commands: &[Command], observed: &mut Observed) {

@@ -12,7 +12,8 @@ use crate::config::selector::{Output, Selector};
 use crate::engine::nft::frames::Lowered;
 use crate::model::{Direction, SessionName, Vmid};
 
-use super::{At, EngineChoice, Session, Switch};
+use super::{At, EngineChoice, Session};
+use crate::model::Switch;
 
 /// What is said of outputs that only a tunnel could reach.
 pub const NO_TUNNELS: &str = "tunnels are not available in this version";

@@ -1,4 +1,5 @@
 use super::*;
+use crate::model::Switch;
 
 const FILE: &str = "/etc/pve/span.cfg";
 

@@ -21,8 +21,8 @@ pub mod table;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use crate::engine::Statistics;
 use crate::model::IfName;
-use crate::state::Statistics;
 
 /// The name of our table, in the netdev family.
 pub const TABLE: &str = "pve-span";

@@ -9,11 +9,12 @@ use crate::config::selector::{Output, Selector};
 use crate::config::{EngineChoice, Session};
 use crate::engine::nft::Side;
 use crate::engine::nft::spec::{CopyKey, CopySource, Passing};
+use crate::model::Taken;
 use crate::model::{IfName, NicId, SessionName};
 use crate::resolve::reasons::{Reason, Standing};
 use crate::state::port_map::Port;
 use crate::state::{
-    MirrorKey, MirrorOutput, OutputState, SessionPhase, SessionState, SourceState, Taken, Wanted,
+    MirrorKey, MirrorOutput, OutputState, SessionPhase, SessionState, SourceState, Wanted,
 };
 
 /// What a session makes of a NIC.

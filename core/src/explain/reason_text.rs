@@ -2,8 +2,9 @@
 
 use super::delivery::directions;
 use super::{Ground, NicState};
+use crate::config::Session;
 use crate::config::selector::{Output, Selector};
-use crate::config::{Session, Switch};
+use crate::model::Switch;
 use crate::model::{MAX_LISTED, NicId, SessionName, Vmid, excerpt};
 use crate::resolve::reasons::{Reason, Standing, Word};
 use crate::state::SessionPhase;

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use super::Draft;
 use crate::config::selector::{Output, Selector};
-use crate::config::{Annotations, EngineChoice, Point, Session, Switch};
+use crate::config::{Annotations, EngineChoice, Point, Session};
 use crate::model::Direction;
-use crate::state::Taken;
+use crate::model::Switch;
+use crate::model::Taken;
 
 /// Notes on each draft which session does the same already, if one does.
 pub fn mark(drafts: &mut [Draft], there: &Annotations) {

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Draft, Origin, Rule, guest_of};
 use crate::config::selector::{Output, Selector};
+use crate::model::Taken;
 use crate::model::VlanSet;
-use crate::state::Taken;
 
 /// The most sources of a session; more are several sessions, since a list in span.cfg has an end.
 const MOST_SOURCES: usize = 500;

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use super::{Origin, Rule, nic_source};
 use crate::config::diagnostic::{Diagnostic, Place, Severity, did_you_mean};
 use crate::config::selector::{Output, Selector};
+use crate::model::Taken;
 use crate::model::{
     IfName, Invalid, NicId, NicIndex, VlanSet, Vmid, decimal, excerpt, is_control, port_owner,
 };
-use crate::state::Taken;
 
 /// What a line should be.
 const FORM: &str = "BRIDGE SOURCE DEST_VMID DEST_NIC [promisc=yes|no] [select=both|src|dst]";

@@ -8,8 +8,9 @@ use super::{Draft, Origin, already_configured};
 use crate::config;
 use crate::config::diagnostic::Severity;
 use crate::config::selector::Selector;
-use crate::config::{Annotations, EngineChoice, Point, PreStop, Session, Switch};
+use crate::config::{Annotations, EngineChoice, Point, PreStop, Session};
 use crate::model::Direction;
+use crate::model::Switch;
 use crate::model::session_names::{fresh, is_free};
 
 /// The most sessions that span.cfg may have.

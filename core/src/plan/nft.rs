@@ -3,15 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Action, Change, Plan, Problem, why_removed};
-use crate::config::Switch;
 use crate::engine::nft::diff::{Kept, diff, same};
 use crate::engine::nft::names;
 use crate::engine::nft::names::{Label, Named, Part, Role, Told};
 use crate::engine::nft::spec::{Copies, CopyKey, Exclusive, Passing};
 use crate::engine::nft::table::{Table, table};
 use crate::engine::nft::{NftState, Seen};
+use crate::model::Switch;
+use crate::model::Taken;
 use crate::model::{IfName, NicId, SessionName, port_owner};
-use crate::state::{Desired, MirrorKey, MirrorOutput, Observed, Taken};
+use crate::state::{Desired, MirrorKey, MirrorOutput, Observed};
 
 /// Compares the table; tells what of it is left alone.
 pub fn plan<'a>(desired: &'a Desired, observed: &Observed, plan: &mut Plan) -> Kept<'a> {
@@ -25,14 +26,14 @@ pub fn plan<'a>(desired: &'a Desired, observed: &Observed, plan: &mut Plan) -> K
                     text: format!("nothing is copied to {}: {why}", key.output),
                 });
             }
-            return Kept::of(desired, &nothing);
+            return Kept::of(desired.nft(), &nothing);
         }
     };
-    let kept = Kept::of(desired, seen);
+    let kept = Kept::of(desired.nft(), seen);
     let is_idle = |key: &CopyKey, copies: &Copies| {
         copies.sources.is_empty() && !kept.perhaps(key.session.as_str(), Label::of(&key.output))
     };
-    let wanted = table(desired, &kept.memory, is_idle);
+    let wanted = table(desired.nft(), &kept.memory, is_idle);
     for (key, error) in &wanted.too_large {
         plan.problems.push(Problem {
             session: key.session.clone(),

@@ -8,11 +8,11 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use super::{Plan, Problem};
-use crate::config::Switch;
 use crate::engine::nft::diff::Kept;
 use crate::engine::nft::spec::{Exclusive, OutputPort, Raise, SourcePort};
 use crate::engine::nft::{NftState, Seen, names};
 use crate::engine::port::{BridgeFlags, LinkChange, PortSettings};
+use crate::model::Switch;
 use crate::model::{IfName, SessionName};
 use crate::state::{Desired, MirrorOutput, Observed, OvsState};
 

@@ -10,13 +10,15 @@ use super::offload::hands_over_unfinished;
 use super::outputs::{Outputs, Place, Target};
 use super::selection::{Choice, Whole};
 use crate::config::selector::Output;
-use crate::config::{EngineChoice, Session, Switch};
+use crate::config::{EngineChoice, Session};
 use crate::engine::nft::spec::{Copies, CopyKey, Exclusive, OutputPort, Raise, SourcePort};
+use crate::model::Switch;
+use crate::model::Taken;
 use crate::model::{IfName, SessionName};
 use crate::state::port_map::{BridgeKind, Port, PortMap};
 use crate::state::{
     Desired, DownRole, Fault, Lack, LinkState, MirrorConfig, MirrorKey, MirrorOutput, OutputState,
-    PortDown, Reserves, SessionState, Taken, Wanted,
+    PortDown, Reserves, SessionState, Wanted,
 };
 
 /// Lays a running session out over the node. `reserved` are the ports that are outputs, and whose.

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::outputs::{Outputs, Target};
 use crate::config::{Point, Session};
 use crate::engine::nft::spec::{Copies, CopySource, Facing, Frames, Mac, Vlans};
+use crate::model::Taken;
 use crate::model::{IfName, NicId, SessionName};
+use crate::state::Lack;
 use crate::state::port_map::{BridgeKind, Port};
-use crate::state::{Lack, Taken};
 
 /// One output's part of a session.
 pub struct Copying<'a> {

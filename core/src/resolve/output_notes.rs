@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use super::layout::Layout;
 use super::outputs::{Target, is_uplink};
-use crate::config::Switch;
 use crate::engine::nft::spec::{Copies, Facing};
+use crate::model::Switch;
 use crate::model::{IfName, MAX_LISTED};
 use crate::state::port_map::{BridgeKind, Port};
 

@@ -3,11 +3,12 @@
 //!
 //! Looking at less must never change the plan; a law of `tests/laws.rs` holds this module to it.
 
+use crate::model::firewall_bridge_of;
 use std::collections::BTreeSet;
 
 use crate::config::Annotations;
 use crate::config::selector::{Output, Selector};
-use crate::model::{IfName, NicId, PortRole, Vmid, port_owner};
+use crate::model::{IfName, PortRole, Vmid, port_owner};
 
 /// What has to be looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,12 +104,6 @@ impl Scope {
                 .any(|(low, high)| (*low..=*high).contains(&nic.vmid))
         }) || self.ports.contains(name)
     }
-}
-
-/// The NIC of `fwbr101i0`.
-pub fn firewall_bridge_of(name: &str) -> Option<NicId> {
-    let (nic, _) = port_owner(&format!("tap{}", name.strip_prefix("fwbr")?))?;
-    Some(nic)
 }
 
 #[cfg(test)]

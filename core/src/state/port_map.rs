@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use super::{Link, Observed, OvsPort, OvsState};
 use crate::config::selector::Selector;
+use crate::model::firewall_bridge_of;
 use crate::model::{GuestKind, IfName, NicId, PortRole, VlanSet, port_owner};
-use crate::resolve::scope::firewall_bridge_of;
 
 /// What switches a bridge's frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -9,9 +9,10 @@ mod whole_bridges;
 
 use std::collections::BTreeMap;
 
-use crate::config::{Session, Switch};
+use crate::config::Session;
 use crate::engine::nft::Side;
 use crate::engine::nft::spec::{Copies, CopyKey, CopySource, Facing, Frames, Mac, Passing};
+use crate::model::Switch;
 use crate::model::{IfName, NicId, SessionName};
 use crate::state::port_map::{Port, PortMap};
 use crate::state::{Desired, Observed, SessionState};

@@ -6,8 +6,8 @@
 use super::capture_points::{Group, Takes};
 use super::identity::Stream;
 use super::streams::{Left, Remains, unmatched};
-use crate::config::Switch;
 use crate::engine::nft::spec::Passing;
+use crate::model::Switch;
 
 /// A frame at a source.
 #[derive(Debug, Clone, Copy)]

@@ -264,9 +264,9 @@ fn did(count: u64, verb: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Switch;
     use crate::engine::nft::spec::CopyKey;
     use crate::model::SessionName;
+    use crate::model::Switch;
 
     fn part(sample: u32, way: Way) -> Part {
         let subject = Subject {

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::{Outcome, Run};
-use crate::engine::ovs::chain as text;
 use crate::pve::chained_hook;
 use crate::pve::programs;
 use crate::pve::{Questions, Whose};
+use crate::sys::error::with_causes as text;
 use pve_span_core::attach::{Call, Change, Step, Subject};
 use pve_span_core::model::{NodeName, Vmid, excerpt};
 use pve_span_core::pve::cluster::{Cluster, Known, Placement, Unknown};

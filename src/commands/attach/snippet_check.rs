@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::Stopped;
-use crate::engine::ovs::chain;
 use crate::pve::programs;
+use crate::sys::error::with_causes;
 use crate::sys::files;
 use pve_span_core::attach::Call;
 use pve_span_core::model::{NodeName, printable};
@@ -153,7 +153,7 @@ impl Question<'_> {
                 self.volume,
                 install(path)
             )),
-            Err(error) => Err(format!("{cannot_tell}: {}", chain(&error))),
+            Err(error) => Err(format!("{cannot_tell}: {}", with_causes(&error))),
         }
     }
 }

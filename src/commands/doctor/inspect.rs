@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 
 use crate::config::active::InForce;
 use crate::engine::ovs;
-use crate::engine::ovs::{Ports, chain};
+use crate::engine::ovs::Ports;
 use crate::engine::port;
 use crate::pve::{Pve, SPAN_CFG};
 use crate::reconcile::observe::{Context, Detail, Look, look};
 use crate::sys::apart;
+use crate::sys::error::with_causes;
 use crate::sys::files;
 use pve_span_core::config;
 use pve_span_core::config::Annotations;
@@ -49,9 +50,9 @@ pub fn run(root: &Path) -> Vec<Finding> {
     let (answer, why) = match answers {
         Ok(()) => match apart(ALL, || everything(root, &host)) {
             Ok(findings) => return findings,
-            Err(error) => (Answer::Yes, chain(&error)),
+            Err(error) => (Answer::Yes, with_causes(&error)),
         },
-        Err(error) => (Answer::No, chain(&error)),
+        Err(error) => (Answer::No, with_causes(&error)),
     };
     without_pve(root, &host, answer, why)
 }
@@ -82,7 +83,7 @@ fn everything(root: &Path, host: &Host) -> Vec<Finding> {
     let context = Context::new(root, "doctor", now + ALL / 2, Duration::ZERO);
     let look = match look(&context, Detail::All, &BTreeSet::new()) {
         Ok(look) => look,
-        Err(error) => return without_pve(root, host, Answer::Yes, chain(&error)),
+        Err(error) => return without_pve(root, host, Answer::Yes, with_causes(&error)),
     };
     let pve = Pve::new(root);
     let storages = pve.storages();

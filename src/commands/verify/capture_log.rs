@@ -1,7 +1,7 @@
 //! What is remembered of the frames of one sensor: who they are and when they passed, not what is in them.
 
 use crate::sys::capture::{Frame, mtu};
-use pve_span_core::config::Switch;
+use pve_span_core::model::Switch;
 use pve_span_core::verify::capture_points::{Expect, Group};
 use pve_span_core::verify::identity::Identities;
 use pve_span_core::verify::tally::{Arrival, Event, Window};

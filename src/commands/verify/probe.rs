@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::engine::ovs::chain;
 use crate::sys::capture::{Sender, mtu};
+use crate::sys::error::with_causes;
 use pve_span_core::model::{IfName, SessionName};
 use pve_span_core::verify::capture_points::{Expect, Group, Way};
 use pve_span_core::verify::probe_frames;
@@ -116,7 +116,7 @@ impl Injector {
                     self.senders.insert(target.device.clone(), sender);
                 }
                 Err(error) => {
-                    self.refused.insert(target.at, chain(&error));
+                    self.refused.insert(target.at, with_causes(&error));
                     return;
                 }
             }
@@ -128,7 +128,7 @@ impl Injector {
             match sender.send(frame) {
                 Ok(()) => *self.sent.entry(target.at).or_default() += 1,
                 Err(error) => {
-                    self.refused.insert(target.at, chain(&error));
+                    self.refused.insert(target.at, with_causes(&error));
                 }
             }
         }

@@ -10,9 +10,9 @@ use crate::daemon::faults::Whence;
 use crate::daemon::task_reports::{Counts, Reconciled, Surveyed};
 use crate::daemon::transitions::Turn;
 use crate::daemon::{metrics, session_health, tasks};
-use crate::engine::ovs::chain;
 use crate::reconcile::events;
-use crate::reconcile::observe;
+use crate::sys::clock;
+use crate::sys::error::with_causes;
 use crate::sys::files;
 use crate::sys::logging as logger;
 use crate::sys::worker::Job;
@@ -102,7 +102,7 @@ impl Service {
         self.faults.now(Whence::Reconcile, &report.faults);
         if report.faults.is_empty() {
             self.schedule.retry_soon();
-            totals.last_reconcile = Some(observe::now());
+            totals.last_reconcile = Some(clock::now());
         } else {
             totals.failures += 1;
             self.schedule.retry(now);
@@ -110,7 +110,7 @@ impl Service {
         }
         self.again.changed(&report.changed, now);
         if !report.changed.is_empty() {
-            self.state.totals.last_change = Some(observe::now());
+            self.state.totals.last_change = Some(clock::now());
             match self.again.fault(now) {
                 // Counted, and not told each time.
                 Some(fault) => self.faults.now(Whence::Again, &[fault]),
@@ -183,7 +183,7 @@ impl Service {
 
     /// Brings what is known of sessions up to date, and tells.
     fn update(&mut self) {
-        let (moment, now) = (Instant::now(), observe::now());
+        let (moment, now) = (Instant::now(), clock::now());
         session_health::update(&mut self.state, &self.surveyed, &self.flow, now);
         let turns = self.turns.of(&self.state, moment, now);
         for turn in &turns {
@@ -202,14 +202,14 @@ impl Service {
 
     /// Says how things are, to whoever wants to know.
     pub(super) fn publish(&mut self) {
-        self.state.written = observe::now();
+        self.state.written = clock::now();
         let mut wrong = Vec::new();
         if let Err(error) = self.state.store(&self.options.root) {
-            wrong.push(chain(&error));
+            wrong.push(with_causes(&error));
         }
         if let Some(path) = &self.metrics_file {
             if let Err(error) = files::publish(path, &metrics::text(&self.state)) {
-                wrong.push(chain(&error));
+                wrong.push(with_causes(&error));
             }
         }
         self.faults.now(Whence::Writing, &wrong);

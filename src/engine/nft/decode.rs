@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use crate::sys::netlink_attributes::{Attributes, table, text};
+use pve_span_core::engine::Statistics;
 use pve_span_core::engine::nft::{Hook, SeenRule, Side};
 use pve_span_core::model::IfName;
-use pve_span_core::state::Statistics;
 
 /// An attribute with a text, as nf_tables wants it: with its NUL.
 pub fn attribute(kind: u16, text: &str) -> Vec<u8> {

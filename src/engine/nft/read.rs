@@ -11,11 +11,11 @@ use nix::libc;
 
 use super::decode;
 use super::decode::attribute;
-use crate::engine::ovs::chain;
+use crate::sys::error::with_causes;
 use crate::sys::netlink_attributes;
 use crate::sys::netlink_socket::{Arrived, Netlink, Want};
+use pve_span_core::engine::Statistics;
 use pve_span_core::engine::nft::{NftState, Seen, SeenChain, SeenRule, TABLE};
-use pve_span_core::state::Statistics;
 
 /// Why our table could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +74,7 @@ pub fn observe() -> NftState {
         Ok(seen) => NftState::Present(seen),
         // A kernel without nf_tables has no table of ours either; whoever wants one is told when it is made.
         Err(Error::Missing) => NftState::Present(Seen::default()),
-        Err(error) => NftState::Failed(chain(&error)),
+        Err(error) => NftState::Failed(with_causes(&error)),
     }
 }
 
@@ -243,7 +243,7 @@ mod tests {
     #[test]
     fn what_keeps_it_from_being_read_is_said() {
         let text = |code| {
-            chain(&Error::new(
+            with_causes(&Error::new(
                 "listing rules",
                 io::Error::from_raw_os_error(code),
             ))

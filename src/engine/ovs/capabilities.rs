@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::SOCKET;
 use super::observe::{BRIDGE, INTERFACE, MIRROR, PORT, ROOT, caught_up, rows, select};
 use super::rpc::{Client, Error};
 use super::value::{map_get, optional};
-use super::{SOCKET, chain};
+use crate::sys::error::with_causes;
 use pve_span_core::doctor::OvsMore;
 use pve_span_core::model::excerpt;
 use pve_span_core::pve::cluster::Unknown;
@@ -39,7 +40,7 @@ pub fn more(root: &Path, deadline: Instant) -> Option<OvsMore> {
     };
     let (version, lacks) = match &schema {
         Ok(schema) => (text(schema, "version"), Ok(lacks(schema))),
-        Err(error) => (None, Err(Unknown(chain(error)))),
+        Err(error) => (None, Err(Unknown(with_causes(error)))),
     };
     let root_row = one(
         &mut client,

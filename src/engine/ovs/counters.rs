@@ -10,7 +10,7 @@ use super::observe::rows;
 use super::rpc::{Client, Error};
 use super::value::{map_get, number};
 use super::{MARK_OUTPUT, MARK_SESSION, SOCKET};
-use pve_span_core::state::Statistics;
+use pve_span_core::engine::Statistics;
 
 /// How often ovs-vswitchd tells new figures (`other_config:stats-update-interval`, ovs-vswitchd.conf.db(5)).
 const USUAL_INTERVAL: Duration = Duration::from_secs(5);

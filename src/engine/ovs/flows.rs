@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::openflow::{Error, Switch};
-use crate::reconcile::lock::Moment;
+use crate::sys::clock::Moment;
+use crate::sys::error::with_causes;
 use crate::sys::files;
 use pve_span_core::model::IfName;
 use pve_span_core::plan::{Action, Plan};
@@ -160,7 +161,7 @@ fn note(root: &Path, owed: &Owed) {
     let text = serde_json::to_string(owed).unwrap_or_default() + "\n";
     if let Err(error) = files::replace_private(&root.join(OWED), &text) {
         // Then who dies before the revalidation leaves it undone.
-        log::warn!("{}", super::chain(&error));
+        log::warn!("{}", with_causes(&error));
     }
 }
 

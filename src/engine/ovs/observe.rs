@@ -7,9 +7,11 @@ use serde_json::{Value, json};
 use super::rpc::{Client, Error, Transaction};
 use super::value::{map_get, number, optional, row_id, set, to_uuid};
 use super::{MARK_OUTPUT, MARK_SESSION};
+use pve_span_core::engine::Statistics;
+use pve_span_core::model::Taken;
 use pve_span_core::model::{IfName, SessionName, VlanSet};
 use pve_span_core::state::{
-    Mark, Mirror, MirrorConfig, MirrorOutput, Ovs, OvsBridge, OvsPort, RowId, Statistics, Taken,
+    Mark, Mirror, MirrorConfig, MirrorOutput, Ovs, OvsBridge, OvsPort, RowId,
 };
 
 /// What is read of each table: nothing newer than Open vSwitch 3.1.

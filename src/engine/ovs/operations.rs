@@ -12,8 +12,9 @@ use super::rpc::Error;
 use super::value::{to_map, to_optional, to_set, to_uuid};
 use super::{MARK_OUTPUT, MARK_SESSION};
 use pve_span_core::model::IfName;
+use pve_span_core::model::Taken;
 use pve_span_core::plan::{Action, Change, Plan};
-use pve_span_core::state::{MirrorKey, MirrorOutput, Ovs, OvsBridge, OvsPort, RowId, Taken};
+use pve_span_core::state::{MirrorKey, MirrorOutput, Ovs, OvsBridge, OvsPort, RowId};
 
 /// The operations that carry the plan out.
 ///

@@ -80,7 +80,7 @@ pub fn store(root: &Path, saved: &Saved) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::ovs::chain;
+    use crate::sys::error::with_causes;
     use pve_span_core::engine::port::{BridgeFlags, Switch};
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
@@ -192,7 +192,7 @@ mod tests {
         let said = |text: &str| {
             fs::write(root.path().join(OUTPUTS), text).unwrap();
             let error = load(root.path()).unwrap_err();
-            chain(&error).replace(&root.path().display().to_string(), "")
+            with_causes(&error).replace(&root.path().display().to_string(), "")
         };
         assert_eq!(
             said("{\"tap"),

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
+use crate::sys::clock::Moment;
 use pve_span_core::model::Vmid;
 
 /// How long a guest counts as stopping after its pre-stop. A shutdown that the guest refuses leaves
@@ -14,32 +14,6 @@ pub const STOPPING: Duration = Duration::from_secs(5);
 
 /// The most announcements that are kept. Each one goes when its guest has stopped or started.
 const MOST_ANNOUNCED: usize = 1000;
-
-/// A moment on a clock that all processes share and nobody sets, in nanoseconds since boot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
-pub struct Moment(u64);
-
-impl Moment {
-    /// Now.
-    pub fn now() -> Self {
-        let now = clock_gettime(ClockId::CLOCK_BOOTTIME)
-            .map(Duration::from)
-            .unwrap_or_default();
-        Self(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
-    }
-
-    /// How long ago it was.
-    pub fn elapsed(self) -> Duration {
-        Duration::from_nanos(Self::now().0.saturating_sub(self.0))
-    }
-
-    fn after(self, time: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)),
-        )
-    }
-}
 
 /// How far a reconcile has looked for guests' configs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -105,7 +79,7 @@ impl Memory {
     pub fn settles_in(&self, now: Moment) -> Option<Duration> {
         let all = self.announced.values().map(|one| one.until);
         let until = all.filter(|until| *until > now).min()?;
-        Some(Duration::from_nanos(until.0.saturating_sub(now.0)).min(STOPPING))
+        Some(now.until(until).min(STOPPING))
     }
 
     /// Notes that a guest is about to stop. It counts as gone for a while once in its life: whoever may only press

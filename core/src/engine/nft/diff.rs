@@ -4,15 +4,16 @@
 //! chains are rewritten as a whole. What belongs to a session that is held, or to a device of which nobody
 //! can tell, stays.
 
+use crate::engine::nft::spec::Spec;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::names;
 use super::names::{Label, Named, Role, Told};
 use super::table::{Memory, Table};
 use super::{Act, Chain, Command, Hook, Rule, Seen, SeenChain, SeenRule};
+use crate::engine::nft::spec::Held;
 use crate::engine::nft::spec::{Copies, CopyKey};
 use crate::model::IfName;
-use crate::state::{Desired, Held};
 
 /// What is not touched.
 pub struct Kept<'a> {
@@ -30,8 +31,8 @@ pub struct Kept<'a> {
 
 impl<'a> Kept<'a> {
     /// What the desired state leaves as it is.
-    pub fn of(desired: &'a Desired, seen: &Seen) -> Self {
-        let undecided = desired
+    pub fn of(wanted: Spec<'a>, seen: &Seen) -> Self {
+        let undecided = wanted
             .copies
             .iter()
             .filter(|(_, copies)| !copies.undecided.is_empty());
@@ -42,8 +43,8 @@ impl<'a> Kept<'a> {
             )
         };
         let mut kept = Self {
-            held: &desired.held,
-            held_outputs: desired
+            held: wanted.held,
+            held_outputs: wanted
                 .held
                 .outputs
                 .iter()

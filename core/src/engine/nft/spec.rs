@@ -6,10 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Side;
-use crate::config::Switch;
 use crate::filter::Filter;
+use crate::model::Switch;
+use crate::model::Taken;
 use crate::model::{IfName, NicId, SessionName, VlanSet};
-use crate::state::Taken;
 
 /// Which copies: there is one set for each session and output.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -180,4 +180,43 @@ pub enum Exclusive {
     Ovs,
     /// We do: bridge port flags, and a rule that drops what comes in.
     Us,
+}
+
+/// What is left alone, because nobody can tell what it shall be.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Held {
+    /// Whole sessions.
+    pub sessions: BTreeSet<SessionName>,
+    /// Single outputs of sessions.
+    pub outputs: BTreeSet<CopyKey>,
+}
+
+impl Held {
+    /// Is what a session mirrors to an output left alone?
+    pub fn holds(&self, session: &SessionName, output: &str) -> bool {
+        let is_it = |key: &CopyKey| key.session == *session && key.output == output;
+        self.sessions.contains(session) || self.outputs.iter().any(is_it)
+    }
+
+    /// Is there nothing to be left alone?
+    pub fn is_empty(&self) -> bool {
+        self.sessions.is_empty() && self.outputs.is_empty()
+    }
+}
+
+/// All that shall be in our table.
+#[derive(Clone, Copy)]
+pub struct Spec<'a> {
+    /// What is copied.
+    pub copies: &'a BTreeMap<CopyKey, Copies>,
+    /// The outputs' devices.
+    pub outputs: &'a BTreeMap<IfName, OutputPort>,
+    /// What is left alone.
+    pub held: &'a Held,
+}
+
+/// Does anything depend on the sources' MAC addresses?
+pub fn asks_for_macs(all: &BTreeMap<CopyKey, Copies>) -> bool {
+    all.values()
+        .any(|copies| copies.frames.dedup == Switch::Yes && copies.delivers())
 }

@@ -1,18 +1,19 @@
 //! What shall be copied → the chains that do it.
 
+use crate::engine::nft::spec::Spec;
+use crate::engine::nft::spec::asks_for_macs;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::frames::{Branch, Lowered, MAX_TABLE_RULES, To, TooLarge};
 use super::names;
 use super::names::{Label, Part};
 use super::{Act, Chain, Field, Hook, Match, Rule, Side, Test, Then};
-use crate::config::Switch;
 use crate::engine::nft::spec::{
     Copies, CopyKey, CopySource, Exclusive, Frames, Mac, Passing, Vlans,
 };
 use crate::filter::Filter;
+use crate::model::Switch;
 use crate::model::{IfName, VlanSet};
-use crate::state::Desired;
 
 /// The source MAC address: bytes 6 to 11 of a frame.
 const SOURCE_MAC: Field = Field {
@@ -52,8 +53,8 @@ impl Memory {
 
     /// What a source's rule shall tell. Where nothing depends on it, what it tells already: who looks at little does not
     /// know the address then, and who looks at everything must not want another rule for it.
-    fn told(&self, desired: &Desired, device: &IfName, source: &CopySource) -> Option<u64> {
-        if desired.asks_for_macs() {
+    fn told(&self, asks: bool, device: &IfName, source: &CopySource) -> Option<u64> {
+        if asks {
             self.mac(device, source)
         } else {
             self.macs.get(device).copied()
@@ -63,17 +64,17 @@ impl Memory {
 
 /// Makes the table of what is desired; `is_idle` tells whether there is nothing to copy.
 pub fn table(
-    desired: &Desired,
+    wanted: Spec<'_>,
     memory: &Memory,
     is_idle: impl Fn(&CopyKey, &Copies) -> bool,
 ) -> Table {
-    bounded(desired, memory, is_idle, MAX_TABLE_RULES)
+    bounded(wanted, memory, is_idle, MAX_TABLE_RULES)
 }
 
 /// The same with at most so many rules. Sessions have their turn in the order of their names, up to the first that finds no
 /// room: so a guest that starts or stops moves the end, and never another session.
 fn bounded(
-    desired: &Desired,
+    wanted: Spec<'_>,
     memory: &Memory,
     is_idle: impl Fn(&CopyKey, &Copies) -> bool,
     most: usize,
@@ -82,7 +83,7 @@ fn bounded(
     let mut lowered = Lowered::default();
     let mut fitting = Vec::new();
     let mut room = Some(most);
-    for (key, copies) in &desired.copies {
+    for (key, copies) in wanted.copies {
         if is_idle(key, copies) {
             continue;
         }
@@ -104,12 +105,13 @@ fn bounded(
     }
     // A session that takes frames twice comes before those that end a base chain with their copy.
     fitting.sort_by_key(|(_, copies, _)| copies.frames.dedup == Switch::Yes);
-    let sent = Sent::new(&desired.copies, memory);
+    let sent = Sent::new(wanted.copies, memory);
+    let asks = asks_for_macs(wanted.copies);
     for (key, copies, entries) in fitting {
         let macs = sent.before(key, copies);
-        table.add(key, copies, entries, &macs, (desired, memory));
+        table.add(key, copies, entries, &macs, (asks, memory));
     }
-    for (device, output) in &desired.outputs {
+    for (device, output) in wanted.outputs {
         if output.exclusive == Exclusive::Us {
             let hook = Hook {
                 device: device.clone(),
@@ -207,7 +209,7 @@ impl Table {
         copies: &Copies,
         entries: Entries,
         known: &BTreeSet<u64>,
-        (desired, memory): (&Desired, &Memory),
+        (asks, memory): (bool, &Memory),
     ) {
         let counter = names::counter(key);
         self.chains
@@ -231,7 +233,7 @@ impl Table {
             targets.insert((Passing::To, vlans), to);
         }
         for (device, source) in &copies.sources {
-            let mac = memory.told(desired, device, source);
+            let mac = memory.told(asks, device, source);
             for (side, passing) in source.hooks() {
                 if let Some(target) = targets.get(&(passing, source.vlans)) {
                     let mac = mac.filter(|_| passing == Passing::From);
@@ -392,7 +394,8 @@ mod tests {
     use super::*;
     use crate::engine::nft::spec::Facing;
     use crate::filter;
-    use crate::state::Taken;
+    use crate::model::Taken;
+    use crate::state::Desired;
 
     /// Sessions of a filter each, with sources that they all share.
     fn desired(sessions: usize, sources: usize) -> Desired {
@@ -431,7 +434,7 @@ mod tests {
 
     fn made(desired: &Desired, most: usize) -> Table {
         let is_idle = |_: &CopyKey, copies: &Copies| copies.sources.is_empty();
-        bounded(desired, &Memory::default(), is_idle, most)
+        bounded(desired.nft(), &Memory::default(), is_idle, most)
     }
 
     fn beyond(table: &Table) -> Vec<&str> {

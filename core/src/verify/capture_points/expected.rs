@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::config::Switch;
 use crate::engine::nft::spec::{Copies, CopyKey, CopySource, Frames, Mac, Passing, Vlans};
 use crate::filter::Filter;
+use crate::model::Switch;
 use crate::model::VlanSet;
 use crate::state::{Desired, OvsPort};
 use crate::verify::packet::{source, tags, u16_at, vlan};

@@ -4,12 +4,13 @@ use super::expected::Takes;
 use super::{
     Node, Sensor, Spot, Subject, Watching, Way, is_one_station, no_mac, not_a_guest, only_it_can,
 };
-use crate::config::Switch;
 use crate::engine::nft::Side;
 use crate::engine::nft::spec::{CopyKey, Passing};
+use crate::model::Switch;
+use crate::model::Taken;
 use crate::model::{IfName, NicId, VlanSet};
 use crate::state::port_map::PortMap;
-use crate::state::{MirrorConfig, MirrorOutput, OvsBridge, OvsPort, OvsState, Taken};
+use crate::state::{MirrorConfig, MirrorOutput, OvsBridge, OvsPort, OvsState};
 
 impl Node<'_> {
     /// What a mirror takes.

@@ -6,9 +6,10 @@ use std::collections::BTreeSet;
 use super::expected::Takes;
 use super::ovs::side;
 use super::{Group, Node, Spot, Subject, not_a_guest};
-use crate::config::{Session, Switch};
+use crate::config::Session;
 use crate::engine::nft::Side;
 use crate::engine::nft::spec::{Copies, CopyKey, Passing};
+use crate::model::Switch;
 use crate::model::{IfName, SessionName, VlanSet};
 use crate::state::{Link, OvsState, SourceState};
 

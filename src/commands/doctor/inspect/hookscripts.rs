@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::ovs::chain;
 use crate::pve::Pve;
 use crate::sys::apart;
+use crate::sys::error::with_causes;
 use crate::sys::files;
 use crate::sys::program::is_program;
 use pve_span_core::doctor::{
@@ -168,7 +168,7 @@ impl Scripts {
                 }
                 return;
             }
-            Err(error) => format!("{}: does its storage hang?", chain(&error)),
+            Err(error) => format!("{}: does its storage hang?", with_causes(&error)),
         };
         for fact in &mut self.volumes {
             if let Some(path) = places.get(&fact.volume) {
@@ -193,7 +193,7 @@ impl Scripts {
                 .map(|record| root.join(record.path().trim_start_matches('/')));
             let seen = path.map(|path| {
                 apart(PATIENCE, || see(root, &path)).unwrap_or_else(|error| Seen {
-                    state: unclear(&path, &chain(&error)),
+                    state: unclear(&path, &with_causes(&error)),
                     clearing: Vec::new(),
                 })
             });
@@ -251,7 +251,7 @@ fn state_of(root: &Path, path: &Path) -> VolumeState {
         Ok(bytes) => bytes,
         // The program itself.
         Err(files::Error::TooLarge { .. }) => return fine(shown(), program(root, path)),
-        Err(error) => return unclear(path, &chain(&error)),
+        Err(error) => return unclear(path, &with_causes(&error)),
     };
     let broken = |why: String| VolumeState::Broken { path: shown(), why };
     if bytes.starts_with(b"\x7fELF") {

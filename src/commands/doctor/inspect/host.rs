@@ -8,9 +8,9 @@ use nix::sched::{CloneFlags, unshare};
 use crate::daemon::state::State;
 use crate::engine::nft::json::PRIORITY;
 use crate::engine::nft::run;
-use crate::engine::ovs::chain;
-use crate::reconcile::observe::now;
 use crate::sys::apart;
+use crate::sys::clock::now;
+use crate::sys::error::with_causes;
 use crate::sys::files;
 use crate::sys::program;
 use crate::sys::program::{Outcome, find};
@@ -56,17 +56,17 @@ fn kernel() -> Option<String> {
 /// Tried in a network namespace that ends with the child.
 fn features() -> Known<Vec<Feature>> {
     let tried = apart(TRYING, || -> Result<Vec<Feature>, String> {
-        let program = run::Program::find().map_err(|error| chain(&error))?;
+        let program = run::Program::find().map_err(|error| with_causes(&error))?;
         unshare(CloneFlags::CLONE_NEWNET)
             .map_err(|error| format!("cannot make a network namespace to try it in: {error}"))?;
         program
             .features(Instant::now() + TRYING)
-            .map_err(|error| chain(&error))
+            .map_err(|error| with_causes(&error))
     });
     match tried {
         Ok(Ok(features)) => Ok(features),
         Ok(Err(why)) => Err(Unknown(why)),
-        Err(error) => Err(Unknown(format!("trying it: {}", chain(&error)))),
+        Err(error) => Err(Unknown(format!("trying it: {}", with_causes(&error)))),
     }
 }
 
