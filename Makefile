@@ -27,7 +27,7 @@ demo:
 	@sh tests/prepare.sh demo
 	@echo "building (a few minutes the first time, and 300 MB in target/) ..."
 	@cargo build --quiet --release --locked --bin pve-span --example demo
-	@target/release/examples/demo
+	@"$${CARGO_TARGET_DIR:-target}"/release/examples/demo
 
 test:
 	@sh tests/prepare.sh test
