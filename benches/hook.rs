@@ -102,7 +102,7 @@ fn run(pace: Pace) -> Result<(), String> {
         effort.turns * effort.runs
     );
     print!("{table}");
-    if std::env::var_os("PVE_SPAN_BEFORE").is_some() {
+    if situation::before().is_some() {
         print!("\n{changes}");
     }
     Ok(())

@@ -28,7 +28,7 @@ use pve_span_core::plan::{Action, PortChange, changes, plan};
 
 use acquire::{Occasion, hold, vmids};
 use clear::{cleared, nothing_asked};
-use execute::{Debts, Round};
+use execute::{FlowScope, Round};
 
 pub use clear::{clear, ours};
 pub use error::Error;
@@ -193,11 +193,18 @@ fn reconcile_and(
     lock.memory.begins();
     lock.store();
     // An administrator waits for ovs-vswitchd also where others have waited in vain, and does what others are still at.
-    let (debts, stuck_at) = match trigger {
-        Trigger::Command => (Debts::All, None),
-        _ => (Debts::Own, lock.memory.stuck_at),
+    let (flow_scope, stuck_at) = match trigger {
+        Trigger::Command => (FlowScope::All, None),
+        _ => (FlowScope::Own, lock.memory.stuck_at),
     };
-    let mut done = act(context, held.look, &vmids(&gone), None, debts, stuck_at)?;
+    let mut done = act(
+        context,
+        held.look,
+        &vmids(&gone),
+        None,
+        flow_scope,
+        stuck_at,
+    )?;
     follow(&mut done, context);
     done.record(context);
     if let Err(error) = active::keep(&context.root, &done.look.in_force) {
@@ -233,7 +240,7 @@ fn act(
     mut look: Look,
     gone: &BTreeSet<Vmid>,
     clear: Option<Option<&BTreeSet<SessionName>>>,
-    debts: Debts,
+    flow_scope: FlowScope,
     stuck_at: Option<i64>,
 ) -> Result<Done, Error> {
     let mut done = Round::default();
@@ -275,7 +282,7 @@ fn act(
             faults.push(Error::NoNft(why.clone()));
         }
         if look.plan.is_done() || !faults.is_empty() {
-            let (applied, flows) = done.wait(context, &look, debts, stuck_at);
+            let (applied, flows) = done.wait(context, &look, flow_scope, stuck_at);
             return Ok(Done {
                 look,
                 actions: done.actions,

@@ -668,7 +668,7 @@ fn two_uplinks() -> Node {
     node
 }
 
-const BESIDE: &str = "eno2 cannot be one beside eno1, which is an output already: together they may be the only way out of a bridge";
+const BESIDE: &str = "eno2 cannot be an output beside eno1, which is one already: together they may be the only way out of a bridge";
 
 #[test]
 fn of_two_outputs_that_cannot_be_both_the_first_session_has_its_own_whoever_was_there() {

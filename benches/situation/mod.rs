@@ -211,7 +211,7 @@ impl Situation {
 }
 
 /// The binary that this one is compared with.
-fn before() -> Option<PathBuf> {
+pub fn before() -> Option<PathBuf> {
     std::env::var_os("PVE_SPAN_BEFORE").map(PathBuf::from)
 }
 

@@ -135,20 +135,45 @@ pub fn faults_and_notes(state: &SessionState) -> Vec<String> {
     lines
 }
 
+/// Is it certain that something is wrong?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Certainty {
+    /// It is.
+    Known,
+    /// Nobody can tell.
+    Unknown,
+}
+
 /// What keeps a session from being whole.
 pub fn faults(state: &SessionState) -> Vec<String> {
-    let mut lines = Vec::new();
-    lines.extend(state.outputs.iter().flat_map(OutputState::faults));
-    lines.extend(state.nowhere());
-    lines.extend(
-        state
-            .unplugged
-            .iter()
-            .map(|source| format!("{} is not mirrored: {}", source.nic, source.why)),
-    );
-    lines.extend(state.down.iter().map(ToString::to_string));
-    lines.extend(state.unknown.iter().cloned());
-    lines
+    let faults = faults_by_certainty(state).into_iter();
+    faults.map(|(_, text)| text).collect()
+}
+
+/// The same, and whether each is certain.
+pub fn faults_by_certainty(state: &SessionState) -> Vec<(Certainty, String)> {
+    let of_output = |output: &OutputState| match output.fault {
+        Some(Fault::Unknown(_)) => Certainty::Unknown,
+        _ => Certainty::Known,
+    };
+    let outputs = state.outputs.iter().flat_map(|output| {
+        let certainty = of_output(output);
+        output.faults().map(move |text| (certainty, text))
+    });
+    let unplugged = state
+        .unplugged
+        .iter()
+        .map(|source| format!("{} is not mirrored: {}", source.nic, source.why));
+    let known = state
+        .nowhere()
+        .into_iter()
+        .chain(unplugged)
+        .chain(state.down.iter().map(ToString::to_string));
+    let unknown = state.unknown.iter().cloned();
+    outputs
+        .chain(known.map(|text| (Certainty::Known, text)))
+        .chain(unknown.map(|text| (Certainty::Unknown, text)))
+        .collect()
 }
 
 fn is_pending(session: &SessionName, desired: &Desired, plan: &Plan) -> bool {

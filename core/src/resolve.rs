@@ -164,8 +164,8 @@ impl<'a> View<'a> {
             cluster,
             annotations,
             reserved: BTreeSet::new(),
-            unclear: BTreeSet::new(),
-            not_together: BTreeMap::new(),
+            undetermined: BTreeSet::new(),
+            conflicts: BTreeMap::new(),
         };
         let reserved = reserve(&mut outputs, assume);
         Self {
@@ -187,7 +187,7 @@ fn choices<'a: 'v, 'v>(
     for (name, session) in &annotations.sessions {
         let view = of(session);
         let map = view.outputs.map;
-        let outputs = (&view.reserved, &view.outputs.unclear);
+        let outputs = (&view.reserved, &view.outputs.undetermined);
         let choice = choose(session, map, &view.index, matcher, outputs);
         choices.insert(name, choice);
     }

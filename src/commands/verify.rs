@@ -22,9 +22,9 @@ use capture::Outcome;
 use probe::Injector;
 use pve_span_core::config::diagnostic::did_you_mean;
 use pve_span_core::engine::nft::spec::CopyKey;
-use pve_span_core::health::{Health, faults, health};
+use pve_span_core::health::{Certainty, Health, faults_by_certainty, health};
 use pve_span_core::model::{NicId, SessionName, printable};
-use pve_span_core::state::{Desired, Fault, OutputState, SessionPhase, SessionState};
+use pve_span_core::state::{Desired, SessionPhase, SessionState};
 use pve_span_core::verify::capture_points::Watching;
 use pve_span_core::verify::verdict::{Found, Inject, Reason, Verdict, Watched, reasons};
 use report::{OutputReport, SessionReport};
@@ -189,24 +189,15 @@ impl Verify<'_> {
         let told = |look: &Look| {
             let mut sessions = look.desired.sessions.iter();
             let found = sessions.find(|now| now.name == state.name)?;
-            let (health, mut why) = health(found, &look.desired, &look.observed, &look.plan);
-            if health == Health::Degraded {
-                why.extend(faults(found));
-            }
-            let unknown_outputs = found
-                .outputs
-                .iter()
-                .filter(|output| matches!(output.fault, Some(Fault::Unknown(_))));
-            let unknown_outputs: Vec<String> = unknown_outputs
-                .filter_map(OutputState::undelivered)
-                .collect();
-            let is_unknown = |why: &String| {
-                look.desired.waiting.contains(&found.name)
-                    || found.unknown.contains(why)
-                    || unknown_outputs.contains(why)
+            let (health, why) = health(found, &look.desired, &look.observed, &look.plan);
+            let faults = match health {
+                Health::Degraded => faults_by_certainty(found),
+                _ => Vec::new(),
             };
-            let reasons = why.into_iter().map(|why| {
-                if is_unknown(&why) {
+            let waits = look.desired.waiting.contains(&found.name);
+            let why = why.into_iter().map(|why| (Certainty::Known, why));
+            let reasons = why.chain(faults).map(|(certainty, why)| {
+                if waits || certainty == Certainty::Unknown {
                     Reason::Untested(why)
                 } else {
                     Reason::Failed(why)

@@ -290,7 +290,7 @@ impl Service {
             if self.wakers.listen_again() {
                 self.rouse();
             }
-            self.make_up_for_the_dead();
+            self.retry_abandoned_revalidations();
             if self.again.fault(time).is_none() {
                 self.faults.now(Whence::Again, &[]);
             }
@@ -309,8 +309,9 @@ impl Service {
         Ok(())
     }
 
-    /// Rouses for revalidations whose process has ended without, once: what fails has its own time.
-    fn make_up_for_the_dead(&mut self) {
+    /// Asks for a reconcile, once, where a process has ended without the revalidation that it had to do. One that fails is repeated
+    /// by its own schedule.
+    fn retry_abandoned_revalidations(&mut self) {
         let abandoned = flows::abandoned(&self.options.root);
         if self.abandoned != abandoned {
             self.abandoned = abandoned;

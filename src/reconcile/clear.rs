@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::acquire::{Occasion, hold};
-use super::execute::Debts;
+use super::execute::FlowScope;
 use super::{Done, Error, act};
 use crate::config::active::InForce;
 use crate::pve::{Pve, SPAN_CFG};
@@ -32,7 +32,7 @@ pub fn clear(context: &Context, sessions: Option<&BTreeSet<SessionName>>) -> Res
         held.look,
         &BTreeSet::new(),
         Some(sessions),
-        Debts::All,
+        FlowScope::All,
         None,
     )?;
     done.follow(context);

@@ -17,7 +17,7 @@ use pve_span_core::state::OvsState;
 
 /// The revalidations that somebody sees to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Debts {
+pub enum FlowScope {
     /// Those of its own changes, and abandoned ones.
     Own,
     /// All that there are.
@@ -150,15 +150,17 @@ impl Round {
         &mut self,
         context: &Context,
         look: &Look,
-        debts: Debts,
+        flow_scope: FlowScope,
         stuck_at: Option<i64>,
     ) -> (Applied, Owed) {
         // What others have just changed they see to themselves; who asks for all that is there to be in force waits for nobody,
         // unless there is something that ovs-vswitchd has not even taken yet.
         let has_caught_up = matches!(&look.observed.ovs, OvsState::Present(ovs) if ovs.caught_up);
-        let takes_all = debts == Debts::All && has_caught_up;
+        let takes_all = flow_scope == FlowScope::All && has_caught_up;
         let mut owed = look.owed.clone();
-        owed.retain(|_, debt| takes_all || debt.is_ours() || debt.is_abandoned());
+        owed.retain(|_, revalidation| {
+            takes_all || revalidation.is_ours() || revalidation.is_abandoned()
+        });
         let applied = match (self.waiting.take(), &look.observed.ovs) {
             _ if self.is_uncertain => Applied::NotYet,
             (Some((client, goal)), _) => {
@@ -168,7 +170,7 @@ impl Round {
                 waited.into()
             }
             // An earlier commit has left it behind, and was waited for then.
-            (None, OvsState::Present(ovs)) if !owed.is_empty() && !ovs.caught_up => Applied::NotYet,
+            (None, OvsState::Present(_)) if !owed.is_empty() && !has_caught_up => Applied::NotYet,
             (None, _) => Applied::Yes,
         };
         if applied == Applied::NotYet && !owed.is_empty() {

@@ -184,7 +184,9 @@ pub fn see(context: &Context, reading: &Reading) -> Result<Seen, Error> {
     }
     observed.nft = nft::read::observe();
     let owed = ovs::flows::owed(&context.root, &observed.ovs);
-    let abandoned = owed.iter().filter(|(_, debt)| debt.is_abandoned());
+    let abandoned = owed
+        .iter()
+        .filter(|(_, revalidation)| revalidation.is_abandoned());
     observed.stale = abandoned.map(|(bridge, _)| bridge.clone()).collect();
     tell_observed(&observed);
     Ok(Seen {

@@ -50,7 +50,7 @@ pub enum Need {
     /// The node has a route that goes out by it.
     Route(IfName),
     /// It is free by itself, and not beside another port that is an output.
-    Beside(IfName, IfName),
+    Conflict(IfName, IfName),
 }
 
 impl Need {
@@ -71,8 +71,13 @@ impl Need {
             | Self::Part(..)
             | Self::Below(..)
             | Self::OnlyWay(..)
-            | Self::Beside(..) => false,
+            | Self::Conflict(..) => false,
         }
+    }
+
+    /// Does `capture-only` of the session say that it is meant so?
+    pub fn is_confirmed_by(&self, session: &Session, output: &Output) -> bool {
+        self.can_be_confirmed() && session.confirms(output)
     }
 
     /// What to do instead.
@@ -98,7 +103,7 @@ impl Need {
             | Self::Way(..)
             | Self::GuestsWay(..)
             | Self::Route(_)
-            | Self::Beside(..) => "use another port".to_owned(),
+            | Self::Conflict(..) => "use another port".to_owned(),
         };
         if self.can_be_confirmed() {
             format!("{other}; if it may lose its network: `capture-only = {output}`")
@@ -171,9 +176,9 @@ impl fmt::Display for Need {
                 f,
                 "{device} has the link-local address {address}, which a mirror into it would cut off"
             ),
-            Self::Beside(device, other) => write!(
+            Self::Conflict(device, other) => write!(
                 f,
-                "{device} cannot be one beside {other}, which is an output already: together they may be the only way out of a \
+                "{device} cannot be an output beside {other}, which is one already: together they may be the only way out of a \
                  bridge"
             ),
             Self::Route(device) => write!(
@@ -208,7 +213,7 @@ pub fn need_of_nic(guest: &Guest, nic: NicId) -> Option<Result<(), Need>> {
 /// Is a guest's NIC refused as an output, by the guest's config?
 pub fn is_refused(session: &Session, nic: NicId, guest: Option<&Guest>) -> bool {
     match guest.and_then(|guest| need_of_nic(guest, nic)) {
-        Some(Err(need)) => !(need.can_be_confirmed() && session.confirms(&Output::Nic(nic))),
+        Some(Err(need)) => !need.is_confirmed_by(session, &Output::Nic(nic)),
         Some(Ok(())) | None => false,
     }
 }
@@ -231,9 +236,7 @@ impl<'a> Outputs<'a> {
     ) -> Result<(Place<'a>, Standing), Fault> {
         let standing = |need: Result<(), Need>| match need {
             Ok(()) => Ok(Standing::Free),
-            Err(need) if need.can_be_confirmed() && session.confirms(output) => {
-                Ok(Standing::Confirmed)
-            }
+            Err(need) if need.is_confirmed_by(session, output) => Ok(Standing::Confirmed),
             Err(need) => Err(Fault::Refused(need.told(output))),
         };
         if let Output::Port(name) = output {
@@ -353,10 +356,10 @@ impl<'a> Outputs<'a> {
     /// What else needs a port that is not a guest's; nothing where that depends on what nobody can tell.
     pub fn known_need_of_port(&self, name: &IfName) -> Option<Result<(), Need>> {
         let need = self.need_of_port(name, &self.reserved);
-        if self.unclear.is_empty() {
+        if self.undetermined.is_empty() {
             return Some(need);
         }
-        let all: BTreeSet<IfName> = self.reserved.union(&self.unclear).cloned().collect();
+        let all: BTreeSet<IfName> = self.reserved.union(&self.undetermined).cloned().collect();
         let with_all = self.need_of_port(name, &all);
         (need.is_ok() == with_all.is_ok()).then_some(need.and(with_all))
     }
@@ -369,7 +372,7 @@ impl<'a> Outputs<'a> {
         if is_firewall_bridge(name) {
             return Err(Need::FirewallBridge(name.clone()));
         }
-        if let Some(need) = self.not_together.get(name) {
+        if let Some(need) = self.conflicts.get(name) {
             return Err(need.clone());
         }
         let link = self.observed.links.get(name);

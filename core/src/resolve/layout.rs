@@ -268,7 +268,7 @@ impl<'a> Layout<'a> {
             self.mirror(&target.port.bridge, output, &split, reserves, desired);
         }
         let wire = self.wire(target, copies.as_ref());
-        if let Some(index) = target.index.filter(|_| target.is_cut_off_by(self.session)) {
+        if let Some(index) = target.index.filter(|_| target.is_reserved_by(self.session)) {
             self.reserve(index, target, wire, &key, desired);
         }
         let by_ovs = !split.ovs.is_empty() || split.ovs_bridge.is_some();

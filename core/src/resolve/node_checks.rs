@@ -68,7 +68,7 @@ fn refusal(
         Output::Vlan(_) | Output::Vxlan(..) | Output::Gre(..) | Output::Erspan(..) => Ok(()),
     };
     let need = need.err()?;
-    if need.can_be_confirmed() && session.confirms(&output.value) {
+    if need.is_confirmed_by(session, &output.value) {
         return None;
     }
     Some(Diagnostic {

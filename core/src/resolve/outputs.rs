@@ -58,7 +58,7 @@ impl Target<'_> {
 
     /// Does the session make it one that carries copies only? An output that no engine can serve for it is not cut off for
     /// nothing.
-    pub fn is_cut_off_by(&self, session: &Session) -> bool {
+    pub fn is_reserved_by(&self, session: &Session) -> bool {
         let by_nft = session.engine != EngineChoice::Ovs && session.snaplen.is_none();
         by_nft || self.is_on_ovs()
     }
@@ -77,9 +77,9 @@ pub struct Outputs<'a> {
     /// The ports that are outputs, and not refused.
     pub reserved: BTreeSet<IfName>,
     /// The ports that are outputs, and of which nobody can tell whether they are refused.
-    pub unclear: BTreeSet<IfName>,
+    pub undetermined: BTreeSet<IfName>,
     /// What needs a port that is free by itself and not beside the others.
-    pub not_together: BTreeMap<IfName, Need>,
+    pub conflicts: BTreeMap<IfName, Need>,
 }
 
 impl<'a> Outputs<'a> {

@@ -10,7 +10,7 @@ use super::engine_choice::{Engine, From as Source, engine};
 use super::matcher;
 use super::matcher::{Matcher, Subject, Verdict, whole_bridges};
 use super::outputs::{Outputs, Place, Target};
-use super::selection::{Choice, Decision, NOBODY_KNOWS_OUTPUT, decide, outputs_of};
+use super::selection::{Choice, Decision, OUTPUT_UNKNOWN, decide, outputs_of};
 use super::{choices, phase, ports, sensors};
 use crate::config::selector::{Output, Selector};
 use crate::config::{Annotations, Session};
@@ -158,7 +158,7 @@ impl View<'_> {
         let decision = decide(session, subject, self.matcher, reserved, on_whole.into());
         match decision {
             Decision::Words(Verdict::Taken(word)) if choice.undecided.contains_key(&port.name) => {
-                Standing::Undecided(word.into(), NOBODY_KNOWS_OUTPUT.to_owned())
+                Standing::Undecided(word.into(), OUTPUT_UNKNOWN.to_owned())
             }
             decision => self.told(decision, nic),
         }

@@ -32,7 +32,7 @@ pub fn reserve<'a>(
     let all =
         running.flat_map(|session| session.outputs.iter().map(move |at| (session, &at.value)));
     let placed = all.filter_map(|(session, output)| match outputs.place(output) {
-        Ok(Place::Port(target)) if target.is_cut_off_by(session) => Some(Placed {
+        Ok(Place::Port(target)) if target.is_reserved_by(session) => Some(Placed {
             session,
             output,
             target,
@@ -56,17 +56,17 @@ pub fn reserve<'a>(
         if is_known {
             continue;
         }
-        outputs.not_together.remove(name);
-        match beside(outputs, port, &served, &nics) {
-            Beside::All => {
+        outputs.conflicts.remove(name);
+        match compatibility(outputs, port, &served, &nics) {
+            Compatibility::WithAll => {
                 add(port, outputs, &mut reserved);
                 served.push(port);
             }
-            Beside::None => drop(refused.insert(name)),
-            Beside::AllBut(other) => {
+            Compatibility::Refused => drop(refused.insert(name)),
+            Compatibility::ConflictsWith(other) => {
                 refused.insert(name);
-                let need = Need::Beside(name.clone(), other);
-                outputs.not_together.insert(name.clone(), need);
+                let need = Need::Conflict(name.clone(), other);
+                outputs.conflicts.insert(name.clone(), need);
             }
         }
     }
@@ -89,7 +89,7 @@ fn add<'a>(
         Ok(_) => {
             for port in placed.target.ports() {
                 outputs.reserved.insert(port.clone());
-                outputs.unclear.remove(&port);
+                outputs.undetermined.remove(&port);
                 reserved.insert(port, &placed.session.name);
             }
         }
@@ -97,28 +97,28 @@ fn add<'a>(
             let ports = placed.target.ports();
             let unclear = ports.filter(|port| !outputs.reserved.contains(port));
             let unclear: Vec<IfName> = unclear.collect();
-            outputs.unclear.extend(unclear);
+            outputs.undetermined.extend(unclear);
         }
         Err(_) => {}
     }
 }
 
 /// Can a port be an output beside others?
-enum Beside {
+enum Compatibility {
     /// Beside all that there are.
-    All,
+    WithAll,
     /// Not even alone.
-    None,
+    Refused,
     /// Not beside this one.
-    AllBut(IfName),
+    ConflictsWith(IfName),
 }
 
-fn beside(
+fn compatibility(
     outputs: &mut Outputs<'_>,
     port: Placed<'_>,
     served: &[Placed<'_>],
     nics: &BTreeSet<IfName>,
-) -> Beside {
+) -> Compatibility {
     let mut is_served_beside = |placed: Placed<'_>, others: BTreeSet<IfName>| {
         let before = std::mem::replace(&mut outputs.reserved, others);
         let is = is_served(outputs, placed);
@@ -130,15 +130,19 @@ fn beside(
         nics.iter().cloned().chain(others).collect()
     };
     if !is_served_beside(port, with(&[])) {
-        return Beside::None;
+        return Compatibility::Refused;
     }
     // The first one beside which it is none, or which would be none beside it.
-    for (number, other) in served.iter().enumerate() {
-        let until = served.get(..=number).unwrap_or(served);
-        let all: Vec<Placed<'_>> = served.iter().chain([&port]).copied().collect();
-        if !is_served_beside(port, with(until)) || !is_served_beside(*other, with(&all)) {
-            return Beside::AllBut(other.target.device.clone());
+    let mut until = with(&[]);
+    let all: BTreeSet<IfName> = with(served)
+        .into_iter()
+        .chain(port.target.ports())
+        .collect();
+    for other in served {
+        until.extend(other.target.ports());
+        if !is_served_beside(port, until.clone()) || !is_served_beside(*other, all.clone()) {
+            return Compatibility::ConflictsWith(other.target.device.clone());
         }
     }
-    Beside::All
+    Compatibility::WithAll
 }

@@ -20,7 +20,7 @@ pub struct Choice<'a> {
     /// Whole bridges.
     pub bridges: BTreeMap<&'a IfName, Whole>,
     /// Ports of whole bridges that are no source.
-    not_of_whole: BTreeSet<&'a IfName>,
+    left_out_ports: BTreeSet<&'a IfName>,
     /// What would close a loop with these sensors, or may, and is left out or undecided for it.
     pub loops: BTreeMap<&'a IfName, Vmid>,
     /// Devices of which only Open vSwitch could tell whether they are sources, and it does not answer.
@@ -54,7 +54,7 @@ impl Choice<'_> {
             .loops
             .keys()
             .filter(|name| !self.ports.contains_key(*name));
-        self.not_of_whole
+        self.left_out_ports
             .iter()
             .chain(loops)
             .map(|name| (*name).clone())
@@ -85,7 +85,7 @@ pub fn choose<'a>(
     map: &'a PortMap,
     index: &Index<'a>,
     matcher: &Matcher<'_>,
-    (reserved, unclear): (&BTreeMap<IfName, &'a SessionName>, &BTreeSet<IfName>),
+    (reserved, undetermined): (&BTreeMap<IfName, &'a SessionName>, &BTreeSet<IfName>),
 ) -> Choice<'a> {
     let mut choice = Choice::default();
     for bridge in whole_bridges(session).filter(|bridge| map.bridges.contains_key(*bridge)) {
@@ -102,14 +102,14 @@ pub fn choose<'a>(
         let reserved = reserved.get(&port.name).copied();
         let decision = decide(session, subject, matcher, reserved, is_whole.into());
         if is_whole && !matches!(decision, Decision::Words(Verdict::Taken(_))) {
-            choice.not_of_whole.insert(&port.name);
+            choice.left_out_ports.insert(&port.name);
         }
         // Open vSwitch mirrors a whole bridge without asking which ports it has.
         let is_all = choice.bridges.get(&port.bridge) == Some(&Whole::Everything)
             && port.bridge_kind == BridgeKind::Ovs
             && session.asks_for_nft().is_none();
         match decision {
-            Decision::Words(Verdict::Taken(_)) if is_all || !unclear.contains(&port.name) => {
+            Decision::Words(Verdict::Taken(_)) if is_all || !undetermined.contains(&port.name) => {
                 choice.ports.insert(&port.name, port);
             }
             Decision::Words(Verdict::Taken(_) | Verdict::Unknown(_)) => {
@@ -271,12 +271,12 @@ fn unknown_reason(session: &Session, matcher: &Matcher<'_>, choice: &Choice<'_>)
     let subject = first.map(|port| Subject::from(*port));
     match subject.map(|subject| (matcher.verdict(session, subject), subject.nic)) {
         Some((Verdict::Unknown(word), nic)) => matcher.why_unknown(&word.value, nic),
-        _ => NOBODY_KNOWS_OUTPUT.into(),
+        _ => OUTPUT_UNKNOWN.into(),
     }
 }
 
 /// Why nobody can tell of a port that the words take.
-pub const NOBODY_KNOWS_OUTPUT: &str = "whether it is an output is not known";
+pub const OUTPUT_UNKNOWN: &str = "whether it is an output is not known";
 
 /// Groups (tags, pools, ranges) must not close a loop over several sessions: whoever may tag a guest
 /// could otherwise make sensors feed each other. Loops by number are refused with the file.

@@ -23,11 +23,11 @@ use pve_span_core::state::OvsState;
 const OWED: &str = "run/pve-span/flows.json";
 
 /// The revalidations that are owed to bridges.
-pub type Owed = BTreeMap<IfName, Debt>;
+pub type Owed = BTreeMap<IfName, Revalidation>;
 
 /// A revalidation that is owed. One that was tried in vain is nobody's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Debt {
+pub struct Revalidation {
     /// Since when.
     since: Moment,
     /// The process that is to do it.
@@ -37,7 +37,7 @@ pub struct Debt {
 /// How long a commit and its revalidation take at most: as long as `apply` waits for both.
 const AT_MOST: Duration = Duration::from_secs(10);
 
-impl Debt {
+impl Revalidation {
     fn ours() -> Self {
         Self {
             since: Moment::now(),
@@ -60,7 +60,7 @@ impl Debt {
 /// The revalidations that nobody will do who does not look for them.
 pub fn abandoned(root: &Path) -> Owed {
     let mut owed = noted(root).unwrap_or_default();
-    owed.retain(|_, debt| debt.is_abandoned());
+    owed.retain(|_, revalidation| revalidation.is_abandoned());
     owed
 }
 
@@ -75,7 +75,7 @@ pub fn owed(root: &Path, ovs: &OvsState) -> Owed {
             let mut mirrors = bridge.mirrors.values();
             mirrors.any(|mirror| mirror.mark.is_some())
         });
-        let with_ours = with_ours.map(|(name, _)| (name.clone(), Debt::default()));
+        let with_ours = with_ours.map(|(name, _)| (name.clone(), Revalidation::default()));
         with_ours.collect()
     });
     // Flows of a bridge that is no more are none either.
@@ -94,14 +94,14 @@ pub fn owe(root: &Path, plan: &Plan, earlier: &Owed) -> Owed {
     let bridge = |action: &Action| action.mirror.bridge.clone();
     let changed = plan.actions.iter().filter_map(bridge);
     let mut owed = earlier.clone();
-    owed.extend(changed.map(|bridge| (bridge, Debt::ours())));
+    owed.extend(changed.map(|bridge| (bridge, Revalidation::ours())));
     note(root, &owed);
     owed
 }
 
 /// What has become of revalidations, and of when they were.
 #[derive(Debug)]
-pub struct Tried(Vec<(IfName, Debt, Result<(), Error>)>);
+pub struct Tried(Vec<(IfName, Revalidation, Result<(), Error>)>);
 
 impl Tried {
     /// Those that were not done, and why.
@@ -119,11 +119,11 @@ pub fn revalidate(root: &Path, owed: &Owed, deadline: Instant) -> Tried {
     let greet = |bridge| Switch::connect(root, bridge, deadline);
     let greeted = owed
         .iter()
-        .map(|(bridge, debt)| (bridge, debt, greet(bridge)));
+        .map(|(bridge, revalidation)| (bridge, revalidation, greet(bridge)));
     let greeted: Vec<_> = greeted.collect();
-    let tried = greeted.into_iter().map(|(bridge, debt, switch)| {
+    let tried = greeted.into_iter().map(|(bridge, revalidation, switch)| {
         let done = switch.and_then(Switch::revalidate);
-        (bridge.clone(), *debt, done)
+        (bridge.clone(), *revalidation, done)
     });
     Tried(tried.collect())
 }
@@ -131,7 +131,10 @@ pub fn revalidate(root: &Path, owed: &Owed, deadline: Instant) -> Tried {
 /// Notes that nobody is at these any more. The lock has to be held.
 pub fn give_up(root: &Path, owed: &Owed) {
     let mut noted = noted(root).unwrap_or_default();
-    noted.extend(owed.keys().map(|bridge| (bridge.clone(), Debt::default())));
+    noted.extend(
+        owed.keys()
+            .map(|bridge| (bridge.clone(), Revalidation::default())),
+    );
     note(root, &noted);
 }
 
@@ -142,13 +145,13 @@ pub fn settle(root: &Path, tried: Tried) -> Vec<(IfName, Error)> {
     let is_lost = noted.is_none();
     let mut owed = noted.unwrap_or_default();
     let mut failed = Vec::new();
-    for (bridge, debt, done) in tried.0 {
-        let is_ours = is_lost || owed.get(&bridge) == Some(&debt);
+    for (bridge, revalidation, done) in tried.0 {
+        let is_ours = is_lost || owed.get(&bridge) == Some(&revalidation);
         match done {
             _ if !is_ours => {}
             Ok(()) => drop(owed.remove(&bridge)),
             Err(error) => {
-                owed.insert(bridge.clone(), Debt::default());
+                owed.insert(bridge.clone(), Revalidation::default());
                 failed.push((bridge, error));
             }
         }
@@ -174,19 +177,20 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let root = root.path();
         let bridge: IfName = "vmbr2".parse().unwrap();
-        let (asked, changed) = (Debt::default(), Debt::ours());
-        let done = |debt| Tried(vec![(bridge.clone(), debt, Ok(()))]);
+        let (asked, changed) = (Revalidation::default(), Revalidation::ours());
+        let done = |revalidation| Tried(vec![(bridge.clone(), revalidation, Ok(()))]);
         note(root, &[(bridge.clone(), changed)].into());
-        let failed = |debt| Tried(vec![(bridge.clone(), debt, Err(Error::NoVersion))]);
+        let failed =
+            |revalidation| Tried(vec![(bridge.clone(), revalidation, Err(Error::NoVersion))]);
         for old in [done(asked), failed(asked)] {
             assert!(settle(root, old).is_empty());
             assert_eq!(noted(root).unwrap()[&bridge], changed);
         }
         assert!(!changed.is_abandoned() && abandoned(root).is_empty());
         assert_eq!(settle(root, failed(changed)).len(), 1);
-        assert_eq!(noted(root).unwrap()[&bridge], Debt::default());
-        assert!(Debt::default().is_abandoned() && !abandoned(root).is_empty());
-        assert!(settle(root, done(Debt::default())).is_empty());
+        assert_eq!(noted(root).unwrap()[&bridge], Revalidation::default());
+        assert!(Revalidation::default().is_abandoned() && !abandoned(root).is_empty());
+        assert!(settle(root, done(Revalidation::default())).is_empty());
         assert_eq!(noted(root), Some(Owed::new()));
         assert!(
             settle(root, failed(changed)).is_empty(),
@@ -197,16 +201,16 @@ mod tests {
     }
 
     #[test]
-    fn a_debt_is_abandoned_with_its_process() {
+    fn a_revalidation_is_abandoned_with_its_process() {
         let mut child = std::process::Command::new("true").spawn().unwrap();
-        let of = |by| Debt {
+        let of = |by| Revalidation {
             since: Moment::now(),
             by,
         };
-        let debt = of(child.id());
-        assert!(!debt.is_abandoned());
+        let revalidation = of(child.id());
+        assert!(!revalidation.is_abandoned());
         child.wait().unwrap();
-        assert!(debt.is_abandoned() && !debt.is_ours());
+        assert!(revalidation.is_abandoned() && !revalidation.is_ours());
         assert!(of(0).is_abandoned());
     }
 }

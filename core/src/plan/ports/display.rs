@@ -59,8 +59,8 @@ impl fmt::Display for PortChange {
                 let changes = [
                     ("offloads", !offloads.is_empty()),
                     ("flags", flags.is_some()),
-                    ("up or down", link.up.is_some()),
-                    ("promiscuous or not", link.promiscuous.is_some()),
+                    ("link state", link.up.is_some()),
+                    ("promiscuous mode", link.promiscuous.is_some()),
                 ];
                 let what = changes.iter().filter(|(_, is_changed)| *is_changed);
                 let what: Vec<&str> = what.map(|(what, _)| *what).collect();
