@@ -18,20 +18,14 @@ use pve_span::{cli, commands, daemon, hook};
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
+    let caller = Caller::of(&args, cli::is_command(&args, "hook"));
     if let Some((root, vmid, phase)) = cli::plain_hook(&args) {
         let _ = std::panic::catch_unwind(|| {
             logging::start(&root, 0, Journal::Too);
-            hook::run(
-                &root,
-                vmid,
-                phase,
-                hook::DEADLINE,
-                &Caller::of(&args, false),
-            );
+            hook::run(&root, vmid, phase, hook::DEADLINE, &caller);
         });
         return ExitCode::SUCCESS;
     }
-    let caller = Caller::of(&args, cli::is_command(&args, "hook"));
     let args = cli::with_hook(args);
     if cli::is_command(&args, "hook") {
         // A guest must not be kept from starting by what it is called with, nor by a fault of ours.

@@ -1,7 +1,7 @@
 //! The only door to /etc/pve: where things are in Proxmox VE's cluster filesystem, and what it means
 //! when they are not.
 //!
-//! Nothing here is ever written, but span.cfg by `span_file` and the records of chained hookscripts by `chain`. What cannot
+//! Nothing here is ever written, but span.cfg by `config::span_file` and the records of chained hookscripts by `chained_hook`. What cannot
 //! be read is handed on as unknown, with the reason.
 
 pub mod chained_hook;

@@ -1,4 +1,4 @@
-//! The kernel's side: network devices and the node's own addresses, nftables, and work under a deadline.
+//! The system's side: network devices and the node's own addresses, files, the terminal and the log, and work under a deadline.
 
 pub mod clock;
 pub mod error;

@@ -148,7 +148,7 @@ fn what_cannot_be_told_is_not_guessed() {
     );
     node.pve_file("user.cfg", "");
     let said = explained(&node, &["101"]);
-    let unknown = "  prod: cannot tell what `pool:prod` (span.cfg:8) means for it: /etc/pve/user.cfg is not understood: it is empty; what is mirrored stays so\n";
+    let unknown = "  prod: cannot tell what `pool:prod` (span.cfg:8) means for it: /etc/pve/user.cfg is not understood: it is empty; existing mirrors are kept\n";
     assert!(said.contains(unknown), "{said}");
     let (_, report) = json(&node, &["101"]);
     let sessions = report["guests"][0]["nics"][0]["sessions"]

@@ -696,10 +696,10 @@ fn of_two_outputs_that_cannot_be_both_the_first_session_has_its_own_whoever_was_
     node.span_cfg(&(session("a", "eno1", "") + &confirmed("z", "eno2")));
     let (code, out, err) = run(&node, &["apply"]);
     assert_eq!((code, out.as_str()), (1, "nothing to do\n"), "{err}");
-    // And the order in the file decides, not who was there.
-    node.span_cfg(&(confirmed("a", "eno1") + &confirmed("z", "eno2")));
+    // And the names decide, neither who was there nor the order in the file.
+    node.span_cfg(&(confirmed("z", "eno2") + &confirmed("a", "eno1")));
     let (code, out, err) = run(&node, &["check"]);
-    let told = format!("span.cfg:7:10: error: output port:eno2 is refused: {BESIDE}");
+    let told = format!("span.cfg:3:10: error: output port:eno2 is refused: {BESIDE}");
     assert!(code == 1 && out.contains(&told), "{out}{err}");
     assert_eq!(run(&node, &["apply"]).0, 1);
     assert!(node.nft_list().contains("drop/eno1") && !node.nft_list().contains("drop/eno2"));

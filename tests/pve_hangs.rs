@@ -151,7 +151,7 @@ fn hooks_follow_guests_by_the_last_good_copy() {
         assert!(err.contains(LAST_GOOD), "{err}");
         assert!(hung.requests() > 0, "the hook has asked it something");
         assert_lock_is_free(&node);
-        // Nobody can tell whether 102 still has its tag: what is mirrored stays so.
+        // Nobody can tell whether 102 still has its tag: existing mirrors are kept.
         assert!(
             mirrors(&node)
                 .iter()

@@ -1,7 +1,7 @@
 //! Who gets pve-span's hookscript, who loses it, and what Proxmox VE is to be asked for it.
 //!
 //! A guest has one hookscript. Somebody else's is never overwritten: it stays, or is chained to ours, with a record of
-//! what was there (`chained`). Whether a guest's config can be read decides about this guest alone.
+//! what was there (`pve::chained_hook`). Whether a guest's config can be read decides about this guest alone.
 
 use std::collections::BTreeSet;
 use std::fmt;

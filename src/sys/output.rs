@@ -1,4 +1,4 @@
-//! What commands print: tables that fit a terminal, JSON, and the changes in words.
+//! What commands print: tables that fit a terminal, and JSON.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;

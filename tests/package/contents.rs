@@ -209,6 +209,7 @@ fn the_licences_of_all_crates_are_in_it() {
         crates.iter().any(|name| name.starts_with("clap ")) && crates.len() > 40,
         "{list}"
     );
+    assert!(crates.iter().all(|name| !name.trim().is_empty()), "{list}");
     let without: Vec<&str> = crates
         .iter()
         .copied()

@@ -1,4 +1,4 @@
-//! What was seen of a node, as data. `src/doctor` fills it.
+//! What was seen of a node, as data. `src/commands/doctor/inspect` fills it.
 
 use serde::{Deserialize, Serialize};
 

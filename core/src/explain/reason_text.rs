@@ -55,12 +55,12 @@ fn standing(
         Standing::Taken(by) => taken(session, by, state),
         Standing::Undecided(by, why) => {
             format!(
-                "cannot tell what {} means for it: {why}; what is mirrored stays so",
+                "cannot tell what {} means for it: {why}; existing mirrors are kept",
                 word(by)
             )
         }
         Standing::PerhapsLoop(sensor) => format!(
-            "cannot tell whether guest {sensor} feeds it in turn, a loop; what is mirrored stays so"
+            "cannot tell whether guest {sensor} feeds it in turn, a loop; existing mirrors are kept"
         ),
         Standing::Loop(sensor) => format!("left out: guest {sensor} feeds it in turn, a loop"),
         Standing::Excluded { source, by } => {

@@ -33,7 +33,7 @@ pub struct Guest {
     pub passthrough: BTreeSet<String>,
 }
 
-/// A NIC as the config describes it; what it is plugged into right now is `ports`' to say.
+/// A NIC as the config describes it; what it is plugged into right now is `state::port_map`'s to say.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Nic {
     /// The model's word (`virtio`, `e1000e`, …), or `veth`; opaque.

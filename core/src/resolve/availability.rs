@@ -355,6 +355,9 @@ impl<'a> Outputs<'a> {
 
     /// What else needs a port that is not a guest's; nothing where that depends on what nobody can tell.
     pub fn known_need_of_port(&self, name: &IfName) -> Option<Result<(), Need>> {
+        if let Some(conflict) = self.conflicts.get(name) {
+            return conflict.clone().map(Err);
+        }
         let need = self.need_of_port(name, &self.reserved);
         if self.undetermined.is_empty() {
             return Some(need);
@@ -371,9 +374,6 @@ impl<'a> Outputs<'a> {
         }
         if is_firewall_bridge(name) {
             return Err(Need::FirewallBridge(name.clone()));
-        }
-        if let Some(need) = self.conflicts.get(name) {
-            return Err(need.clone());
         }
         let link = self.observed.links.get(name);
         if link.is_some_and(|link| link.loopback) {

@@ -1,7 +1,7 @@
 //! Which ports and guests a session can take at all, found without asking each of them: on a large node
 //! most sessions take few of many.
 //!
-//! A superset of what [`Matcher`](super::matching::Matcher) takes, and of what it cannot tell.
+//! A superset of what [`Matcher`](super::matcher::Matcher) takes, and of what it cannot tell.
 
 use std::collections::{BTreeMap, BTreeSet};
 

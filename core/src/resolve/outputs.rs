@@ -78,8 +78,8 @@ pub struct Outputs<'a> {
     pub reserved: BTreeSet<IfName>,
     /// The ports that are outputs, and of which nobody can tell whether they are refused.
     pub undetermined: BTreeSet<IfName>,
-    /// What needs a port that is free by itself and not beside the others.
-    pub conflicts: BTreeMap<IfName, Need>,
+    /// What needs a port that is free by itself and not beside the others; nothing where one of these is undetermined.
+    pub conflicts: BTreeMap<IfName, Option<Need>>,
 }
 
 impl<'a> Outputs<'a> {

@@ -1,8 +1,8 @@
 //! Which ports are outputs, and so carry copies only: no group takes them. One that is refused carries what it always did.
 //!
 //! Whether a guest's NIC is free is told by its guest's config alone. Ports of the node depend on each other: two may be free one
-//! by one, and together cut something off. The file decides which of them is one, by the order of its sessions, not who was
-//! there first: what a node does must not depend on its past.
+//! by one, and together cut something off. The names of their sessions decide which of them is one, not who was there
+//! first: what a node does must not depend on its past.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -64,9 +64,14 @@ pub fn reserve<'a>(
             }
             Compatibility::Refused => drop(refused.insert(name)),
             Compatibility::ConflictsWith(other) => {
-                refused.insert(name);
-                let need = Need::Conflict(name.clone(), other);
+                let is_certain = !outputs.undetermined.contains(&other);
+                let need = is_certain.then(|| Need::Conflict(name.clone(), other));
                 outputs.conflicts.insert(name.clone(), need);
+                if is_certain {
+                    refused.insert(name);
+                } else {
+                    add(port, outputs, &mut reserved);
+                }
             }
         }
     }

@@ -164,7 +164,7 @@ pub fn choose<'a>(
         let ports: Vec<String> = choice.undecided.keys().map(ToString::to_string).collect();
         let why = unknown_reason(session, matcher, &choice);
         choice.unknown.push(format!(
-            "cannot tell whether it takes {}: {why}; what is mirrored stays so",
+            "cannot tell whether it takes {}: {why}; existing mirrors are kept",
             ports.join(", ")
         ));
     }
@@ -332,7 +332,7 @@ pub fn drop_loops<'a>(
                 (Some(nic), None, Some(sensor)) => {
                     choice.loops.insert(name, sensor);
                     choice.unknown.push(format!(
-                        "cannot tell whether {nic} closes a loop with guest {sensor}; what is mirrored stays so"
+                        "cannot tell whether {nic} closes a loop with guest {sensor}; existing mirrors are kept"
                     ));
                     choice.undecided.insert(name, port);
                 }

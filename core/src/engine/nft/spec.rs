@@ -1,7 +1,7 @@
 //! What the `nft` engine shall copy on this node: sources, output and choice of frames, before it is
 //! made into chains.
 //!
-//! Plain data: `resolve` fills it, [`table`](super::nft::table) turns it into what the kernel holds.
+//! Plain data: `resolve` fills it, [`table`](super::table) turns it into what the kernel holds.
 
 use std::collections::{BTreeMap, BTreeSet};
 
