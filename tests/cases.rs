@@ -19,13 +19,13 @@ use std::path::Path;
 use pve_span_core::config;
 use pve_span_core::health::faults;
 use pve_span_core::model::Taken;
-use pve_span_core::model::{GuestKind, IfName, SessionName};
+use pve_span_core::model::{GuestKind, IfName, OutputKey, SessionName};
 use pve_span_core::plan::plan;
 use pve_span_core::pve::cluster::{Cluster, parse_pools, parse_vmlist};
 use pve_span_core::pve::guest;
 use pve_span_core::resolve::resolve;
 use pve_span_core::state::{
-    Assumptions, Desired, Link, Mark, Mirror, MirrorConfig, MirrorOutput, Observed, Ovs, OvsBridge,
+    Assumptions, Desired, Link, Mirror, MirrorConfig, MirrorOutput, Observed, Ovs, OvsBridge,
     OvsPort, OvsState, RowId, SessionPhase,
 };
 
@@ -235,7 +235,7 @@ fn mirror(whose: &[&str], what: &str) -> Mirror {
         };
         config.ports.insert(port.parse().unwrap(), taken);
     }
-    let mark = (whose != ["-"]).then(|| Mark {
+    let mark = (whose != ["-"]).then(|| OutputKey {
         session: SessionName::from_mark(whose[0]),
         output: whose[1].to_owned(),
     });

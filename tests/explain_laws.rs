@@ -11,8 +11,9 @@ use model::{Node, apply_plan, node};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use pve_span_core::config::Annotations;
+use pve_span_core::engine::EngineKind;
 use pve_span_core::explain;
-use pve_span_core::explain::{Engine, InForce, Nic, Part, Subject, View, explain};
+use pve_span_core::explain::{InForce, Nic, Part, Subject, View, explain};
 use pve_span_core::model::{NicId, SessionName};
 use pve_span_core::plan::{Plan, plan};
 use pve_span_core::pve::cluster::Cluster;
@@ -82,12 +83,18 @@ impl Made {
     }
 
     /// The engines that shall mirror the NIC for the session to an output.
-    fn engines(&self, session: &SessionName, output: &str, nic: NicId, port: &Port) -> Vec<Engine> {
+    fn engines(
+        &self,
+        session: &SessionName,
+        output: &str,
+        nic: NicId,
+        port: &Port,
+    ) -> Vec<EngineKind> {
         let mut mirrors = self.desired.mirrors.iter();
         let ovs = mirrors.any(|(key, wanted)| {
-            key.session == *session
-                && key.output == output
-                && key.bridge.as_ref() == Some(&port.bridge)
+            key.of.session == *session
+                && key.of.output == output
+                && key.engine.bridge() == Some(&port.bridge)
                 && (wanted.config.all || wanted.config.ports.contains_key(&port.name))
         });
         let mut copies = self.desired.copies.iter();
@@ -96,8 +103,10 @@ impl Made {
                 |source: &pve_span_core::engine::nft::spec::CopySource| source.nic == Some(nic);
             key.session == *session && key.output == output && copies.sources.values().any(is_nics)
         });
-        let ovs = ovs.then_some(Engine::Ovs);
-        ovs.into_iter().chain(nft.then_some(Engine::Nft)).collect()
+        let ovs = ovs.then_some(EngineKind::Ovs);
+        ovs.into_iter()
+            .chain(nft.then_some(EngineKind::Nft))
+            .collect()
     }
 }
 
@@ -141,14 +150,14 @@ fn legs(
         .map(|output| output.value.to_string())
         .collect();
     let all = made.desired.mirrors.iter().any(|(key, wanted)| {
-        key.session == part.session
+        key.of.session == part.session
             && wanted.config.all
-            && key.bridge.as_ref() == Some(&port.bridge)
+            && key.engine.bridge() == Some(&port.bridge)
     });
     for output in &outputs {
         let engines = made.engines(&part.session, output, nic, port);
         let told = || part.outputs.iter().filter(|leg| leg.output == *output);
-        let good: Vec<Engine> = told().filter_map(|leg| leg.engine).collect();
+        let good: Vec<EngineKind> = told().filter_map(|leg| leg.engine).collect();
         let other_vlan = port
             .tag
             .is_some_and(|tag| !session.vlans.is_empty() && !session.vlans.contains(tag));

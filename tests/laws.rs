@@ -62,9 +62,9 @@ proptest! {
         let OvsState::Present(ovs) = &observed.ovs else { unreachable!() };
         for action in &plan.actions {
             if let Some(row) = &action.row {
-                let bridge = action.mirror.bridge.as_ref().unwrap();
+                let bridge = action.mirror.engine.bridge().unwrap();
                 let mirror = &ovs.bridges[bridge].mirrors[row];
-                prop_assert_eq!(mirror.mark.as_ref().map(|mark| &mark.session), Some(&action.mirror.session));
+                prop_assert_eq!(mirror.mark.as_ref().map(|mark| &mark.session), Some(&action.mirror.of.session));
             }
         }
         apply_plan(&plan, &mut observed);

@@ -29,7 +29,7 @@ use super::state::{Assumptions, Desired, Observed};
 use index::Index;
 
 pub use arrival::Arrival;
-pub use delivery::{Engine, Leg, Part};
+pub use delivery::{Leg, Part};
 pub use effective::InForce;
 pub use path::{Hop, HopKind};
 pub use placement::{GuestState, NicState};

@@ -90,19 +90,19 @@ pub fn health(
         .iter()
         .filter(|problem| problem.session == state.name);
     reasons.extend(problems.map(|problem| problem.text.clone()));
-    let has_mirror = desired.mirrors.keys().any(|key| key.session == state.name);
+    let has_mirror = desired
+        .mirrors
+        .keys()
+        .any(|key| key.of.session == state.name);
     if has_mirror && matches!(&observed.ovs, OvsState::Present(ovs) if !ovs.caught_up) {
         reasons.push("ovs-vswitchd has not acted on the latest changes; is it running? (systemctl status openvswitch-switch)".into());
     }
     let stale = desired
         .mirrors
         .keys()
-        .filter(|key| key.session == state.name);
-    let stale = stale.filter_map(|key| {
-        key.bridge
-            .as_ref()
-            .filter(|bridge| observed.stale.contains(*bridge))
-    });
+        .filter(|key| key.of.session == state.name);
+    let stale = stale.filter_map(|key| key.engine.bridge());
+    let stale = stale.filter(|bridge| observed.stale.contains(*bridge));
     reasons.extend(stale.collect::<BTreeSet<_>>().into_iter().map(|bridge| {
         format!("conversations that pass {bridge} already go on as before the last change: pve-span apply")
     }));
@@ -182,7 +182,7 @@ fn is_pending(session: &SessionName, desired: &Desired, plan: &Plan) -> bool {
     let mut sources = devices().filter_map(|device| desired.listening.get(device));
     plan.actions
         .iter()
-        .any(|action| action.mirror.session == *session)
+        .any(|action| action.mirror.of.session == *session)
         || outputs
             .flat_map(|output| &output.of)
             .any(|key| key.session == *session)

@@ -15,6 +15,25 @@ use serde::{Serialize, Serializer};
 
 pub use names::{IfName, NodeName, SessionName, excerpt, is_control, printable};
 
+/// One output of one session: what mirrors and copies belong to, and what the marks on them say.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct OutputKey {
+    /// The session.
+    pub session: SessionName,
+    /// The output, as span.cfg writes it.
+    pub output: String,
+}
+
+impl OutputKey {
+    /// An output of a session.
+    pub fn new(session: &SessionName, output: impl ToString) -> Self {
+        Self {
+            session: session.clone(),
+            output: output.to_string(),
+        }
+    }
+}
+
 /// The most names that a message lists before it says how many more there are.
 pub const MAX_LISTED: usize = 5;
 

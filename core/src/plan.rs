@@ -14,8 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::engine::nft::Command;
-use super::engine::nft::spec::CopyKey;
-use super::model::{IfName, NicId, SessionName, VlanSet};
+use super::model::{IfName, NicId, OutputKey, SessionName, VlanSet};
 use super::state::{
     Desired, Fault, MirrorKey, MirrorOutput, Observed, OvsState, RowId, SessionPhase,
 };
@@ -143,7 +142,7 @@ impl Plan {
     pub fn sessions(&self) -> BTreeSet<&SessionName> {
         self.actions
             .iter()
-            .map(|action| &action.mirror.session)
+            .map(|action| &action.mirror.of.session)
             .collect()
     }
 }
@@ -162,12 +161,11 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
 
 /// The outputs that are made ready although something else may need them, as span.cfg confirms.
 fn losses(desired: &Desired, plan: &Plan) -> Vec<Remark> {
-    let is_new = |key: &CopyKey| {
-        let created = plan.actions.iter().any(|action| {
-            action.change == Change::Create
-                && action.mirror.session == key.session
-                && action.mirror.output == key.output
-        });
+    let is_new = |key: &OutputKey| {
+        let created = plan
+            .actions
+            .iter()
+            .any(|action| action.change == Change::Create && action.mirror.of == *key);
         let prepared = plan.ports.iter().any(|change| {
             matches!(change, PortChange::Prepare { outputs, .. } if outputs.contains(&key.output))
         });
@@ -183,11 +181,15 @@ fn losses(desired: &Desired, plan: &Plan) -> Vec<Remark> {
 }
 
 /// Why a mirror of ours goes.
-fn why_removed(desired: &Desired, session: &SessionName, output: &str) -> &'static str {
+fn why_removed(desired: &Desired, key: &OutputKey) -> &'static str {
     if let Some(why) = desired.why {
         return why;
     }
-    let Some(state) = desired.sessions.iter().find(|state| state.name == *session) else {
+    let Some(state) = desired
+        .sessions
+        .iter()
+        .find(|state| state.name == key.session)
+    else {
         return "span.cfg does not list the session";
     };
     match state.phase {
@@ -195,7 +197,11 @@ fn why_removed(desired: &Desired, session: &SessionName, output: &str) -> &'stat
         SessionPhase::Expired => return "the session has expired",
         SessionPhase::Running => {}
     }
-    match state.outputs.iter().find(|state| state.output == output) {
+    match state
+        .outputs
+        .iter()
+        .find(|state| state.output == key.output)
+    {
         None => "span.cfg does not list the output",
         Some(state) if matches!(state.fault, Some(Fault::Refused(_))) => "its output is refused",
         Some(state) if state.fault.is_some() || state.elsewhere.is_some() => {

@@ -4,10 +4,10 @@
 
 pub mod port_map;
 
-use crate::engine::Statistics;
 use crate::engine::nft::spec::Held;
 use crate::engine::nft::spec::Spec;
 use crate::engine::nft::spec::asks_for_macs;
+use crate::engine::{Engine, Statistics};
 use crate::model::Taken;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -15,9 +15,9 @@ use std::fmt;
 use serde::Serialize;
 
 use super::engine::nft::NftState;
-use super::engine::nft::spec::{Copies, CopyKey, Mac, OutputPort, SourcePort};
+use super::engine::nft::spec::{Copies, Mac, OutputPort, SourcePort};
 use super::engine::port::PortSettings;
-use super::model::{IfName, NicId, NodeName, SessionName, VlanSet, Vmid};
+use super::model::{IfName, NicId, NodeName, OutputKey, SessionName, VlanSet, Vmid};
 use super::pve::cluster::Cluster;
 
 /// This node as it is right now.
@@ -162,21 +162,12 @@ pub struct OvsPort {
 pub struct Mirror {
     /// Its name.
     pub name: String,
-    /// Our mark; a mirror without one is not ours.
-    pub mark: Option<Mark>,
+    /// Our mark, in `external_ids` (`pve-span`, `pve-span-output`); a mirror without one is not ours.
+    pub mark: Option<OutputKey>,
     /// What it does.
     pub config: MirrorConfig,
     /// Mirrored so far, if ovs-vswitchd counts.
     pub statistics: Option<Statistics>,
-}
-
-/// What our rows carry in `external_ids`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mark {
-    /// `pve-span`: the session.
-    pub session: SessionName,
-    /// `pve-span-output`: which of the session's outputs, as span.cfg writes it.
-    pub output: String,
 }
 
 /// The columns of a `Mirror` row that decide what is mirrored.
@@ -220,12 +211,12 @@ impl fmt::Display for MirrorOutput {
 /// Which mirror: there is one for each session, output and bridge.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct MirrorKey {
-    /// The Open vSwitch bridge that it is on; nothing for what nftables copies.
-    pub bridge: Option<IfName>,
-    /// The session.
-    pub session: SessionName,
-    /// The output, as span.cfg writes it.
-    pub output: String,
+    /// What mirrors.
+    #[serde(flatten)]
+    pub engine: Engine,
+    /// For which session, to which of its outputs.
+    #[serde(flatten)]
+    pub of: OutputKey,
 }
 
 /// What this node shall do.
@@ -234,11 +225,11 @@ pub struct Desired {
     /// The mirrors of Open vSwitch that shall be there, with what they shall do.
     pub mirrors: BTreeMap<MirrorKey, Wanted>,
     /// What nftables shall copy.
-    pub copies: BTreeMap<CopyKey, Copies>,
+    pub copies: BTreeMap<OutputKey, Copies>,
     /// The devices that are outputs.
     pub outputs: BTreeMap<IfName, OutputPort>,
     /// The outputs that only `capture-only` allows: they lose their network.
-    pub confirmed: BTreeSet<CopyKey>,
+    pub confirmed: BTreeSet<OutputKey>,
     /// The ports in no bridge that are sources.
     pub listening: BTreeMap<IfName, SourcePort>,
     /// What stays as it is, whatever it is.
@@ -267,12 +258,9 @@ impl Desired {
     }
 
     /// The device that a session's frames leave through for one of its outputs.
-    pub fn device_of(&self, key: &CopyKey) -> Option<&IfName> {
+    pub fn device_of(&self, key: &OutputKey) -> Option<&IfName> {
         let copied = self.copies.get(key).map(|copies| &copies.device);
-        let mut mirrors = self
-            .mirrors
-            .iter()
-            .filter(|(mirror, _)| mirror.session == key.session && mirror.output == key.output);
+        let mut mirrors = self.mirrors.iter().filter(|(mirror, _)| mirror.of == *key);
         copied.or_else(|| {
             mirrors.find_map(|(_, wanted)| match &wanted.config.output {
                 MirrorOutput::Port(port) => Some(port),

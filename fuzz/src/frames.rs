@@ -2,7 +2,8 @@
 //! whatever was seen where and when, the counts fit each other.
 
 use pve_span_core::engine::nft::Side;
-use pve_span_core::engine::nft::spec::{CopyKey, Passing};
+use pve_span_core::engine::nft::spec::Passing;
+use pve_span_core::model::OutputKey;
 use pve_span_core::model::Switch;
 use pve_span_core::model::{SessionName, VlanSet};
 use pve_span_core::verify::capture_points::{
@@ -91,7 +92,7 @@ fn counts(units: &[Unit], seen: u8, lost: u8) {
             snaplen: None,
         },
         parts: vec![Part {
-            key: CopyKey {
+            key: OutputKey {
                 session: SessionName::from_mark("dmz"),
                 output: "200/net1".into(),
             },

@@ -147,10 +147,10 @@ fn reconcile(mut client: Client, ovs: &Ovs, deadline: Instant) {
     };
     let plan = super::node::planned(&SPAN_CFG, &observed);
     for action in &plan.actions {
-        if let (Some(row), Some(bridge)) = (&action.row, &action.mirror.bridge) {
+        if let (Some(row), Some(bridge)) = (&action.row, action.mirror.engine.bridge()) {
             let mark = ovs.bridges[bridge].mirrors[row].mark.as_ref();
             let session = mark.map(|mark| &mark.session);
-            assert_eq!(session, Some(&action.mirror.session), "{action}");
+            assert_eq!(session, Some(&action.mirror.of.session), "{action}");
         }
     }
     match commit(&mut client, &plan, ovs, "fuzz") {

@@ -20,8 +20,9 @@ use pve_span_core::config;
 use pve_span_core::config::Annotations;
 use pve_span_core::config::diagnostic::{Diagnostic, Severity};
 use pve_span_core::engine::nft::frames::{MAX_TABLE_RULES, TooLarge};
-use pve_span_core::engine::nft::spec::{Copies, CopyKey};
+use pve_span_core::engine::nft::spec::Copies;
 use pve_span_core::engine::nft::table::{Memory, table};
+use pve_span_core::model::OutputKey;
 use pve_span_core::model::SessionName;
 use pve_span_core::pve::cluster::Cluster;
 use pve_span_core::resolve::{node_checks, references, resolve};
@@ -176,7 +177,7 @@ fn suitable(
 
 /// The sessions that this node's nftables table has no room for, as its guests run now.
 fn no_room(name: &str, annotations: &Annotations, desired: &Desired) -> Option<Diagnostic> {
-    let is_idle = |_: &CopyKey, copies: &Copies| copies.sources.is_empty();
+    let is_idle = |_: &OutputKey, copies: &Copies| copies.sources.is_empty();
     let table = table(desired.nft(), &Memory::default(), is_idle);
     let beyond = table.too_large.iter();
     let beyond = beyond.filter(|(_, why)| *why == TooLarge::Table);

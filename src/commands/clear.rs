@@ -79,7 +79,7 @@ pub fn run(root: &Path, sessions: &[String], format: Format) -> Result<u8, Error
     let cleared: BTreeSet<&SessionName> = done
         .actions
         .iter()
-        .map(|action| &action.mirror.session)
+        .map(|action| &action.mirror.of.session)
         // Another session may have been adapted.
         .filter(|name| wanted.is_none_or(|chosen| chosen.contains(*name)))
         .collect();

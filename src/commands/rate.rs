@@ -10,8 +10,8 @@ use serde::Serialize;
 use crate::engine::nft;
 use crate::reconcile::observe::Look;
 use pve_span_core::engine::Statistics;
-use pve_span_core::engine::nft::spec::CopyKey;
 use pve_span_core::engine::nft::{NftState, names};
+use pve_span_core::model::OutputKey;
 use pve_span_core::model::SessionName;
 
 /// How fast frames are copied.
@@ -56,10 +56,7 @@ impl Measured {
     #[allow(clippy::cast_precision_loss)]
     /// The rate of one output of a session.
     pub fn rate(&self, session: &SessionName, output: &str) -> Option<Rate> {
-        let key = CopyKey {
-            session: session.clone(),
-            output: output.to_owned(),
-        };
+        let key = OutputKey::new(session, output);
         let counter = names::counter(&key);
         let (before, after) = (self.before.get(&counter)?, self.after.get(&counter)?);
         let seconds = self.time.as_secs_f64();

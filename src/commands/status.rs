@@ -16,9 +16,9 @@ use crate::sys::clock::now;
 use crate::sys::output;
 use crate::sys::output::{Out, Row};
 use pve_span_core::engine::Statistics;
-use pve_span_core::engine::nft::spec::CopyKey;
 use pve_span_core::engine::nft::{NftState, names};
 use pve_span_core::health::{Health, faults_and_notes, health, leftovers};
+use pve_span_core::model::OutputKey;
 use pve_span_core::model::SessionName;
 use pve_span_core::state::{OutputState, OvsState, SessionState, SourceState};
 
@@ -152,10 +152,7 @@ pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
 type Counters = BTreeMap<u32, sys::Counted>;
 
 fn dropped(session: &SessionName, output: &str, look: &Look, counted: &Counters) -> Option<u64> {
-    let key = CopyKey {
-        session: session.clone(),
-        output: output.to_owned(),
-    };
+    let key = OutputKey::new(session, output);
     let device = look.desired.device_of(&key)?;
     let link = look.observed.links.get(device)?;
     Some(counted.get(&link.index)?.send_dropped)
@@ -253,10 +250,7 @@ pub(super) fn statistics(session: &SessionName, output: &str, look: &Look) -> Op
             .as_ref()
             .is_some_and(|mark| mark.session == *session && mark.output == output)
     });
-    let key = CopyKey {
-        session: session.clone(),
-        output: output.to_owned(),
-    };
+    let key = OutputKey::new(session, output);
     let copied = match &look.observed.nft {
         NftState::Present(seen) => seen.counters.get(&names::counter(&key)).copied(),
         NftState::Failed(_) => None,

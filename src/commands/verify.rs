@@ -21,8 +21,8 @@ use crate::reconcile::observe::{Detail, Look, look};
 use capture::Outcome;
 use probe::Injector;
 use pve_span_core::config::diagnostic::did_you_mean;
-use pve_span_core::engine::nft::spec::CopyKey;
 use pve_span_core::health::{Certainty, Health, faults_by_certainty, health};
+use pve_span_core::model::OutputKey;
 use pve_span_core::model::{NicId, SessionName, printable};
 use pve_span_core::state::{Desired, SessionPhase, SessionState};
 use pve_span_core::verify::capture_points::Watching;
@@ -291,9 +291,9 @@ fn of_session(desired: &Desired, name: &SessionName) -> String {
     let mirrors = desired
         .mirrors
         .iter()
-        .filter(|(key, _)| key.session == *name);
+        .filter(|(key, _)| key.of.session == *name);
     let copies = desired.copies.iter();
-    let copies = copies.filter(|(key, _): &(&CopyKey, _)| key.session == *name);
+    let copies = copies.filter(|(key, _): &(&OutputKey, _)| key.session == *name);
     let states = desired.sessions.iter().filter(|state| state.name == *name);
     let (mirrors, copies): (Vec<_>, Vec<_>) = (mirrors.collect(), copies.collect());
     format!("{mirrors:?}{copies:?}{:?}", states.collect::<Vec<_>>())

@@ -20,9 +20,10 @@ use crate::sys::Progress;
 use crate::sys::clock::Moment;
 use crate::sys::clock::now;
 use crate::sys::error::with_causes;
-use pve_span_core::engine::nft::spec::{CopyKey, Passing};
+use pve_span_core::engine::nft::spec::Passing;
 use pve_span_core::engine::nft::{Side, names};
 use pve_span_core::health::{faults_and_notes, health, leftovers};
+use pve_span_core::model::OutputKey;
 use pve_span_core::model::{IfName, SessionName, Vmid};
 use pve_span_core::state::{Desired, SessionState, Wanted};
 
@@ -66,7 +67,7 @@ fn reconciled(done: &Done) -> Reconciled {
     if done.applied == Applied::NotYet {
         faults.push(reconcile::NOT_YET.to_owned());
     }
-    let sessions = done.actions.iter().map(|action| &action.mirror.session);
+    let sessions = done.actions.iter().map(|action| &action.mirror.of.session);
     let sessions: BTreeSet<&SessionName> = sessions.collect();
     Reconciled {
         changed: done.in_words(),
@@ -161,10 +162,7 @@ fn counted(session: &SessionName, output: &str, look: &Look) -> Output {
     // Which of a device's frames should arrive, as the node sees them: received from it, sent through it.
     let mut wanted: BTreeMap<IfName, (bool, bool)> = BTreeMap::new();
     let mut is_all = true;
-    let key = CopyKey {
-        session: session.clone(),
-        output: output.to_owned(),
-    };
+    let key = OutputKey::new(session, output);
     let device = desired.device_of(&key);
     let copies = desired.copies.get(&key);
     // A frame that several sessions take to one output is counted for one of them. Where others take what their sources
@@ -187,7 +185,7 @@ fn counted(session: &SessionName, output: &str, look: &Look) -> Output {
     let mirrors = desired
         .mirrors
         .iter()
-        .filter(|(key, _)| key.session == *session && key.output == output);
+        .filter(|(key, _)| key.of.session == *session && key.of.output == output);
     let mut ovs = false;
     for (_, mirror) in mirrors {
         ovs = true;
@@ -235,13 +233,10 @@ struct Others<'a> {
     send: bool,
 }
 
-fn others<'a>(key: &CopyKey, desired: &'a Desired) -> Others<'a> {
+fn others<'a>(key: &OutputKey, desired: &'a Desired) -> Others<'a> {
     let device = desired.device_of(key);
     let is_other = |session: &SessionName, output: &str| {
-        let other = CopyKey {
-            session: session.clone(),
-            output: output.to_owned(),
-        };
+        let other = OutputKey::new(session, output);
         let goes_there =
             other.output == key.output || device.is_some() && desired.device_of(&other) == device;
         other != *key && goes_there
@@ -260,7 +255,7 @@ fn others<'a>(key: &CopyKey, desired: &'a Desired) -> Others<'a> {
     let mirrored = desired
         .mirrors
         .iter()
-        .filter(|(other, _)| is_other(&other.session, &other.output));
+        .filter(|(other, _)| is_other(&other.of.session, &other.of.output));
     for (_, Wanted { config, .. }) in mirrored {
         others.devices.extend(config.ports.keys());
         others.send |= config.all || config.ports.values().any(|taken| taken.sent());

@@ -59,7 +59,9 @@ pub fn cleared(look: &mut Look, sessions: Option<&BTreeSet<SessionName>>) {
     stay.retain(|session| !chosen.contains(session));
     let desired = &mut look.desired;
     desired.why = Some("cleared");
-    desired.mirrors.retain(|key, _| stay.contains(&key.session));
+    desired
+        .mirrors
+        .retain(|key, _| stay.contains(&key.of.session));
     desired.copies.retain(|key, _| stay.contains(&key.session));
     // An output that was made ready for a session that has no sources now stays so, and no other one is made ready.
     let saved = &look.observed.saved;

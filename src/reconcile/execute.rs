@@ -77,7 +77,7 @@ impl Round {
                         .plan
                         .actions
                         .drain(..)
-                        .partition(|action| action.mirror.bridge.is_none());
+                        .partition(|action| action.mirror.engine.bridge().is_none());
                     look.plan.actions = rest;
                     self.actions.extend::<Vec<Action>>(nft);
                     self.tidy = self.tidy.or(look.plan.tidy);
@@ -183,7 +183,7 @@ impl Round {
 
     /// Open vSwitch's part.
     fn mirrors(&mut self, context: &Context, look: &mut Look) -> Result<(), Error> {
-        let is_ovs = |action: &Action| action.mirror.bridge.is_some();
+        let is_ovs = |action: &Action| action.mirror.engine.bridge().is_some();
         let (OvsState::Present(ovs), Some(mut client)) = (&look.observed.ovs, look.client.take())
         else {
             return Ok(());

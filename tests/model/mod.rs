@@ -12,12 +12,11 @@ use pve_span_core::config;
 use pve_span_core::config::Annotations;
 use pve_span_core::engine::port::{BridgeFlags, PortSettings, PortState, Switch};
 use pve_span_core::model::Taken;
-use pve_span_core::model::{GuestKind, IfName, SessionName, Vmid};
+use pve_span_core::model::{GuestKind, IfName, OutputKey, SessionName, Vmid};
 use pve_span_core::pve::cluster::{Cluster, Placement, parse_pools};
 use pve_span_core::pve::guest;
 use pve_span_core::state::{
-    Link, Mark, Mirror, MirrorConfig, MirrorOutput, Observed, Ovs, OvsBridge, OvsPort, OvsState,
-    RowId,
+    Link, Mirror, MirrorConfig, MirrorOutput, Observed, Ovs, OvsBridge, OvsPort, OvsState, RowId,
 };
 
 /// A node: guests on two Open vSwitch bridges and a Linux bridge, a file, and mirrors that are there already.
@@ -369,7 +368,7 @@ impl Node {
             };
             let row = Mirror {
                 name: format!("mirror{number}"),
-                mark: mirror.mark.as_ref().map(|(session, output)| Mark {
+                mark: mirror.mark.as_ref().map(|(session, output)| OutputKey {
                     session: SessionName::from_mark(session),
                     output: output.clone(),
                 }),

@@ -7,9 +7,7 @@ use super::nft;
 use pve_span_core::model::{IfName, Vmid};
 use pve_span_core::plan::{Change, Plan};
 use pve_span_core::resolve::scope::{Scope, needs_detail};
-use pve_span_core::state::{
-    Link, Mark, Mirror, MirrorKey, MirrorOutput, Observed, OvsState, RowId,
-};
+use pve_span_core::state::{Link, Mirror, MirrorKey, MirrorOutput, Observed, OvsState, RowId};
 
 /// The mirrors that are not ours.
 pub fn foreign(observed: &Observed) -> Vec<(IfName, RowId, Mirror)> {
@@ -36,7 +34,9 @@ pub fn apply_plan(plan: &Plan, observed: &mut Observed) {
     for action in &plan.actions {
         let key = &action.mirror;
         // What nftables does is in the commands.
-        let Some(name) = &key.bridge else { continue };
+        let Some(name) = key.engine.bridge() else {
+            continue;
+        };
         let bridge = ovs
             .bridges
             .get_mut(name)
@@ -44,11 +44,8 @@ pub fn apply_plan(plan: &Plan, observed: &mut Observed) {
         let row = match (&action.row, &action.change) {
             (Some(row), _) => row.clone(),
             (None, Change::Create) => {
-                let row = RowId(format!("new {name} {} {}", key.session, key.output));
-                let mark = Mark {
-                    session: key.session.clone(),
-                    output: key.output.clone(),
-                };
+                let row = RowId(format!("new {name} {} {}", key.of.session, key.of.output));
+                let mark = key.of.clone();
                 bridge.mirrors.insert(
                     row.clone(),
                     Mirror {

@@ -47,7 +47,7 @@ fn sessions_to<'a>(node: &Node<'a>, device: &IfName) -> BTreeSet<&'a SessionName
     let mirrored = node.desired.mirrors.iter();
     let mirrored = mirrored
         .filter(|(_, wanted)| wanted.config.output == to)
-        .map(|(key, _)| &key.session);
+        .map(|(key, _)| &key.of.session);
     copied.chain(mirrored).collect()
 }
 

@@ -6,7 +6,7 @@ use super::facts::Node;
 use super::findings::{Findings, Id, Severity, plural};
 use super::remedy::Mender;
 use crate::config::selector::Output;
-use crate::engine::nft::spec::CopyKey;
+use crate::model::OutputKey;
 use crate::model::{IfName, NicId};
 use crate::state::MirrorOutput;
 
@@ -59,7 +59,7 @@ pub fn raised(node: &Node<'_>) -> BTreeMap<NicId, u32> {
 
 /// An output that takes less than its sources send.
 struct Wrong<'a> {
-    key: CopyKey,
+    key: OutputKey,
     device: &'a IfName,
     takes: Takes,
     sends: u32,
@@ -79,7 +79,7 @@ impl Wrong<'_> {
     }
 }
 
-fn wrong<'a>(node: &Node<'a>, pairs: BTreeMap<CopyKey, Option<Sized<'a>>>) -> Vec<Wrong<'a>> {
+fn wrong<'a>(node: &Node<'a>, pairs: BTreeMap<OutputKey, Option<Sized<'a>>>) -> Vec<Wrong<'a>> {
     let wrong = pairs.into_iter().filter_map(|(key, largest)| {
         let device = node.desired.device_of(&key)?;
         let takes = takes(node, &key, device)?;
@@ -96,9 +96,9 @@ fn wrong<'a>(node: &Node<'a>, pairs: BTreeMap<CopyKey, Option<Sized<'a>>>) -> Ve
 }
 
 /// Each session's output with the largest of the sources that are sent to it.
-fn pairs<'a>(node: &Node<'a>) -> BTreeMap<CopyKey, Option<Sized<'a>>> {
-    let mut pairs: BTreeMap<CopyKey, Option<Sized<'a>>> = BTreeMap::new();
-    let mut add = |key: CopyKey, device: &'a IfName| {
+fn pairs<'a>(node: &Node<'a>) -> BTreeMap<OutputKey, Option<Sized<'a>>> {
+    let mut pairs: BTreeMap<OutputKey, Option<Sized<'a>>> = BTreeMap::new();
+    let mut add = |key: OutputKey, device: &'a IfName| {
         let size = mtu(node, device).map(|mtu| (mtu, device));
         let largest = pairs.entry(key).or_default();
         *largest = (*largest).max(size);
@@ -112,13 +112,9 @@ fn pairs<'a>(node: &Node<'a>) -> BTreeMap<CopyKey, Option<Sized<'a>>> {
         if !matches!(wanted.config.output, MirrorOutput::Port(_)) {
             continue;
         }
-        let copy = CopyKey {
-            session: key.session.clone(),
-            output: key.output.clone(),
-        };
-        let whole = key.bridge.as_ref().filter(|_| wanted.config.all);
+        let whole = key.engine.bridge().filter(|_| wanted.config.all);
         for device in wanted.config.ports.keys().chain(whole) {
-            add(copy.clone(), device);
+            add(key.of.clone(), device);
         }
     }
     pairs
@@ -137,7 +133,7 @@ struct Takes {
     by: Option<NicId>,
 }
 
-fn takes(node: &Node<'_>, key: &CopyKey, device: &IfName) -> Option<Takes> {
+fn takes(node: &Node<'_>, key: &OutputKey, device: &IfName) -> Option<Takes> {
     let own = mtu(node, device).map(|mtu| Takes {
         mtu,
         why: format!("{device} has MTU {mtu}"),
@@ -164,7 +160,7 @@ fn takes(node: &Node<'_>, key: &CopyKey, device: &IfName) -> Option<Takes> {
         .min_by_key(|takes| takes.mtu)
 }
 
-fn sensor(key: &CopyKey) -> Option<NicId> {
+fn sensor(key: &OutputKey) -> Option<NicId> {
     match key.output.parse() {
         Ok(Output::Nic(nic)) => Some(nic),
         _ => None,

@@ -157,7 +157,7 @@ fn budget(name: &IfName, bridge: &OvsBridge, node: Option<&Node<'_>>, found: &mu
         .count();
     let actions = node.into_iter().flat_map(|node| &node.plan.actions);
     let mut after = now;
-    for action in actions.filter(|action| action.mirror.bridge.as_ref() == Some(name)) {
+    for action in actions.filter(|action| action.mirror.engine.bridge() == Some(name)) {
         match action.change {
             Change::Create => after += 1,
             Change::Remove { .. } => after = after.saturating_sub(1),

@@ -6,7 +6,8 @@ use super::delivery::{in_other_vlan, to_output};
 use super::{Ground, Hop, HopKind, InForce};
 use crate::config::Session;
 use crate::config::selector::Output;
-use crate::engine::nft::spec::CopyKey;
+use crate::engine::Engine;
+use crate::model::OutputKey;
 use crate::model::{NicId, SessionName, excerpt};
 use crate::state::{MirrorKey, OutputState, SessionPhase, SessionState, SourceState};
 
@@ -116,24 +117,24 @@ impl Ground<'_> {
     fn arrival_in_force(&self, state: &SessionState, output: &OutputState) -> InForce {
         let mirrors = self.map.bridges.keys().filter_map(|bridge| {
             let key = MirrorKey {
-                bridge: Some(bridge.clone()),
-                session: state.name.clone(),
-                output: output.output.clone(),
+                engine: Engine::Ovs(bridge.clone()),
+                of: OutputKey::new(&state.name, &output.output),
             };
             let wanted = self.view.desired.mirrors.get(&key)?;
             Some((key, wanted))
         });
         let ovs = mirrors.flat_map(|(key, wanted)| {
-            let all = key.bridge.iter().filter(|_| wanted.config.all);
+            let all = key
+                .engine
+                .bridge()
+                .into_iter()
+                .filter(|_| wanted.config.all);
             let ports = wanted.config.ports.keys().chain(all);
             ports
                 .map(|port| self.ovs_in_force(&key, port))
                 .collect::<Vec<_>>()
         });
-        let key = CopyKey {
-            session: state.name.clone(),
-            output: output.output.clone(),
-        };
+        let key = OutputKey::new(&state.name, &output.output);
         let copies = self.view.desired.copies.get(&key);
         let sources = copies.into_iter().flat_map(|copies| &copies.sources);
         let nft = sources.map(|(device, copied)| self.nft_in_force(&key, device, copied));

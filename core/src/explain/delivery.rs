@@ -8,7 +8,9 @@ use super::{Ground, Hop, HopKind, InForce, NicState, reason_text};
 use crate::config::selector::{Output, Selector};
 use crate::config::{EngineChoice, Session};
 use crate::engine::nft::Side;
-use crate::engine::nft::spec::{CopyKey, CopySource, Passing};
+use crate::engine::nft::spec::{CopySource, Passing};
+use crate::engine::{Engine, EngineKind};
+use crate::model::OutputKey;
 use crate::model::Taken;
 use crate::model::{IfName, NicId, SessionName};
 use crate::resolve::reasons::{Reason, Standing};
@@ -38,7 +40,7 @@ pub struct Leg {
     /// The whole way, from the NIC; it ends at the session where nothing gets to the output.
     pub path: Vec<Hop>,
     /// Who mirrors.
-    pub engine: Option<Engine>,
+    pub engine: Option<EngineKind>,
     /// Why that engine.
     pub why: Option<String>,
     /// Where frames are copied, in words.
@@ -49,26 +51,6 @@ pub struct Leg {
     pub fault: Option<String>,
     /// What the session has copied to this output so far, of all its sources; nothing if nobody counts.
     pub frames: Option<u64>,
-}
-
-/// Who mirrors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Engine {
-    /// Open vSwitch.
-    Ovs,
-    /// nftables.
-    Nft,
-}
-
-impl Engine {
-    /// In a word.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Ovs => "ovs",
-            Self::Nft => "nft",
-        }
-    }
 }
 
 /// A source that a session has here, as it is laid out.
@@ -156,9 +138,8 @@ impl Ground<'_> {
         bridge: Option<&IfName>,
     ) -> Option<(MirrorKey, &Wanted)> {
         let key = MirrorKey {
-            bridge: Some(bridge?.clone()),
-            session: session.name.clone(),
-            output: output.to_string(),
+            engine: Engine::Ovs(bridge?.clone()),
+            of: OutputKey::new(&session.name, output),
         };
         let wanted = self.view.desired.mirrors.get(&key)?;
         Some((key, wanted))
@@ -200,7 +181,12 @@ impl Ground<'_> {
 
     /// Does what is mirrored to an output stay as it is, as nobody can tell where that is?
     pub(super) fn is_held(&self, session: &SessionName, output: &OutputState) -> bool {
-        output.fault.is_some() && self.view.desired.held.holds(session, &output.output)
+        output.fault.is_some()
+            && self
+                .view
+                .desired
+                .held
+                .holds(&OutputKey::new(session, &output.output))
     }
 
     /// Why nothing of it gets to an output.
@@ -239,7 +225,7 @@ impl Ground<'_> {
             _ => format!("same bridge, {}", port.bridge),
         };
         Some(Leg {
-            engine: Some(Engine::Ovs),
+            engine: Some(EngineKind::Ovs),
             why: Some(why),
             at: Some(format!(
                 "mirrored at its port {}{}",
@@ -257,10 +243,7 @@ impl Ground<'_> {
     }
 
     fn by_nft(&self, source: &Source<'_>, output: &Output) -> Option<Leg> {
-        let key = CopyKey {
-            session: source.session.name.clone(),
-            output: output.to_string(),
-        };
+        let key = OutputKey::new(&source.session.name, output);
         let copies = self.view.desired.copies.get(&key)?;
         let mut sources = copies.sources.iter();
         let (device, copied) = sources.find(|(_, copied)| copied.nic == Some(source.nic))?;
@@ -269,7 +252,7 @@ impl Ground<'_> {
         let path = upto.map_or(source.path, |at| &source.path[..=at]);
         let end = to_output(output, Some(&copies.device), &source.port.bridge);
         Some(Leg {
-            engine: Some(Engine::Nft),
+            engine: Some(EngineKind::Nft),
             why: source.reason.nft.get(&key.output).cloned(),
             at: Some(format!(
                 "copied at {device}{}: {}{}",

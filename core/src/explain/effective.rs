@@ -3,9 +3,11 @@
 use serde::Serialize;
 
 use super::Ground;
+use crate::engine::Engine;
 use crate::engine::nft::NftState;
 use crate::engine::nft::names::Label;
-use crate::engine::nft::spec::{CopyKey, CopySource, Passing};
+use crate::engine::nft::spec::{CopySource, Passing};
+use crate::model::OutputKey;
 use crate::model::{GuestKind, IfName, NicId, SessionName, port_owner};
 use crate::plan::Change;
 use crate::state::{Mirror, MirrorKey, OvsState};
@@ -52,11 +54,8 @@ impl Ground<'_> {
             OvsState::Present(ovs) => ovs,
             OvsState::Absent(why) | OvsState::Failed(why) => return InForce::Unknown(why.clone()),
         };
-        let bridge = key.bridge.as_ref();
-        let marked = bridge.and_then(|bridge| {
-            let key = (bridge, &key.session, key.output.as_str());
-            self.index.marked.get(&key)
-        });
+        let bridge = key.engine.bridge();
+        let marked = bridge.and_then(|bridge| self.index.marked.get(&(bridge, &key.of)));
         if !marked
             .into_iter()
             .flatten()
@@ -74,7 +73,7 @@ impl Ground<'_> {
 
     pub(super) fn nft_in_force(
         &self,
-        key: &CopyKey,
+        key: &OutputKey,
         device: &IfName,
         copied: &CopySource,
     ) -> InForce {
@@ -86,9 +85,8 @@ impl Ground<'_> {
         let is_there =
             hooks.all(|(_, passing)| self.has_rule(&key.session, device, &output, passing));
         let key = MirrorKey {
-            bridge: None,
-            session: key.session.clone(),
-            output: key.output.clone(),
+            engine: Engine::Nft,
+            of: key.clone(),
         };
         if !is_there {
             self.not_in_force(&key)
@@ -101,7 +99,7 @@ impl Ground<'_> {
 
     /// What no change is planned for has a problem.
     fn not_in_force(&self, key: &MirrorKey) -> InForce {
-        let problem = self.index.problems.get(&key.session);
+        let problem = self.index.problems.get(&key.of.session);
         match problem.filter(|_| !self.index.changed.contains(key)) {
             Some(problem) => InForce::Impossible((*problem).to_owned()),
             None => InForce::No,
@@ -110,11 +108,7 @@ impl Ground<'_> {
 
     /// Does anything of the mirror, or of its output's device, change with the next `apply`?
     fn is_pending(&self, key: &MirrorKey) -> bool {
-        let output = CopyKey {
-            session: key.session.clone(),
-            output: key.output.clone(),
-        };
-        self.index.changed.contains(key) || self.index.prepared.contains(&output)
+        self.index.changed.contains(key) || self.index.prepared.contains(&key.of)
     }
 
     /// Does the session still mirror a NIC that it does not take any more?
@@ -130,7 +124,7 @@ impl Ground<'_> {
                 mirror.is_some_and(|mirror| mirror.config.ports.keys().any(is_nics))
             }
             (Change::Remove { .. }, None) => {
-                let output = Label::of(&action.mirror.output);
+                let output = Label::of(&action.mirror.of.output);
                 let passing = [Passing::From, Passing::To];
                 let has_rule = |port: &IfName| {
                     passing

@@ -7,16 +7,14 @@ use crate::config::selector::Output;
 use crate::engine::nft::NftState;
 use crate::engine::nft::names;
 use crate::engine::nft::names::{Label, Named};
-use crate::engine::nft::spec::{CopyKey, Passing};
+use crate::engine::nft::spec::Passing;
+use crate::model::OutputKey;
 use crate::model::{IfName, SessionName, Vmid};
 use crate::plan::Action;
 use crate::state::{Mirror, MirrorKey, OvsState, RowId, SessionState};
 
 /// A rule of ours: the device, the output, the session, and what of the session's source passes there.
 pub(super) type Rule<'a> = (&'a IfName, Label, &'a str, Passing);
-
-/// A mirror of ours: the bridge, the session and the output.
-pub(super) type Marked<'a> = (&'a IfName, &'a SessionName, &'a str);
 
 /// Everything that is looked up.
 #[derive(Default)]
@@ -28,13 +26,13 @@ pub(super) struct Index<'a> {
     /// The mirrors that change.
     pub changed: BTreeSet<&'a MirrorKey>,
     /// The outputs whose device changes.
-    pub prepared: BTreeSet<&'a CopyKey>,
+    pub prepared: BTreeSet<&'a OutputKey>,
     /// The first thing that cannot be done for each session.
     pub problems: BTreeMap<&'a SessionName, &'a str>,
     /// The sessions whose sensor each guest is.
     pub sensor_of: BTreeMap<Vmid, BTreeSet<&'a SessionName>>,
-    /// Open vSwitch's mirrors that carry our mark.
-    pub marked: BTreeMap<Marked<'a>, Vec<&'a Mirror>>,
+    /// Open vSwitch's mirrors that carry our mark, by bridge.
+    pub marked: BTreeMap<(&'a IfName, &'a OutputKey), Vec<&'a Mirror>>,
     /// The same by row.
     pub rows: BTreeMap<&'a RowId, &'a Mirror>,
     /// nftables' rules that copy.
@@ -49,7 +47,7 @@ impl<'a> Index<'a> {
             index.states.insert(&state.name, state);
         }
         for action in &view.plan.actions {
-            let of_session = index.actions.entry(&action.mirror.session).or_default();
+            let of_session = index.actions.entry(&action.mirror.of.session).or_default();
             of_session.push(action);
             index.changed.insert(&action.mirror);
         }
@@ -83,8 +81,7 @@ impl<'a> Index<'a> {
         for (name, bridge) in &ovs.bridges {
             for (row, mirror) in &bridge.mirrors {
                 let Some(mark) = &mirror.mark else { continue };
-                let key = (name, &mark.session, mark.output.as_str());
-                self.marked.entry(key).or_default().push(mirror);
+                self.marked.entry((name, mark)).or_default().push(mirror);
                 self.rows.insert(row, mirror);
             }
         }

@@ -4,22 +4,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::{Action, Change, Plan};
+use crate::engine::Engine;
 use crate::model::Taken;
 use crate::model::{MAX_LISTED, printable};
 use crate::state::{MirrorKey, MirrorOutput};
 
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let MirrorKey {
-            bridge,
-            session,
-            output,
-        } = &self.mirror;
-        match bridge {
-            Some(bridge) => write!(f, "{bridge}")?,
-            None => f.write_str("nft")?,
+        let MirrorKey { engine, of } = &self.mirror;
+        match engine {
+            Engine::Ovs(bridge) => write!(f, "{bridge}")?,
+            Engine::Nft => f.write_str("nft")?,
         }
-        write!(f, " {session} → {}: {}", printable(output), self.change)
+        write!(
+            f,
+            " {} → {}: {}",
+            of.session,
+            printable(&of.output),
+            self.change
+        )
     }
 }
 
@@ -99,11 +102,11 @@ pub fn changes(actions: &[Action]) -> Vec<String> {
             .or_default()
             .push(&action.change);
     }
-    let sessions: BTreeSet<_> = mirrors.keys().map(|key| &key.session).collect();
+    let sessions: BTreeSet<_> = mirrors.keys().map(|key| &key.of.session).collect();
     let of = |session| {
         mirrors
             .iter()
-            .filter(move |(key, _)| &key.session == session)
+            .filter(move |(key, _)| &key.of.session == session)
     };
     let told = |session| {
         of(session)
@@ -118,10 +121,10 @@ pub fn changes(actions: &[Action]) -> Vec<String> {
 }
 
 fn mirror_in_words(key: &MirrorKey, changes: &[&Change]) -> String {
-    let output = printable(&key.output);
-    let place = match &key.bridge {
-        Some(bridge) => format!("{output} (ovs, {bridge})"),
-        None => format!("{output} (nft)"),
+    let output = printable(&key.of.output);
+    let place = match &key.engine {
+        Engine::Ovs(bridge) => format!("{output} (ovs, {bridge})"),
+        Engine::Nft => format!("{output} (nft)"),
     };
     let sources = |kind: fn(Option<Taken>, Option<Taken>) -> bool| {
         let chosen = changes.iter().filter_map(move |change| match change {
@@ -197,7 +200,7 @@ fn mirror_in_words(key: &MirrorKey, changes: &[&Change]) -> String {
     for change in changes {
         match change {
             Change::SetAll { all: true } => {
-                let bridge = key.bridge.as_ref();
+                let bridge = key.engine.bridge();
                 let bridge = bridge.map_or("the bridge".to_owned(), ToString::to_string);
                 parts.push(format!("mirrors everything on {bridge} to {place}"));
             }

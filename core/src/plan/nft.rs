@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Action, Change, Plan, Problem, why_removed};
+use crate::engine::Engine;
 use crate::engine::nft::diff::{Kept, diff, same};
 use crate::engine::nft::names;
 use crate::engine::nft::names::{Label, Named, Part, Role, Told};
-use crate::engine::nft::spec::{Copies, CopyKey, Exclusive, Passing};
+use crate::engine::nft::spec::{Copies, Exclusive, Passing};
 use crate::engine::nft::table::{Table, table};
 use crate::engine::nft::{NftState, Seen};
+use crate::model::OutputKey;
 use crate::model::Switch;
 use crate::model::Taken;
 use crate::model::{IfName, NicId, SessionName, port_owner};
@@ -30,7 +32,7 @@ pub fn plan<'a>(desired: &'a Desired, observed: &Observed, plan: &mut Plan) -> K
         }
     };
     let kept = Kept::of(desired.nft(), seen);
-    let is_idle = |key: &CopyKey, copies: &Copies| {
+    let is_idle = |key: &OutputKey, copies: &Copies| {
         copies.sources.is_empty() && !kept.perhaps(key.session.as_str(), Label::of(&key.output))
     };
     let wanted = table(desired.nft(), &kept.memory, is_idle);
@@ -51,7 +53,7 @@ pub fn plan<'a>(desired: &'a Desired, observed: &Observed, plan: &mut Plan) -> K
     let before = plan.actions.len();
     let was = Was::read(seen);
     let different = different(&wanted, seen);
-    let too_large: BTreeSet<&CopyKey> = wanted.too_large.iter().map(|(key, _)| key).collect();
+    let too_large: BTreeSet<&OutputKey> = wanted.too_large.iter().map(|(key, _)| key).collect();
     let unfit: BTreeSet<(&str, Label)> = too_large
         .iter()
         .map(|key| (key.session.as_str(), Label::of(&key.output)))
@@ -82,7 +84,7 @@ pub fn plan<'a>(desired: &'a Desired, observed: &Observed, plan: &mut Plan) -> K
             observed,
         );
         let action = |change| Action {
-            mirror: mirror_key(&key.session, &key.output),
+            mirror: mirror(key.clone()),
             row: None,
             change,
         };
@@ -101,11 +103,10 @@ pub fn plan<'a>(desired: &'a Desired, observed: &Observed, plan: &mut Plan) -> K
     kept
 }
 
-fn mirror_key(session: &SessionName, output: &str) -> MirrorKey {
+fn mirror(of: OutputKey) -> MirrorKey {
     MirrorKey {
-        bridge: None,
-        session: session.clone(),
-        output: output.to_owned(),
+        engine: Engine::Nft,
+        of,
     }
 }
 
@@ -162,21 +163,24 @@ impl<'a> Was<'a> {
 }
 
 fn removal(desired: &Desired, (session, label): &(&str, Label), is_unfit: bool) -> Action {
-    let (session, output) = (SessionName::from_mark(session), label.output());
+    let key = OutputKey {
+        session: SessionName::from_mark(session),
+        output: label.output(),
+    };
     let why = if is_unfit {
         "it does not fit into this node's nftables table"
     } else {
-        why_removed(desired, &session, &output)
+        why_removed(desired, &key)
     };
     Action {
-        mirror: mirror_key(&session, &output),
+        mirror: mirror(key),
         row: None,
         change: Change::Remove { why },
     }
 }
 
 fn changes(
-    key: &CopyKey,
+    key: &OutputKey,
     copies: &Copies,
     was: Option<&WasCopies>,
     (wanted, seen): (&Table, &Seen),
@@ -289,7 +293,7 @@ fn different<'a>(wanted: &'a Table, seen: &'a Seen) -> Vec<Named<'a>> {
 
 /// Is anything else of the session's own different? That another source's MAC address has become known is not worth a
 /// word of each session.
-fn touches(key: &CopyKey, different: &[Named<'_>]) -> bool {
+fn touches(key: &OutputKey, different: &[Named<'_>]) -> bool {
     let label = Label::of(&key.output);
     different.iter().any(|named| match named {
         Named::Own {

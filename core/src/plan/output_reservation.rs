@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::ovs::{holds_undecided, takes_something};
+use crate::engine::Engine;
 use crate::engine::nft::spec::Exclusive;
 use crate::model::IfName;
 use crate::state::{
@@ -23,7 +24,7 @@ pub fn shared<'a>(
     let mut mirrors = BTreeMap::new();
     let mut idle: BTreeMap<&IfName, BTreeMap<&MirrorKey, &Wanted>> = BTreeMap::new();
     for (key, wanted) in &desired.mirrors {
-        if key.bridge.as_ref() != Some(name) {
+        if key.engine.bridge() != Some(name) {
             continue;
         }
         let port = match &wanted.config.output {
@@ -102,11 +103,10 @@ fn holder(
     }
     let of = output.of.iter();
     let keys: Vec<MirrorKey> = of
-        .filter(|key| !desired.held.holds(&key.session, &key.output))
+        .filter(|key| !desired.held.holds(key))
         .map(|key| MirrorKey {
-            bridge: Some(name.clone()),
-            session: key.session.clone(),
-            output: key.output.clone(),
+            engine: Engine::Ovs(name.clone()),
+            of: key.clone(),
         })
         .collect();
     let does_so = |key: &&MirrorKey| {
@@ -125,8 +125,8 @@ fn holder(
 
 /// The mirrors that are there and carry this mark.
 fn rows<'a>(bridge: &'a OvsBridge, key: &'a MirrorKey) -> impl Iterator<Item = &'a Mirror> {
-    bridge.mirrors.values().filter(|row| {
-        let mark = row.mark.as_ref();
-        mark.is_some_and(|mark| mark.session == key.session && mark.output == key.output)
-    })
+    bridge
+        .mirrors
+        .values()
+        .filter(|row| row.mark.as_ref() == Some(&key.of))
 }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::output_reservation::shared;
 use super::{Action, Change, MAX_MIRRORS, Plan, Problem, Remark, why_removed};
+use crate::engine::Engine;
 use crate::model::{IfName, port_owner, printable};
 use crate::state::{
     Desired, Mirror, MirrorConfig, MirrorKey, MirrorOutput, Ovs, OvsBridge, Reserves, RowId, Wanted,
@@ -23,13 +24,12 @@ pub fn plan(desired: &Desired, ovs: &Ovs, plan: &mut Plan) {
         let mut count = bridge.mirrors.len();
         for (row, mirror) in &bridge.mirrors {
             let Some(mark) = &mirror.mark else { continue };
-            if desired.held.holds(&mark.session, &mark.output) {
+            if desired.held.holds(mark) {
                 continue;
             }
             let key = MirrorKey {
-                bridge: Some(name.clone()),
-                session: mark.session.clone(),
-                output: mark.output.clone(),
+                engine: Engine::Ovs(name.clone()),
+                of: mark.clone(),
             };
             // A row of ours that somebody has put into a second bridge serves the first one only.
             let is_first = used.insert(row);
@@ -43,7 +43,7 @@ pub fn plan(desired: &Desired, ovs: &Ovs, plan: &mut Plan) {
                 } else if desired.mirrors.contains_key(&key) && !mirrors.contains_key(&key) {
                     "another mirror keeps its output free"
                 } else {
-                    why_removed(desired, &key.session, &key.output)
+                    why_removed(desired, &key.of)
                 };
                 plan.actions.push(Action {
                     mirror: key,
@@ -65,7 +65,7 @@ pub fn plan(desired: &Desired, ovs: &Ovs, plan: &mut Plan) {
         for (key, wanted) in rest.into_iter().filter(|(_, wanted)| is_needed(wanted)) {
             if count >= MAX_MIRRORS {
                 plan.problems.push(Problem {
-                    session: key.session.clone(),
+                    session: key.of.session.clone(),
                     text: full(key, name, bridge),
                 });
                 *plan.refused.entry(name.clone()).or_default() += 1;
@@ -159,7 +159,7 @@ fn full(key: &MirrorKey, name: &IfName, bridge: &OvsBridge) -> String {
     format!(
         "no mirror to {} on {}: Open vSwitch allows {MAX_MIRRORS} mirrors a bridge, and it has that many ({foreign} of them not \
          pve-span's); use fewer sessions or outputs on this bridge",
-        key.output, name
+        key.of.output, name
     )
 }
 
@@ -174,17 +174,17 @@ fn shared_outputs(desired: &Desired, name: &IfName, bridge: &OvsBridge) -> Vec<R
     let wanted = desired
         .mirrors
         .iter()
-        .filter(|(key, _)| key.bridge.as_ref() == Some(name));
+        .filter(|(key, _)| key.engine.bridge() == Some(name));
     wanted
         .filter(|(_, wanted)| matches!(wanted.config.output, MirrorOutput::Port(_)))
         .filter_map(|(key, wanted)| {
             let other = foreign().find(|mirror| mirror.config.output == wanted.config.output)?;
             let text = format!(
                 "{} is also the output of mirror `{}`, which is not pve-span's: its frames arrive there too, and it is left alone",
-                key.output,
+                key.of.output,
                 printable(&other.name)
             );
-            let (session, output) = (key.session.clone(), key.output.clone());
+            let (session, output) = (key.of.session.clone(), key.of.output.clone());
             Some(Remark { session, output, text })
         })
         .collect()

@@ -389,7 +389,7 @@ fn is_held(device: &IfName, desired: &Desired, observed: &Observed) -> bool {
         mirror
             .mark
             .as_ref()
-            .is_some_and(|mark| desired.held.holds(&mark.session, &mark.output))
+            .is_some_and(|mark| desired.held.holds(mark))
     });
     held.any(|mirror| mirror.config.output == MirrorOutput::Port(device.clone()))
 }

@@ -12,7 +12,7 @@ use crate::config::selector::Output;
 use crate::engine::nft::NftState;
 use crate::engine::nft::names;
 use crate::engine::nft::names::Part;
-use crate::engine::nft::spec::CopyKey;
+use crate::model::OutputKey;
 use crate::model::{GuestKind, IfName, NicId, NicIndex};
 use crate::pve::guest::Guest;
 use crate::state::port_map::is_firewall_bridge;
@@ -301,10 +301,7 @@ impl<'a> Outputs<'a> {
             let mark = mirror.mark.as_ref();
             mark.is_some_and(|mark| mark.session == session.name && mark.output == output)
         });
-        let key = CopyKey {
-            session: session.name.clone(),
-            output: output.clone(),
-        };
+        let key = OutputKey::new(&session.name, output);
         let by_nft = || match &self.observed.nft {
             NftState::Present(seen) => seen.chains.contains_key(&names::own(&key, Part::Copy)),
             NftState::Failed(_) => false,

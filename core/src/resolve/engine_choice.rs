@@ -13,7 +13,7 @@ use crate::state::port_map::{BridgeKind, Port};
 
 /// An engine, with what it was chosen for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Engine {
+pub enum ChosenEngine {
     /// Open vSwitch's mirrors.
     Ovs,
     /// nftables' `dup`, since Open vSwitch's cannot.
@@ -111,7 +111,7 @@ pub fn engine(
     output: &Output,
     target: &Target<'_>,
     from: &From<'_>,
-) -> Result<Engine, String> {
+) -> Result<ChosenEngine, String> {
     let across = || {
         (*from.bridge != target.port.bridge)
             .then(|| Reason::Across(from.bridge.clone(), from.kind, target.port.bridge.clone()))
@@ -124,7 +124,7 @@ pub fn engine(
         .or_else(across)
         .or_else(point)
     else {
-        return Ok(Engine::Ovs);
+        return Ok(ChosenEngine::Ovs);
     };
     if session.engine == EngineChoice::Ovs {
         return Err(format!(
@@ -142,5 +142,5 @@ pub fn engine(
             target.device
         ));
     }
-    Ok(Engine::Nft(reason))
+    Ok(ChosenEngine::Nft(reason))
 }

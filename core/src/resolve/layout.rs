@@ -4,14 +4,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::availability::Standing;
-use super::engine_choice::{Engine, From, Reason, engine, never_ovs};
+use super::engine_choice::{ChosenEngine, From, Reason, engine, never_ovs};
 use super::nft::Copying;
 use super::offload::hands_over_unfinished;
 use super::outputs::{Outputs, Place, Target};
 use super::selection::{Choice, Whole};
 use crate::config::selector::Output;
 use crate::config::{EngineChoice, Session};
-use crate::engine::nft::spec::{Copies, CopyKey, Exclusive, OutputPort, Raise, SourcePort};
+use crate::engine::Engine;
+use crate::engine::nft::spec::{Copies, Exclusive, OutputPort, Raise, SourcePort};
+use crate::model::OutputKey;
 use crate::model::Switch;
 use crate::model::Taken;
 use crate::model::{IfName, SessionName};
@@ -76,10 +78,10 @@ pub fn place(
         let is_unknown = matches!(served.fault, Some(Fault::Unknown(_)));
         if is_unknown && outputs.observed.ovs.unanswered().is_some() {
             // Where the output is cannot be told, so what is copied to it stays.
-            desired.held.outputs.insert(CopyKey {
-                session: session.name.clone(),
-                output: served.output.clone(),
-            });
+            desired
+                .held
+                .outputs
+                .insert(OutputKey::new(&session.name, &served.output));
             desired.waiting.insert(session.name.clone());
             if let Some(Fault::Unknown(why)) = &mut served.fault {
                 why.push_str("; existing mirrors are kept");
@@ -298,8 +300,8 @@ impl<'a> Layout<'a> {
                 firewall: None,
             };
             match engine(session, output, target, &from) {
-                Ok(Engine::Ovs) => split.ovs_bridge = Some((*bridge, *whole)),
-                Ok(Engine::Nft(reason)) => {
+                Ok(ChosenEngine::Ovs) => split.ovs_bridge = Some((*bridge, *whole)),
+                Ok(ChosenEngine::Nft(reason)) => {
                     split.reasons.insert(reason);
                     split.nft_bridges.push(*bridge);
                 }
@@ -318,13 +320,13 @@ impl<'a> Layout<'a> {
         for port in self.choice.ports.values().filter(|port| !is_output(port)) {
             let is_whole = whole(port);
             match engine(session, output, target, &From::from(*port)) {
-                Ok(Engine::Ovs) => split.ovs.push(port),
-                Ok(Engine::Nft(_)) if is_whole => {
+                Ok(ChosenEngine::Ovs) => split.ovs.push(port),
+                Ok(ChosenEngine::Nft(_)) if is_whole => {
                     split
                         .nft
                         .extend(self.entering(port).map(|taken| (*port, taken)));
                 }
-                Ok(Engine::Nft(reason)) => {
+                Ok(ChosenEngine::Nft(reason)) => {
                     split.reasons.insert(reason);
                     split.nft.extend(taken.map(|taken| (*port, taken)));
                 }
@@ -343,10 +345,10 @@ impl<'a> Layout<'a> {
             .filter(|port| !is_output(port))
         {
             match engine(session, output, target, &From::from(*port)) {
-                Ok(Engine::Ovs) => {
+                Ok(ChosenEngine::Ovs) => {
                     split.ovs_undecided.insert(port.name.clone());
                 }
-                Ok(Engine::Nft(_)) => split.nft_undecided.push(port),
+                Ok(ChosenEngine::Nft(_)) => split.nft_undecided.push(port),
                 Err(_) => {}
             }
         }
@@ -409,9 +411,8 @@ impl<'a> Layout<'a> {
             return;
         }
         let key = MirrorKey {
-            bridge: Some(bridge.clone()),
-            session: self.session.name.clone(),
-            output: self.output.to_string(),
+            engine: Engine::Ovs(bridge.clone()),
+            of: OutputKey::new(&self.session.name, &self.output),
         };
         let wanted = Wanted {
             config,
@@ -463,11 +464,8 @@ impl<'a> Layout<'a> {
         self.reserve(index, &target, wire, &self.key(), desired);
     }
 
-    fn key(&self) -> CopyKey {
-        CopyKey {
-            session: self.session.name.clone(),
-            output: self.output.to_string(),
-        }
+    fn key(&self) -> OutputKey {
+        OutputKey::new(&self.session.name, &self.output)
     }
 
     /// The output's device is one for as long as the session runs, with or without sources.
@@ -476,7 +474,7 @@ impl<'a> Layout<'a> {
         index: u32,
         target: &Target<'_>,
         wire: Switch,
-        key: &CopyKey,
+        key: &OutputKey,
         desired: &mut Desired,
     ) {
         let exclusive = if target.is_on_ovs() {

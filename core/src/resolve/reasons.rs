@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::availability::is_refused;
-use super::engine_choice::{Engine, From as Source, engine};
+use super::engine_choice::{ChosenEngine, From as Source, engine};
 use super::matcher;
 use super::matcher::{Matcher, Subject, Verdict, whole_bridges};
 use super::outputs::{Outputs, Place, Target};
@@ -214,8 +214,8 @@ impl View<'_> {
             sources
                 .filter_map(|source| engine(session, output, target, &source).ok())
                 .find_map(|engine| match engine {
-                    Engine::Nft(reason) => Some(reason.to_string()),
-                    Engine::Ovs => None,
+                    ChosenEngine::Nft(reason) => Some(reason.to_string()),
+                    ChosenEngine::Ovs => None,
                 })
         };
         let outputs = session.outputs.iter().map(|output| &output.value);

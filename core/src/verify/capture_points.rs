@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 
 use crate::config::Session;
 use crate::engine::nft::Side;
-use crate::engine::nft::spec::{Copies, CopyKey, CopySource, Facing, Frames, Mac, Passing};
+use crate::engine::nft::spec::{Copies, CopySource, Facing, Frames, Mac, Passing};
+use crate::model::OutputKey;
 use crate::model::Switch;
 use crate::model::{IfName, NicId, SessionName};
 use crate::state::port_map::{Port, PortMap};
@@ -55,7 +56,7 @@ pub struct Sensor {
 #[derive(Debug, Clone)]
 pub struct Part {
     /// Which.
-    pub key: CopyKey,
+    pub key: OutputKey,
     /// One frame in so many; 1 is every frame.
     pub sample: u32,
     /// Does a frame between two sources arrive once?
@@ -155,12 +156,8 @@ impl Watching {
         };
         let mut watching = Self::default();
         for (key, wanted) in &desired.mirrors {
-            let key_of = CopyKey {
-                session: key.session.clone(),
-                output: key.output.clone(),
-            };
-            if let Some(bridge) = &key.bridge {
-                node.mirror(&key_of, bridge, &wanted.config, &mut watching);
+            if let Some(bridge) = key.engine.bridge() {
+                node.mirror(&key.of, bridge, &wanted.config, &mut watching);
             }
         }
         for (key, copies) in &desired.copies {
@@ -196,7 +193,7 @@ impl Watching {
 
 impl Group {
     /// The part of a session and output, made if there is none.
-    fn part(&mut self, key: &CopyKey, frames: Option<&Frames>) -> usize {
+    fn part(&mut self, key: &OutputKey, frames: Option<&Frames>) -> usize {
         let found = self.parts.iter().position(|part| part.key == *key);
         let at = found.unwrap_or_else(|| {
             self.parts.push(Part {
@@ -237,7 +234,7 @@ impl Group {
 
 impl Node<'_> {
     /// What nftables copies.
-    fn copies(&self, key: &CopyKey, copies: &Copies, watching: &mut Watching) {
+    fn copies(&self, key: &OutputKey, copies: &Copies, watching: &mut Watching) {
         let known = expected::known(key, copies, self.desired);
         let group = watching.group(&self.sensor(&copies.device, Side::Egress));
         let part = group.part(key, Some(&copies.frames));
@@ -322,7 +319,7 @@ impl Node<'_> {
     }
 
     /// The bridge of the device, if the session takes that as a whole.
-    fn whole_bridge(&self, device: &IfName, key: &CopyKey) -> Option<IfName> {
+    fn whole_bridge(&self, device: &IfName, key: &OutputKey) -> Option<IfName> {
         let whole = self.whole_bridges(&key.session);
         let behind = self.port_at(device).into_iter();
         let ports = behind.chain(self.map.of_device(device));

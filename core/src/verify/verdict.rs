@@ -264,7 +264,7 @@ fn did(count: u64, verb: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::nft::spec::CopyKey;
+    use crate::model::OutputKey;
     use crate::model::SessionName;
     use crate::model::Switch;
 
@@ -276,7 +276,7 @@ mod tests {
             way,
         };
         Part {
-            key: CopyKey {
+            key: OutputKey {
                 session: SessionName::from_mark("dmz"),
                 output: "200/net1".into(),
             },

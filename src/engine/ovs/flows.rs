@@ -91,7 +91,7 @@ fn noted(root: &Path) -> Option<Owed> {
 
 /// Notes, before they are changed, the bridges whose mirrors a plan changes; all that are owed come back.
 pub fn owe(root: &Path, plan: &Plan, earlier: &Owed) -> Owed {
-    let bridge = |action: &Action| action.mirror.bridge.clone();
+    let bridge = |action: &Action| action.mirror.engine.bridge().cloned();
     let changed = plan.actions.iter().filter_map(bridge);
     let mut owed = earlier.clone();
     owed.extend(changed.map(|bridge| (bridge, Revalidation::ours())));

@@ -9,10 +9,8 @@ use super::value::{map_get, number, optional, row_id, set, to_uuid};
 use super::{MARK_OUTPUT, MARK_SESSION};
 use pve_span_core::engine::Statistics;
 use pve_span_core::model::Taken;
-use pve_span_core::model::{IfName, SessionName, VlanSet};
-use pve_span_core::state::{
-    Mark, Mirror, MirrorConfig, MirrorOutput, Ovs, OvsBridge, OvsPort, RowId,
-};
+use pve_span_core::model::{IfName, OutputKey, SessionName, VlanSet};
+use pve_span_core::state::{Mirror, MirrorConfig, MirrorOutput, Ovs, OvsBridge, OvsPort, RowId};
 
 /// What is read of each table: nothing newer than Open vSwitch 3.1.
 pub(super) const ROOT: (&str, &[&str]) = ("Open_vSwitch", &["next_cfg", "cur_cfg"]);
@@ -365,7 +363,7 @@ fn mirror(row: &Value, ports: &BTreeMap<RowId, (IfName, OvsPort)>) -> Mirror {
             .and_then(|map| map_get(map, key))
             .and_then(Value::as_str)
     };
-    let mark = external(MARK_SESSION).map(|session| Mark {
+    let mark = external(MARK_SESSION).map(|session| OutputKey {
         session: SessionName::from_mark(session),
         output: external(MARK_OUTPUT).unwrap_or_default().to_owned(),
     });

@@ -31,7 +31,7 @@ pub fn operations(plan: &Plan, ovs: &Ovs) -> Result<Vec<Value>, Error> {
     for action in plan
         .actions
         .iter()
-        .filter(|action| action.mirror.bridge.is_some())
+        .filter(|action| action.mirror.engine.bridge().is_some())
     {
         match (&action.row, &action.change) {
             (Some(row), Change::Remove { .. }) => lowering.remove(action, row)?,
@@ -64,8 +64,8 @@ struct Lowering<'a> {
 impl<'a> Lowering<'a> {
     fn bridge(&mut self, key: &MirrorKey) -> Result<&'a OvsBridge, Error> {
         let found = key
-            .bridge
-            .as_ref()
+            .engine
+            .bridge()
             .and_then(|name| Some((name, self.ovs.bridges.get(name)?)));
         let (name, bridge) = found.ok_or(Error::Conflict)?;
         let mirrors = to_set(bridge.mirrors.keys().map(to_uuid));
@@ -103,7 +103,7 @@ impl<'a> Lowering<'a> {
     /// A condition that only our own row meets.
     fn own(&mut self, bridge: &OvsBridge, id: &RowId, key: &MirrorKey) -> Result<Value, Error> {
         let mirror = bridge.mirrors.get(id).ok_or(Error::Conflict)?;
-        let mark = to_map(&[(MARK_SESSION, key.session.as_str())]);
+        let mark = to_map(&[(MARK_SESSION, key.of.session.as_str())]);
         let condition = json!([
             ["_uuid", "==", to_uuid(id)],
             ["external_ids", "includes", mark]
@@ -129,11 +129,15 @@ impl<'a> Lowering<'a> {
         let mut row = self.columns(bridge, changes)?;
         row.insert(
             "name".into(),
-            json!(format!("pve-span/{}/{}", key.session.as_str(), key.output)),
+            json!(format!(
+                "pve-span/{}/{}",
+                key.of.session.as_str(),
+                key.of.output
+            )),
         );
         let mark = to_map(&[
-            (MARK_SESSION, key.session.as_str()),
-            (MARK_OUTPUT, &key.output),
+            (MARK_SESSION, key.of.session.as_str()),
+            (MARK_OUTPUT, &key.of.output),
         ]);
         row.insert("external_ids".into(), mark);
         for (column, direction) in COLUMNS {

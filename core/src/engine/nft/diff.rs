@@ -11,9 +11,10 @@ use super::names;
 use super::names::{Label, Named, Role, Told};
 use super::table::{Memory, Table};
 use super::{Act, Chain, Command, Hook, Rule, Seen, SeenChain, SeenRule};
+use crate::engine::nft::spec::Copies;
 use crate::engine::nft::spec::Held;
-use crate::engine::nft::spec::{Copies, CopyKey};
 use crate::model::IfName;
+use crate::model::OutputKey;
 
 /// What is not touched.
 pub struct Kept<'a> {
@@ -36,7 +37,7 @@ impl<'a> Kept<'a> {
             .copies
             .iter()
             .filter(|(_, copies)| !copies.undecided.is_empty());
-        let by_key = |(key, copies): (&'a CopyKey, &'a Copies)| {
+        let by_key = |(key, copies): (&'a OutputKey, &'a Copies)| {
             (
                 (key.session.as_str(), Label::of(&key.output)),
                 &copies.undecided,

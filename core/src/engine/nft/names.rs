@@ -6,7 +6,8 @@
 use std::fmt::{self, Write};
 
 use super::Side;
-use crate::engine::nft::spec::{CopyKey, Passing};
+use crate::engine::nft::spec::Passing;
+use crate::model::OutputKey;
 use crate::model::{IfName, SessionName};
 
 /// An output in names: `200/net1`, `port/eno2`.
@@ -132,7 +133,7 @@ pub fn drop(device: &IfName) -> String {
 }
 
 /// A chain of a session and output.
-pub fn own(key: &CopyKey, part: Part) -> String {
+pub fn own(key: &OutputKey, part: Part) -> String {
     let rest = format!("{}/{}", key.session.as_str(), Label::of(&key.output).0);
     match part {
         Part::Copy => format!("copy/{rest}"),
@@ -146,7 +147,7 @@ pub fn own(key: &CopyKey, part: Part) -> String {
 }
 
 /// The counter of a session and output.
-pub fn counter(key: &CopyKey) -> String {
+pub fn counter(key: &OutputKey) -> String {
     format!(
         "count/{}/{}",
         key.session.as_str(),
@@ -239,8 +240,8 @@ pub fn read_purpose(comment: &str) -> Option<Told<'_>> {
 mod tests {
     use super::*;
 
-    fn key(output: &str) -> CopyKey {
-        CopyKey {
+    fn key(output: &str) -> OutputKey {
+        OutputKey {
             session: SessionName::from_mark("dmz"),
             output: output.into(),
         }

@@ -9,16 +9,7 @@ use super::Side;
 use crate::filter::Filter;
 use crate::model::Switch;
 use crate::model::Taken;
-use crate::model::{IfName, NicId, SessionName, VlanSet};
-
-/// Which copies: there is one set for each session and output.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct CopyKey {
-    /// The session.
-    pub session: SessionName,
-    /// The output, as span.cfg writes it.
-    pub output: String,
-}
+use crate::model::{IfName, NicId, OutputKey, SessionName, VlanSet};
 
 /// What goes to one output of one session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,7 +137,7 @@ pub struct OutputPort {
     /// Its interface index.
     pub index: u32,
     /// The outputs that it serves, as span.cfg writes them.
-    pub of: BTreeSet<CopyKey>,
+    pub of: BTreeSet<OutputKey>,
     /// Who keeps everything but copies from it.
     pub exclusive: Exclusive,
     /// Is the kernel to finish frames before they leave through it?
@@ -188,14 +179,13 @@ pub struct Held {
     /// Whole sessions.
     pub sessions: BTreeSet<SessionName>,
     /// Single outputs of sessions.
-    pub outputs: BTreeSet<CopyKey>,
+    pub outputs: BTreeSet<OutputKey>,
 }
 
 impl Held {
     /// Is what a session mirrors to an output left alone?
-    pub fn holds(&self, session: &SessionName, output: &str) -> bool {
-        let is_it = |key: &CopyKey| key.session == *session && key.output == output;
-        self.sessions.contains(session) || self.outputs.iter().any(is_it)
+    pub fn holds(&self, key: &OutputKey) -> bool {
+        self.sessions.contains(&key.session) || self.outputs.contains(key)
     }
 
     /// Is there nothing to be left alone?
@@ -208,7 +198,7 @@ impl Held {
 #[derive(Clone, Copy)]
 pub struct Spec<'a> {
     /// What is copied.
-    pub copies: &'a BTreeMap<CopyKey, Copies>,
+    pub copies: &'a BTreeMap<OutputKey, Copies>,
     /// The outputs' devices.
     pub outputs: &'a BTreeMap<IfName, OutputPort>,
     /// What is left alone.
@@ -216,7 +206,7 @@ pub struct Spec<'a> {
 }
 
 /// Does anything depend on the sources' MAC addresses?
-pub fn asks_for_macs(all: &BTreeMap<CopyKey, Copies>) -> bool {
+pub fn asks_for_macs(all: &BTreeMap<OutputKey, Copies>) -> bool {
     all.values()
         .any(|copies| copies.frames.dedup == Switch::Yes && copies.delivers())
 }

@@ -8,10 +8,9 @@ use super::frames::{Branch, Lowered, MAX_TABLE_RULES, To, TooLarge};
 use super::names;
 use super::names::{Label, Part};
 use super::{Act, Chain, Field, Hook, Match, Rule, Side, Test, Then};
-use crate::engine::nft::spec::{
-    Copies, CopyKey, CopySource, Exclusive, Frames, Mac, Passing, Vlans,
-};
+use crate::engine::nft::spec::{Copies, CopySource, Exclusive, Frames, Mac, Passing, Vlans};
 use crate::filter::Filter;
+use crate::model::OutputKey;
 use crate::model::Switch;
 use crate::model::{IfName, VlanSet};
 
@@ -30,7 +29,7 @@ pub struct Table {
     /// Its named counters.
     pub counters: BTreeSet<String>,
     /// What does not fit.
-    pub too_large: Vec<(CopyKey, TooLarge)>,
+    pub too_large: Vec<(OutputKey, TooLarge)>,
 }
 
 /// What the table that is there tells of MAC addresses, for when configs cannot be read.
@@ -66,7 +65,7 @@ impl Memory {
 pub fn table(
     wanted: Spec<'_>,
     memory: &Memory,
-    is_idle: impl Fn(&CopyKey, &Copies) -> bool,
+    is_idle: impl Fn(&OutputKey, &Copies) -> bool,
 ) -> Table {
     bounded(wanted, memory, is_idle, MAX_TABLE_RULES)
 }
@@ -76,7 +75,7 @@ pub fn table(
 fn bounded(
     wanted: Spec<'_>,
     memory: &Memory,
-    is_idle: impl Fn(&CopyKey, &Copies) -> bool,
+    is_idle: impl Fn(&OutputKey, &Copies) -> bool,
     most: usize,
 ) -> Table {
     let mut table = Table::default();
@@ -142,7 +141,7 @@ struct Entries {
 }
 
 fn entries<'d>(
-    key: &CopyKey,
+    key: &OutputKey,
     copies: &'d Copies,
     lowered: &mut Lowered<'d>,
 ) -> Result<Entries, TooLarge> {
@@ -181,7 +180,7 @@ impl Entries {
     }
 
     /// Adds the chains of a choice of frames; where they begin comes back.
-    fn add(&mut self, key: &CopyKey, chains: &[Vec<Branch>], part: fn(usize) -> Part) -> String {
+    fn add(&mut self, key: &OutputKey, chains: &[Vec<Branch>], part: fn(usize) -> Part) -> String {
         let purpose = format!("{} frames", key.session.as_str());
         for (number, branches) in chains.iter().enumerate() {
             let rule = |branch: &Branch| Rule {
@@ -205,7 +204,7 @@ impl Entries {
 impl Table {
     fn add(
         &mut self,
-        key: &CopyKey,
+        key: &OutputKey,
         copies: &Copies,
         entries: Entries,
         known: &BTreeSet<u64>,
@@ -256,7 +255,7 @@ impl Table {
         }
     }
 
-    fn base(&mut self, key: &CopyKey, hook: Hook, purpose: String, target: &str) {
+    fn base(&mut self, key: &OutputKey, hook: Hook, purpose: String, target: &str) {
         let name = names::base(&hook.device, hook.side, &key.output);
         let chain = self.chains.entry(name).or_default();
         chain.hook = Some(hook);
@@ -268,7 +267,7 @@ impl Table {
     }
 }
 
-fn copying(key: &CopyKey, copies: &Copies, counter: &str) -> Chain {
+fn copying(key: &OutputKey, copies: &Copies, counter: &str) -> Chain {
     let sample = Some(copies.frames.sample).filter(|frames| *frames > 1);
     let then = match copies.frames.dedup {
         Switch::Yes => Then::Accept,
@@ -301,7 +300,7 @@ struct Sent<'a> {
 }
 
 impl<'a> Sent<'a> {
-    fn new(all: &'a BTreeMap<CopyKey, Copies>, memory: &'a Memory) -> Self {
+    fn new(all: &'a BTreeMap<OutputKey, Copies>, memory: &'a Memory) -> Self {
         let mut sent = Self {
             memory,
             shared: HashMap::new(),
@@ -317,7 +316,7 @@ impl<'a> Sent<'a> {
     }
 
     /// Those of a session, of those that choose the same frames for the same output, and of those that choose all.
-    fn before(&self, key: &CopyKey, copies: &Copies) -> BTreeSet<u64> {
+    fn before(&self, key: &OutputKey, copies: &Copies) -> BTreeSet<u64> {
         let all: Choice<'_> = (&key.output, &VlanSet::default(), None, 1);
         let same = match copies.frames.dedup {
             Switch::Yes => self.shared.get(&choice(key, &copies.frames)),
@@ -329,7 +328,7 @@ impl<'a> Sent<'a> {
         macs
     }
 
-    fn own(&self, key: &CopyKey, copies: &Copies) -> BTreeSet<u64> {
+    fn own(&self, key: &OutputKey, copies: &Copies) -> BTreeSet<u64> {
         let sources = copies.sources.iter();
         let sent = sources.filter(|(_, source)| source.taken.sent());
         let known = sent.filter_map(|(device, source)| self.memory.mac(device, source));
@@ -339,7 +338,7 @@ impl<'a> Sent<'a> {
     }
 }
 
-fn choice<'a>(key: &'a CopyKey, frames: &'a Frames) -> Choice<'a> {
+fn choice<'a>(key: &'a OutputKey, frames: &'a Frames) -> Choice<'a> {
     (
         &key.output,
         &frames.vlans,
@@ -349,7 +348,7 @@ fn choice<'a>(key: &'a CopyKey, frames: &'a Frames) -> Choice<'a> {
 }
 
 /// Leaves out what a source of its own has sent.
-fn not_sent(key: &CopyKey, macs: &BTreeSet<u64>, entry: String) -> Chain {
+fn not_sent(key: &OutputKey, macs: &BTreeSet<u64>, entry: String) -> Chain {
     let purpose = format!("{} once", key.session.as_str());
     let goes_on = Rule {
         matches: Vec::new(),
@@ -422,7 +421,7 @@ mod tests {
                 dedup: Switch::No,
             },
         };
-        let key = |number: usize| CopyKey {
+        let key = |number: usize| OutputKey {
             session: format!("s{number:04}").parse().unwrap(),
             output: "200/net1".into(),
         };
@@ -433,7 +432,7 @@ mod tests {
     }
 
     fn made(desired: &Desired, most: usize) -> Table {
-        let is_idle = |_: &CopyKey, copies: &Copies| copies.sources.is_empty();
+        let is_idle = |_: &OutputKey, copies: &Copies| copies.sources.is_empty();
         bounded(desired.nft(), &Memory::default(), is_idle, most)
     }
 

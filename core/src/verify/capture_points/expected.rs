@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::engine::nft::spec::{Copies, CopyKey, CopySource, Frames, Mac, Passing, Vlans};
+use crate::engine::nft::spec::{Copies, CopySource, Frames, Mac, Passing, Vlans};
 use crate::filter::Filter;
+use crate::model::OutputKey;
 use crate::model::Switch;
 use crate::model::VlanSet;
 use crate::state::{Desired, OvsPort};
@@ -164,7 +165,7 @@ fn within(tag: Option<u16>, trunks: &VlanSet, frame: &[u8]) -> Option<u16> {
 
 /// The MAC addresses of which nothing is copied where it is delivered, since it was copied where it was sent: those of the
 /// session's sources, and of sessions that copy the same frames, or all, to the same output.
-pub(super) fn known(key: &CopyKey, copies: &Copies, desired: &Desired) -> BTreeSet<u64> {
+pub(super) fn known(key: &OutputKey, copies: &Copies, desired: &Desired) -> BTreeSet<u64> {
     let same = desired.copies.iter().filter(|(other, theirs)| {
         *other == key
             || (other.output == key.output

@@ -5,7 +5,8 @@ use super::{
     Node, Sensor, Spot, Subject, Watching, Way, is_one_station, no_mac, not_a_guest, only_it_can,
 };
 use crate::engine::nft::Side;
-use crate::engine::nft::spec::{CopyKey, Passing};
+use crate::engine::nft::spec::Passing;
+use crate::model::OutputKey;
 use crate::model::Switch;
 use crate::model::Taken;
 use crate::model::{IfName, NicId, VlanSet};
@@ -16,7 +17,7 @@ impl Node<'_> {
     /// What a mirror takes.
     pub(super) fn mirror(
         &self,
-        key: &CopyKey,
+        key: &OutputKey,
         bridge: &IfName,
         config: &MirrorConfig,
         watching: &mut Watching,

@@ -8,7 +8,8 @@ use super::ovs::side;
 use super::{Group, Node, Spot, Subject, not_a_guest};
 use crate::config::Session;
 use crate::engine::nft::Side;
-use crate::engine::nft::spec::{Copies, CopyKey, Passing};
+use crate::engine::nft::spec::{Copies, Passing};
+use crate::model::OutputKey;
 use crate::model::Switch;
 use crate::model::{IfName, SessionName, VlanSet};
 use crate::state::{Link, OvsState, SourceState};
@@ -43,7 +44,7 @@ impl Node<'_> {
     /// Watches the ports of whole bridges that nftables does not copy at.
     pub(super) fn rest_of_whole(
         &self,
-        key: &CopyKey,
+        key: &OutputKey,
         copies: &Copies,
         group: &mut Group,
         part: usize,
@@ -56,9 +57,7 @@ impl Node<'_> {
         let lacking = self.lacking(key);
         for bridge in &whole {
             let is_served_by_ovs = self.desired.mirrors.iter().any(|(mirror, wanted)| {
-                mirror.bridge.as_ref() == Some(*bridge)
-                    && (&mirror.session, &mirror.output) == (&key.session, &key.output)
-                    && wanted.config.all
+                mirror.engine.bridge() == Some(*bridge) && mirror.of == *key && wanted.config.all
             });
             if is_served_by_ovs {
                 continue;
@@ -134,7 +133,7 @@ impl Node<'_> {
     }
 
     /// The ports of which the plan says itself that nothing of them gets to the output.
-    pub(super) fn lacking(&self, key: &CopyKey) -> BTreeSet<&IfName> {
+    pub(super) fn lacking(&self, key: &OutputKey) -> BTreeSet<&IfName> {
         let states = self.desired.sessions.iter();
         let outputs = states
             .filter(|state| state.name == key.session)

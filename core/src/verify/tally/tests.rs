@@ -1,7 +1,7 @@
 use super::super::capture_points::{Part, Point, Sensor, Spot, Subject, Way};
 use super::*;
 use crate::engine::nft::Side;
-use crate::engine::nft::spec::CopyKey;
+use crate::model::OutputKey;
 use crate::model::{SessionName, VlanSet};
 
 /// Who copies.
@@ -60,7 +60,7 @@ fn group(by: By, dedup: Switch) -> Group {
             snaplen: None,
         },
         parts: vec![Part {
-            key: CopyKey {
+            key: OutputKey {
                 session: SessionName::from_mark("dmz"),
                 output: "200/net1".into(),
             },
