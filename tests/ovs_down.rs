@@ -8,7 +8,7 @@ mod scene;
 
 use lab::{Load, Node};
 use scene::linux::{ct_on, linux_three_guests, mixed_guests, sensor_on, vm_on};
-use scene::{apply, counts, hook, run};
+use scene::{apply, counts, hook, run, settings};
 use serde_json::Value;
 
 /// Ticks or unticks the firewall of 101's or 300's NIC, as Proxmox VE does: no hook is called.
@@ -167,4 +167,169 @@ fn what_needs_open_vswitch_waits_and_the_rest_is_served() {
     node.exchange("300/net0", "301/net0", "d-linux");
     at_sensor.wait_for(|frame| frame.contains("d-linux"));
     assert_eq!(counts(&mut at_sensor, &["d-linux"]), [1]);
+}
+
+/// What pve-span has made of a device, and the table.
+fn prepared(node: &Node, device: &str) -> (String, String) {
+    (settings(node, device), node.nft_list())
+}
+
+/// A reconcile, the service's and a command's, changes nothing of an output's device while Open vSwitch does not answer.
+#[track_caller]
+fn stays_prepared(node: &Node, device: &str) {
+    let before = prepared(node, device);
+    node.pause_ovsdb();
+    let (code, out, err) = run(node, &["apply"]);
+    assert_eq!((code, out.as_str()), (1, ""), "{err}");
+    assert!(err.contains("existing mirrors are kept"), "{err}");
+    assert_eq!(prepared(node, device), before);
+    node.resume_ovsdb();
+    let (code, out, err) = run(node, &["apply"]);
+    assert_eq!((code, out.as_str()), (0, "nothing to do\n"), "{err}");
+    assert_eq!(prepared(node, device), before);
+}
+
+#[test]
+fn an_idle_session_s_sensor_behind_a_firewall_bridge_stays_cut_off() {
+    let node = mixed_guests(&[
+        vm_on(101, "bridge=vmbr2"),
+        vm_on(102, "bridge=vmbr2"),
+        sensor_on(200, "bridge=vmbr2,firewall=1"),
+    ]);
+    let untouched = settings(&node, "tap200i1");
+    apply(&node, "[dmz]\nsource = 101\noutput = 200/net1\n");
+    node.stop_guest(101);
+    assert_eq!(run(&node, &["apply"]).0, 0);
+    assert_ne!(settings(&node, "tap200i1"), untouched);
+    stays_prepared(&node, "tap200i1");
+    // Who ends the session while Open vSwitch may still send copies there does not open the way back either.
+    node.pause_ovsdb();
+    node.span_cfg("# nothing\n");
+    assert_eq!(run(&node, &["apply"]).0, 1);
+    assert_ne!(settings(&node, "tap200i1"), untouched);
+    node.resume_ovsdb();
+    apply(&node, "# nothing\n");
+    assert_eq!(settings(&node, "tap200i1"), untouched);
+}
+
+#[test]
+fn an_idle_session_s_port_stays_wire_true() {
+    let node = mixed_guests(&[vm_on(101, "bridge=vmbr0"), vm_on(102, "bridge=vmbr0")]);
+    node.ip(&[
+        "link add span0 type veth peer name span1",
+        "link set span0 up",
+        "link set span1 up",
+    ]);
+    apply(&node, "[dmz]\nsource = 101\noutput = port:span0\n");
+    node.stop_guest(101);
+    assert_eq!(run(&node, &["apply"]).0, 0);
+    stays_prepared(&node, "span0");
+}
+
+#[test]
+fn clearing_a_session_ends_what_nftables_copies_for_it() {
+    let node = mixed_guests(&[
+        vm_on(101, "bridge=vmbr2"),
+        ct_on(300, "bridge=vmbr0"),
+        ct_on(301, "bridge=vmbr0"),
+        sensor_on(200, "bridge=vmbr2"),
+        sensor_on(201, "bridge=vmbr2"),
+    ]);
+    apply(
+        &node,
+        "[alone]\nsource = 300\noutput = 201/net1\n\
+         [first]\nsource = 300\noutput = 200/net1\n\
+         [second]\nsource = 301\noutput = 200/net1\n",
+    );
+    node.introduce("300/net0", "301/net0");
+    node.pause_ovsdb();
+    for session in ["alone", "first"] {
+        let (code, _, err) = run(&node, &["clear", session]);
+        assert_eq!(code, 1);
+        assert!(err.contains("Open vSwitch cannot be asked"), "{err}");
+    }
+    assert!(!node.nft_list().contains("/alone/"));
+    // What `first` has copied `second` leaves out, and what it leaves out cannot be changed now.
+    let mut at_sensor = node.capture("200/net1");
+    node.exchange("300/net0", "301/net0", "seen");
+    at_sensor.wait_for(|frame| frame.contains("seen"));
+    assert_eq!(counts(&mut at_sensor, &["seen"]), [1]);
+    node.resume_ovsdb();
+    let (code, _, err) = run(&node, &["clear", "first"]);
+    assert_eq!(code, 0, "{err}");
+    assert!(!node.nft_list().contains("/first/"));
+    node.exchange("300/net0", "301/net0", "again");
+    at_sensor.wait_for(|frame| frame.contains("again"));
+    assert_eq!(counts(&mut at_sensor, &["again"]), [1]);
+}
+
+/// The node's address is on an Open vSwitch bridge, which a veth pair joins to vmbr0 with its uplink eno1.
+#[test]
+fn what_may_cut_off_the_node_is_not_begun_by_capture_only_either() {
+    let node = mixed_guests(&[
+        vm_on(101, "bridge=vmbr2"),
+        vm_on(102, "bridge=vmbr0"),
+        sensor_on(200, "bridge=vmbr2"),
+    ]);
+    node.ip(&[
+        "link add eno1 type vxlan id 7 dstport 4790 local 127.0.0.1",
+        "link set eno1 master vmbr0 up",
+        "link add join0 type veth peer name join1",
+        "link set join0 master vmbr0 up",
+        "link set join1 up",
+        "addr add 10.77.0.1/24 dev vmbr2",
+    ]);
+    node.ovs_vsctl(&["add-port", "vmbr2", "join1"]);
+    node.pause_ovsdb();
+    node.span_cfg("[x]\nsource = 101\noutput = port:eno1\ncapture-only = port:eno1\n");
+    let (code, out, err) = run(&node, &["apply"]);
+    assert_eq!((code, out.as_str()), (1, ""), "{err}");
+    assert!(
+        err.contains("cannot tell whether this node needs eno1"),
+        "{err}"
+    );
+    assert_eq!(node.nft_list(), "");
+    node.resume_ovsdb();
+    let (code, out, err) = run(&node, &["apply"]);
+    assert_eq!((code, out.as_str()), (1, "nothing to do\n"), "{err}");
+    assert!(err.contains("would cut the node off"), "{err}");
+}
+
+/// Of two uplinks one is an output. The other one cannot be one beside it, and does not become one while that is unclear.
+#[test]
+fn an_output_beside_another_of_which_nobody_can_tell_is_not_begun() {
+    let node = mixed_guests(&[vm_on(101, "bridge=vmbr2"), vm_on(103, "bridge=vmbr0")]);
+    for (device, id) in [("eno1", 7), ("eno2", 8)] {
+        node.ip(&[
+            format!("link add {device} type vxlan id {id} dstport 479{id} local 127.0.0.1"),
+            format!("link set {device} master vmbr0 up"),
+        ]);
+    }
+    // Open vSwitch may have it for a port.
+    node.ip(&[
+        "link add join0 type veth peer name join1",
+        "link set join0 master vmbr0 up",
+        "link set join1 up",
+    ]);
+    let text = "[a]\nsource = 101\noutput = port:eno1\n\
+                [z]\nsource = 101\noutput = port:eno2\ncapture-only = port:eno2\n";
+    node.span_cfg(text);
+    let (code, _, err) = run(&node, &["apply"]);
+    assert!(
+        code == 1 && err.contains("eno2 cannot be an output beside eno1"),
+        "{err}"
+    );
+    node.stop_guest(101);
+    assert_eq!(run(&node, &["apply"]).0, 1);
+    let before = node.nft_list();
+    assert!(
+        before.contains("drop/eno1") && !before.contains("drop/eno2"),
+        "{before}"
+    );
+    node.pause_ovsdb();
+    let (code, out, err) = run(&node, &["apply"]);
+    assert_eq!((code, out.as_str()), (1, ""), "{err}");
+    assert_eq!(node.nft_list(), before);
+    node.resume_ovsdb();
+    assert_eq!(node.nft_list(), before);
 }

@@ -51,6 +51,8 @@ pub fn run(root: &Path, sessions: &[String], format: Format) -> Result<u8, Error
             return Ok(USAGE);
         }
     }
+    // Whatever span.cfg says, and whether or not it can be read.
+    let done = reconcile::clear(&context, wanted)?;
     let in_force = match context.pve {
         PveAccess::Hangs(_) => Ok(active::by_last_good(root, PVE_HANGS)),
         PveAccess::Answers => expect_pve(root).map(|()| active::load(root)),
@@ -61,7 +63,6 @@ pub fn run(root: &Path, sessions: &[String], format: Format) -> Result<u8, Error
     if wanted.is_none() && in_force.is_ok() {
         say_first_step(root);
     }
-    let done = reconcile::clear(&context, wanted)?;
     let mut out = Out::new();
     if format == Format::Json {
         out.json(&Report {

@@ -86,6 +86,9 @@ pub fn cleared(look: &mut Look, sessions: Option<&BTreeSet<SessionName>>) {
         let mut states = desired.sessions.iter();
         states.any(|state| state.name == *session && state.phase == SessionPhase::Running)
     };
+    let held = &mut desired.held;
+    held.sessions.retain(|session| !chosen.contains(session));
+    held.outputs.retain(|key| !chosen.contains(&key.session));
     let unlisted = stay.into_iter().filter(|session| !runs(session));
     let unlisted: Vec<SessionName> = unlisted.collect();
     desired.held.sessions.extend(unlisted);

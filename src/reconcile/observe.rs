@@ -224,8 +224,8 @@ pub fn resolved(
     };
     let sensors = sensors_here(reading.annotations(), &seen.observed);
     let is_known = |sensor: &Vmid| reading.cluster.guest(*sensor).is_some();
-    if !sensors.iter().all(is_known) {
-        // What is reserved for copies now stays so while nobody can tell whether it is free.
+    if seen.observed.ovs.unanswered().is_some() || !sensors.iter().all(is_known) {
+        // What is reserved for copies now stays so while nobody can tell where it is, or whether it is free.
         seen.observed.saved = backup::load(&context.root).unwrap_or_default();
     }
     let mut desired = Desired::default();

@@ -14,6 +14,7 @@ use crate::engine::nft::{NftState, Seen, names};
 use crate::engine::port::{BridgeFlags, LinkChange, PortSettings};
 use crate::model::Switch;
 use crate::model::{IfName, SessionName};
+use crate::state::port_map::is_firewall_bridge;
 use crate::state::{Desired, MirrorOutput, Observed, OvsState};
 
 /// A change of a device.
@@ -229,7 +230,8 @@ fn put_back_former(desired: &Desired, observed: &Observed, kept: &Kept<'_>, plan
     }
 }
 
-/// Is a former output or source certainly one no more? One that is on Open vSwitch, perhaps, only if that can be asked.
+/// Is a former output or source certainly one no more? One that Open vSwitch perhaps sends copies to, itself or by way of a
+/// firewall bridge, only if that can be asked.
 fn is_over(
     device: &IfName,
     (is, saved): (&PortSettings, &PortSettings),
@@ -237,7 +239,12 @@ fn is_over(
     observed: &Observed,
     kept: &Kept<'_>,
 ) -> bool {
-    let ovs_can_tell = !matches!(observed.ovs, OvsState::Failed(_)) || is.flags.is_some();
+    let master = observed
+        .links
+        .get(device)
+        .and_then(|link| link.master.as_ref());
+    let is_on_linux = is.flags.is_some() && !master.is_none_or(is_firewall_bridge);
+    let ovs_can_tell = !matches!(observed.ovs, OvsState::Failed(_)) || is_on_linux;
     // Nobody has noted whose source it was.
     let was_source = saved.promiscuous.is_some() || saved.up.is_some();
     ovs_can_tell

@@ -12,8 +12,10 @@ use crate::config::selector::Output;
 use crate::engine::nft::NftState;
 use crate::engine::nft::names;
 use crate::engine::nft::names::Part;
+use crate::engine::nft::spec::{Exclusive, OutputPort};
+use crate::engine::port::PortSettings;
 use crate::model::OutputKey;
-use crate::model::{GuestKind, IfName, NicId, NicIndex};
+use crate::model::{GuestKind, IfName, NicId, NicIndex, Switch};
 use crate::pve::guest::Guest;
 use crate::state::port_map::is_firewall_bridge;
 use crate::state::{Fault, Mirror, OvsState};
@@ -189,6 +191,15 @@ impl fmt::Display for Need {
     }
 }
 
+/// How an output stands whose need is known.
+fn stands(need: Result<(), Need>, session: &Session, output: &Output) -> Result<Standing, Need> {
+    match need {
+        Ok(()) => Ok(Standing::Free),
+        Err(need) if need.is_confirmed_by(session, output) => Ok(Standing::Confirmed),
+        Err(need) => Err(need),
+    }
+}
+
 /// What else needs a guest's NIC, by the guest's config. Nothing is the answer if the NIC is free, and none at all if the
 /// guest has no such NIC.
 pub fn need_of_nic(guest: &Guest, nic: NicId) -> Option<Result<(), Need>> {
@@ -225,6 +236,8 @@ pub enum Standing {
     Free,
     /// Only `capture-only` allows it.
     Confirmed,
+    /// Nobody can tell whether it is free now. It is an output already, and stays one.
+    Kept,
 }
 
 impl<'a> Outputs<'a> {
@@ -234,42 +247,34 @@ impl<'a> Outputs<'a> {
         session: &Session,
         output: &Output,
     ) -> Result<(Place<'a>, Standing), Fault> {
-        let standing = |need: Result<(), Need>| match need {
-            Ok(()) => Ok(Standing::Free),
-            Err(need) if need.is_confirmed_by(session, output) => Ok(Standing::Confirmed),
-            Err(need) => Err(Fault::Refused(need.told(output))),
-        };
+        let refused = |need: Need| Fault::Refused(need.told(output));
         if let Output::Port(name) = output {
-            let standing = match self.known_need_of_port(name) {
-                Some(need) => standing(need)?,
-                None if session.confirms(output) => Standing::Confirmed,
-                None if self.is_served_now(session, output) => Standing::Free,
-                None => {
-                    return Err(Fault::Unknown(format!(
-                        "cannot tell whether guests need {name} for their network: some of their configs were not read"
-                    )));
-                }
-            };
+            let known = self.standing_of_port(session, name);
+            let standing = known.transpose().map_err(refused)?;
             let place = self.place(output)?;
             let is_open =
-                Ways::new(self.observed).reaches(name, |device| self.map.may_be_on_ovs(device));
-            if standing == Standing::Free && is_open && !self.is_served_now(session, output) {
-                return Err(Fault::Unknown(format!(
+                || Ways::new(self.observed).reaches(name, |device| self.map.may_be_on_ovs(device));
+            // Unknown changes nothing: what is mirrored goes on, and nothing new begins.
+            return match standing {
+                Some(standing) if !is_open() => Ok((place, standing)),
+                _ if self.is_served_now(session, output) => Ok((place, Standing::Kept)),
+                Some(_) => Err(Fault::Unknown(format!(
                     "cannot tell whether this node needs {name} for its network: it may lead to bridges of Open vSwitch, which does not answer"
-                )));
-            }
-            return Ok((place, standing));
+                ))),
+                None => Err(Fault::Unknown(format!(
+                    "cannot tell whether guests need {name} for their network: some of their configs were not read"
+                ))),
+            };
         }
         let place = self.place(output)?;
         let (Output::Nic(nic), Place::Port(target)) = (output, &place) else {
             return Ok((place, Standing::Free));
         };
         let standing = match self.known_need(*nic) {
-            Some(need) => standing(need)?,
-            // Unknown changes nothing: what is mirrored goes on, and nothing new begins.
+            Some(need) => stands(need, session, output).map_err(refused)?,
             None if session.confirms(output) => Standing::Confirmed,
             None if self.is_served_now(session, output) || self.was_free(output, target) => {
-                Standing::Free
+                Standing::Kept
             }
             None => {
                 return Err(Fault::Unknown(format!(
@@ -316,21 +321,51 @@ impl<'a> Outputs<'a> {
             let mut outputs = session.outputs.iter();
             session.confirms(output) && outputs.any(|at| at.value == *output)
         });
-        !is_confirmed && self.is_reserved(target)
+        !is_confirmed && self.is_device_reserved(target.device, target.index)
     }
 
-    /// Is its device reserved for copies now, for whichever session?
-    pub fn is_reserved(&self, target: &Target<'_>) -> bool {
-        self.is_device_reserved(target.device, target.index)
+    /// The device that is reserved now for an output of which nobody can tell where it is or whether it is free.
+    pub fn reserved_device(&self, output: &Output) -> Option<(&'a IfName, OutputPort)> {
+        let (name, is_on_ovs) = match (self.place(output), output) {
+            (Ok(Place::Port(target)), _) => (target.device, Some(target.is_on_ovs())),
+            (Err(_), Output::Nic(nic)) => (self.map.unplugged.get(nic)?, None),
+            (Err(_), Output::Port(name)) => (name, None),
+            _ => return None,
+        };
+        let (device, link) = self.observed.links.get_key_value(name)?;
+        let saved = self.saved(device, Some(link.index));
+        let is_ours = self.drops(device) || saved.is_some_and(|saved| saved.flags.is_some());
+        if saved.is_none() && !is_ours {
+            return None;
+        }
+        let exclusive = if is_on_ovs.unwrap_or(!is_ours) {
+            Exclusive::Ovs
+        } else {
+            Exclusive::Us
+        };
+        let wire = match saved {
+            Some(saved) if !saved.offloads.is_empty() => Switch::Yes,
+            _ => Switch::No,
+        };
+        Some((device, OutputPort::new(link.index, exclusive, wire)))
     }
 
     fn is_device_reserved(&self, device: &IfName, index: Option<u32>) -> bool {
-        let drops = match &self.observed.nft {
+        self.drops(device) || self.saved(device, index).is_some()
+    }
+
+    /// Does our rule drop what comes in by a device?
+    fn drops(&self, device: &IfName) -> bool {
+        match &self.observed.nft {
             NftState::Present(seen) => seen.chains.contains_key(&names::drop(device)),
             NftState::Failed(_) => false,
-        };
-        let saved = self.observed.saved.get(device);
-        drops || saved.is_some_and(|saved| Some(saved.index) == index)
+        }
+    }
+
+    /// What a device was like before we changed it.
+    fn saved(&self, device: &IfName, index: Option<u32>) -> Option<&'a PortSettings> {
+        let saved = self.observed.saved.get(device)?;
+        (Some(saved.index) == index).then_some(saved)
     }
 
     fn is_mirrored_to(&self, output: &Output) -> bool {
@@ -350,18 +385,24 @@ impl<'a> Outputs<'a> {
         bridges.flat_map(|bridge| bridge.mirrors.values())
     }
 
-    /// What else needs a port that is not a guest's; nothing where that depends on what nobody can tell.
-    pub fn known_need_of_port(&self, name: &IfName) -> Option<Result<(), Need>> {
+    /// How a port that is not a guest's stands as an output; nothing where that depends on what nobody can tell.
+    pub fn standing_of_port(
+        &self,
+        session: &Session,
+        name: &IfName,
+    ) -> Option<Result<Standing, Need>> {
         if let Some(conflict) = self.conflicts.get(name) {
             return conflict.clone().map(Err);
         }
-        let need = self.need_of_port(name, &self.reserved);
+        let output = Output::Port(name.clone());
+        let beside = |others| stands(self.need_of_port(name, others), session, &output);
+        let known = beside(&self.reserved);
         if self.undetermined.is_empty() {
-            return Some(need);
+            return Some(known);
         }
         let all: BTreeSet<IfName> = self.reserved.union(&self.undetermined).cloned().collect();
-        let with_all = self.need_of_port(name, &all);
-        (need.is_ok() == with_all.is_ok()).then_some(need.and(with_all))
+        let with_all = beside(&all);
+        (known.is_ok() == with_all.is_ok()).then_some(known.and(with_all))
     }
 
     /// What else needs a port that is not a guest's, beside these outputs.

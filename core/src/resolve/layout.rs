@@ -57,9 +57,9 @@ pub fn place(
         if let Ok((_, Standing::Confirmed)) = &place {
             desired.confirmed.insert(layout.key());
         }
-        match place.map(|(place, _)| place) {
-            Ok(Place::Elsewhere(node)) => served.elsewhere = Some(node),
-            Ok(Place::Vlan(vlan)) => match session.asks_for_nft() {
+        match place {
+            Ok((Place::Elsewhere(node), _)) => served.elsewhere = Some(node),
+            Ok((Place::Vlan(vlan), _)) => match session.asks_for_nft() {
                 Some(nft) => {
                     served.fault = Some(Fault::Refused(format!(
                         "RSPAN is for the ovs engine, and `{nft}` needs the nft engine"
@@ -67,7 +67,9 @@ pub fn place(
                 }
                 None => layout.rspan(vlan, &mut served, desired),
             },
-            Ok(Place::Port(target)) => layout.span(&target, &mut served, desired),
+            Ok((Place::Port(target), standing)) => {
+                layout.span(&target, standing, &mut served, desired);
+            }
             Err(fault) => {
                 if matches!(fault, Fault::Unknown(_)) {
                     layout.keep_reserved(desired);
@@ -241,7 +243,13 @@ impl<'a> Layout<'a> {
     }
 
     /// A port of this node: each source by the engine that can.
-    fn span(&self, target: &Target<'a>, served: &mut OutputState, desired: &mut Desired) {
+    fn span(
+        &self,
+        target: &Target<'a>,
+        standing: Standing,
+        served: &mut OutputState,
+        desired: &mut Desired,
+    ) {
         let mut split = self.split(target);
         let mut copying = Copying {
             session: self.session,
@@ -264,6 +272,8 @@ impl<'a> Layout<'a> {
             let reserves = match &copies {
                 Some(copies) if copies.sources.is_empty() => Reserves::IfThere,
                 Some(_) => Reserves::Yes,
+                // Without its mirror it would not be told tomorrow that it was an output.
+                None if standing == Standing::Kept => Reserves::IfThere,
                 None => Reserves::No,
             };
             let output = MirrorOutput::Port(target.port.name.clone());
@@ -271,7 +281,13 @@ impl<'a> Layout<'a> {
         }
         let wire = self.wire(target, copies.as_ref());
         if let Some(index) = target.index.filter(|_| target.is_reserved_by(self.session)) {
-            self.reserve(index, target, wire, &key, desired);
+            let exclusive = if target.is_on_ovs() {
+                Exclusive::Ovs
+            } else {
+                Exclusive::Us
+            };
+            let reserved = OutputPort::new(index, exclusive, wire);
+            self.reserve(target.device, reserved, desired);
         }
         let by_ovs = !split.ovs.is_empty() || split.ovs_bridge.is_some();
         served.notes = self.notes(target, copies.as_ref(), by_ovs);
@@ -450,18 +466,9 @@ impl<'a> Layout<'a> {
 
     /// Nobody can tell whether the output is free: no mirror begins, and a device that is reserved stays as it is.
     fn keep_reserved(&self, desired: &mut Desired) {
-        let Ok(Place::Port(target)) = self.outputs.place(self.output) else {
-            return;
-        };
-        let Some(index) = target.index.filter(|_| self.outputs.is_reserved(&target)) else {
-            return;
-        };
-        let saved = self.outputs.observed.saved.get(target.device);
-        let wire = match saved {
-            Some(saved) if !saved.offloads.is_empty() => Switch::Yes,
-            _ => Switch::No,
-        };
-        self.reserve(index, &target, wire, &self.key(), desired);
+        if let Some((device, reserved)) = self.outputs.reserved_device(self.output) {
+            self.reserve(device, reserved, desired);
+        }
     }
 
     fn key(&self) -> OutputKey {
@@ -469,29 +476,10 @@ impl<'a> Layout<'a> {
     }
 
     /// The output's device is one for as long as the session runs, with or without sources.
-    fn reserve(
-        &self,
-        index: u32,
-        target: &Target<'_>,
-        wire: Switch,
-        key: &OutputKey,
-        desired: &mut Desired,
-    ) {
-        let exclusive = if target.is_on_ovs() {
-            Exclusive::Ovs
-        } else {
-            Exclusive::Us
-        };
-        let output = desired
-            .outputs
-            .entry(target.device.clone())
-            .or_insert(OutputPort {
-                index,
-                of: BTreeSet::new(),
-                exclusive,
-                wire,
-            });
-        output.of.insert(key.clone());
+    fn reserve(&self, device: &IfName, as_what: OutputPort, desired: &mut Desired) {
+        let wire = as_what.wire;
+        let output = desired.outputs.entry(device.clone()).or_insert(as_what);
+        output.of.insert(self.key());
         if wire == Switch::Yes {
             output.wire = wire;
         }

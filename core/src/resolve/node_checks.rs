@@ -63,14 +63,13 @@ fn refusal(
     outputs: &Outputs<'_>,
 ) -> Option<Diagnostic> {
     let need = match &output.value {
-        Output::Nic(nic) => need_of_nic(outputs.cluster.guest(nic.vmid)?, *nic)?,
-        Output::Port(port) => outputs.known_need_of_port(port)?,
-        Output::Vlan(_) | Output::Vxlan(..) | Output::Gre(..) | Output::Erspan(..) => Ok(()),
+        Output::Nic(nic) => {
+            let need = need_of_nic(outputs.cluster.guest(nic.vmid)?, *nic)?.err()?;
+            (!need.is_confirmed_by(session, &output.value)).then_some(need)?
+        }
+        Output::Port(port) => outputs.standing_of_port(session, port)?.err()?,
+        Output::Vlan(_) | Output::Vxlan(..) | Output::Gre(..) | Output::Erspan(..) => return None,
     };
-    let need = need.err()?;
-    if need.is_confirmed_by(session, &output.value) {
-        return None;
-    }
     Some(Diagnostic {
         file: file.to_owned(),
         place: Some(output.place.clone()),

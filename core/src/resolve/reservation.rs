@@ -64,14 +64,14 @@ pub fn reserve<'a>(
             }
             Compatibility::Refused => drop(refused.insert(name)),
             Compatibility::ConflictsWith(other) => {
-                let is_certain = !outputs.undetermined.contains(&other);
-                let need = is_certain.then(|| Need::Conflict(name.clone(), other));
-                outputs.conflicts.insert(name.clone(), need);
-                if is_certain {
-                    refused.insert(name);
-                } else {
-                    add(port, outputs, &mut reserved);
-                }
+                refused.insert(name);
+                let need = Need::Conflict(name.clone(), other);
+                outputs.conflicts.insert(name.clone(), Some(need));
+            }
+            Compatibility::Unknown => {
+                outputs.conflicts.insert(name.clone(), None);
+                add(port, outputs, &mut reserved);
+                served.push(port);
             }
         }
     }
@@ -116,6 +116,8 @@ enum Compatibility {
     Refused,
     /// Not beside this one.
     ConflictsWith(IfName),
+    /// Not if one is served of which nobody can tell.
+    Unknown,
 }
 
 fn compatibility(
@@ -124,6 +126,8 @@ fn compatibility(
     served: &[Placed<'_>],
     nics: &BTreeSet<IfName>,
 ) -> Compatibility {
+    let is_certain = |placed: &&Placed<'_>| !outputs.undetermined.contains(placed.target.device);
+    let certain: Vec<Placed<'_>> = served.iter().filter(is_certain).copied().collect();
     let mut is_served_beside = |placed: Placed<'_>, others: BTreeSet<IfName>| {
         let before = std::mem::replace(&mut outputs.reserved, others);
         let is = is_served(outputs, placed);
@@ -137,17 +141,19 @@ fn compatibility(
     if !is_served_beside(port, with(&[])) {
         return Compatibility::Refused;
     }
-    // The first one beside which it is none, or which would be none beside it.
-    let mut until = with(&[]);
-    let all: BTreeSet<IfName> = with(served)
-        .into_iter()
-        .chain(port.target.ports())
-        .collect();
-    for other in served {
-        until.extend(other.target.ports());
-        if !is_served_beside(port, until.clone()) || !is_served_beside(*other, all.clone()) {
-            return Compatibility::ConflictsWith(other.target.device.clone());
-        }
+    // The first of them beside which it is none, or which would be none beside it.
+    let mut conflict = |among: &[Placed<'_>]| {
+        let mut until = with(&[]);
+        let all: BTreeSet<IfName> = with(among).into_iter().chain(port.target.ports()).collect();
+        let other = among.iter().find(|other| {
+            until.extend(other.target.ports());
+            !is_served_beside(port, until.clone()) || !is_served_beside(**other, all.clone())
+        });
+        other.map(|other| other.target.device.clone())
+    };
+    match (conflict(&certain), conflict(served)) {
+        (Some(other), _) => Compatibility::ConflictsWith(other),
+        (None, Some(_)) => Compatibility::Unknown,
+        (None, None) => Compatibility::WithAll,
     }
-    Compatibility::WithAll
 }

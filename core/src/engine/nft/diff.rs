@@ -20,7 +20,9 @@ use crate::model::OutputKey;
 pub struct Kept<'a> {
     held: &'a Held,
     /// The outputs among it, as the table has them.
-    held_outputs: BTreeSet<(&'a str, Label)>,
+    held_outputs: BTreeSet<Label>,
+    /// What is copied, or shall be, whatever is held.
+    wanted: BTreeSet<(&'a str, Label)>,
     undecided: BTreeMap<(&'a str, Label), &'a BTreeSet<IfName>>,
     /// Of which rules stay.
     perhaps: BTreeSet<(String, Label)>,
@@ -43,14 +45,13 @@ impl<'a> Kept<'a> {
                 &copies.undecided,
             )
         };
+        let by_name = |key: &'a OutputKey| (key.session.as_str(), Label::of(&key.output));
+        let held = wanted.held.outputs.iter();
+        let copied = wanted.copies.keys().filter(|key| !wanted.held.holds(key));
         let mut kept = Self {
             held: wanted.held,
-            held_outputs: wanted
-                .held
-                .outputs
-                .iter()
-                .map(|key| (key.session.as_str(), Label::of(&key.output)))
-                .collect(),
+            held_outputs: held.map(|key| Label::of(&key.output)).collect(),
+            wanted: copied.map(by_name).collect(),
             undecided: undecided.map(by_key).collect(),
             perhaps: BTreeSet::new(),
             memory: Memory::default(),
@@ -96,13 +97,14 @@ impl<'a> Kept<'a> {
         self.perhaps.contains(&(session.to_owned(), label))
     }
 
-    /// Is what a session copies to an output left alone?
+    /// Is what a session copies to an output left alone? Sessions with the same output leave out what the others have copied, so
+    /// one that is over stays as long as the others cannot be changed.
     pub fn holds(&self, session: &str, label: &Label) -> bool {
         self.held
             .sessions
             .iter()
             .any(|held| held.as_str() == session)
-            || self.held_outputs.contains(&(session, label.clone()))
+            || self.held_outputs.contains(label) && !self.wanted.contains(&(session, label.clone()))
     }
 
     /// Does a session that is left alone copy there?

@@ -144,6 +144,18 @@ pub struct OutputPort {
     pub wire: Switch,
 }
 
+impl OutputPort {
+    /// One that serves no output yet.
+    pub fn new(index: u32, exclusive: Exclusive, wire: Switch) -> Self {
+        Self {
+            index,
+            of: BTreeSet::new(),
+            exclusive,
+            wire,
+        }
+    }
+}
+
 /// A port in no bridge, for as long as it is a source: nobody else asks for frames that are addressed to others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourcePort {
