@@ -33,8 +33,10 @@ pub struct Sentinel {
 pub enum Answer {
     /// Nothing has arrived.
     Nothing,
-    /// It is as it was.
+    /// It is as it was, and /etc/pve is mounted.
     Same,
+    /// It is as it was, and /etc/pve is not mounted.
+    Unmounted,
     /// It has changed; or this was the first look.
     Changed,
     /// The process has ended.
@@ -42,6 +44,7 @@ pub enum Answer {
 }
 
 const SAME: u8 = b's';
+const UNMOUNTED: u8 = b'u';
 const CHANGED: u8 = b'c';
 
 impl Sentinel {
@@ -100,6 +103,8 @@ impl Sentinel {
             Answer::Ended
         } else if answers.is_empty() {
             Answer::Nothing
+        } else if answers.ends_with(&[UNMOUNTED]) {
+            Answer::Unmounted
         } else {
             Answer::Same
         }
@@ -149,10 +154,10 @@ fn answer_questions(root: &Path) {
         if last.as_ref().is_none_or(|last| last.time() != stamp.time()) {
             touched = Instant::now();
         }
-        let answer = if last.as_ref() == Some(&stamp) {
-            SAME
-        } else {
-            CHANGED
+        let answer = match &stamp.versions {
+            _ if last.as_ref() != Some(&stamp) => CHANGED,
+            Some(_) => SAME,
+            None => UNMOUNTED,
         };
         last = Some(stamp);
         if stdout

@@ -27,6 +27,8 @@ pub struct Surveyed {
     pub notice: Option<String>,
     /// Why nothing can be told of sessions.
     pub unknown: Option<String>,
+    /// Was /etc/pve mounted?
+    pub mounted: bool,
     /// Is there something that a reconcile would change?
     pub pending: bool,
     /// The sessions, by name.

@@ -10,6 +10,7 @@ use crate::config::active::InForce;
 use crate::engine::nft;
 use crate::engine::ovs;
 use crate::engine::ovs::Applied;
+use crate::pve::Pve;
 use crate::reconcile;
 use crate::reconcile::inputs::PveAccess;
 use crate::reconcile::lock;
@@ -85,6 +86,14 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// Looks at everything, and changes nothing.
 pub fn survey(root: &Path, pve: PveAccess) -> Surveyed {
+    let mounted = matches!(pve, PveAccess::Answers) && Pve::new(root).is_mounted();
+    Surveyed {
+        mounted,
+        ..looked_at(root, pve)
+    }
+}
+
+fn looked_at(root: &Path, pve: PveAccess) -> Surveyed {
     let context = context(root, pve);
     let mut last = None;
     for round in 0..LOOKS {
@@ -129,6 +138,7 @@ fn surveyed(look: &Look) -> Surveyed {
     Surveyed {
         notice: look.in_force.notice().map(str::to_owned),
         unknown,
+        mounted: false,
         pending: !look.plan.is_done() || !look.observed.stale.is_empty(),
         sessions: sessions
             .map(|state| (state.name.to_string(), session(state, look)))

@@ -23,8 +23,12 @@ impl Service {
             return;
         };
         match sentinel.read() {
-            Answer::Nothing | Answer::Same => {}
+            Answer::Nothing => {}
             Answer::Changed => self.rouse(),
+            // It was mounted, or unmounted, for less than the time between two looks, and a reconcile saw that.
+            Answer::Same if self.schedule.has_surveyed() && !self.surveyed.mounted => self.rouse(),
+            Answer::Unmounted if self.surveyed.mounted => self.rouse(),
+            Answer::Same | Answer::Unmounted => {}
             Answer::Ended => {
                 if sentinel.has_ended() {
                     self.sentinel = None;
