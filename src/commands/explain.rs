@@ -16,9 +16,9 @@ use crate::sys::output::Out;
 use pve_span_core::config::Annotations;
 use pve_span_core::explain::{
     Arrival, Guest, Hop, InForce as Force, Leg, Nic, NicState, Part, Subject, Unexplained, View,
-    explain, some,
+    explain,
 };
-use pve_span_core::model::SessionName;
+use pve_span_core::model::{SessionName, some};
 
 #[derive(Serialize)]
 struct Report<'a> {

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::Ground;
+use super::index::Ground;
 use crate::engine::nft::NftState;
 use crate::engine::nft::names::Label;
 use crate::engine::nft::spec::{CopyKey, CopySource, Passing};
