@@ -3,14 +3,14 @@
 //! This exists to say which words go together, and to turn them into a [`Qualifier`] that cannot
 //! hold others. The first word is already taken when one of these is called, unless it says so.
 
-use super::super::MAX_TAGS;
+use super::super::error::FilterError;
 use super::super::lexer::{Key, Kind, Token};
 use super::super::operand;
 use super::super::operand::{Complaint, Shape};
-use super::super::tree::{Primitive, Protocol, Side, Transport};
+use super::super::tree::{MAX_TAGS, Primitive, Protocol, Side, Transport};
+use super::cursor::{Parsed, Parser, span};
 use super::errors::{VLAN_HINT, closest, proto_without_ether};
 use super::qualifier::{AddressWord, Carry, Family, Qualifier, Range};
-use super::{FilterError, Parsed, Parser, span};
 
 impl Parser<'_> {
     /// `vlan [N]`; as in tcpdump, the number may stand in parentheses.
