@@ -4,14 +4,13 @@
 use std::collections::BTreeSet;
 
 use super::expected::Takes;
-use super::ovs::side;
 use super::{Group, Node, Spot, Subject, not_a_guest};
 use crate::config::Session;
 use crate::engine::nft::Side;
 use crate::engine::nft::spec::{Copies, CopyKey, Passing};
 use crate::model::Switch;
 use crate::model::{IfName, SessionName, VlanSet};
-use crate::state::{Link, OvsState, SourceState};
+use crate::state::{Link, OvsPort, OvsState, SourceState};
 
 impl Node<'_> {
     /// The bridges that a session takes as a whole.
@@ -171,6 +170,14 @@ impl Node<'_> {
             vlans.clone()
         };
         Some(Takes::of_vlans(taken, &copies.frames))
+    }
+}
+
+/// Which way round the port's device is: an internal port is the node's own end.
+pub(super) fn side(port: &OvsPort, passing: Passing) -> Side {
+    match (port.kind == "internal", passing) {
+        (false, Passing::From) | (true, Passing::To) => Side::Ingress,
+        (false, Passing::To) | (true, Passing::From) => Side::Egress,
     }
 }
 
