@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use super::{Format, asked_context, notice};
 use crate::reconcile::Error;
-use crate::reconcile::observe::{Detail, Look, look};
+use crate::reconcile::inputs::Detail;
+use crate::reconcile::observe::{Look, look};
 use crate::sys::output;
 use crate::sys::output::{Out, Row};
 use pve_span_core::model::{GuestKind, IfName, NicId, VlanSet, port_owner};
