@@ -5,7 +5,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{Format, asked_context, context, expect_pve, say_first_step};
+use super::context::{asked_context, context, expect_pve, say_first_step};
+use super::format::Format;
 use crate::cli::USAGE;
 use crate::config::active;
 use crate::config::active::InForce;

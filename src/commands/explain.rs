@@ -5,8 +5,9 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::context::asked_context;
+use super::format::{Format, notice};
 use super::status::statistics;
-use super::{Format, asked_context, notice};
 use crate::config::active::InForce;
 use crate::reconcile::Error;
 use crate::reconcile::inputs::Detail;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::context;
+use super::context::context;
 use crate::cli::InitArgs;
 use crate::config::active;
 use crate::config::active::InForce;

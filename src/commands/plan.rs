@@ -5,7 +5,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{Format, asked_context, line_per_session, notice};
+use super::context::asked_context;
+use super::format::{Format, line_per_session, notice};
 use crate::config::active::InForce;
 use crate::reconcile::Error;
 use crate::reconcile::inputs::Detail;

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{Format, asked_context, notice};
+use super::context::asked_context;
+use super::format::{Format, notice};
 use crate::reconcile::Error;
 use crate::reconcile::inputs::Detail;
 use crate::reconcile::observe::{Look, look};

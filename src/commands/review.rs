@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
 
-use super::{check, context, plan};
+use super::context::context;
+use super::{check, plan};
 use crate::config::active;
 use crate::config::active::InForce;
 use crate::config::span_file::{Error, SpanFile};

@@ -5,8 +5,9 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::context::asked_context;
+use super::format::{Format, notice};
 use super::rate::{Measured, Rate};
-use super::{Format, asked_context, notice};
 use crate::config::active::InForce;
 use crate::daemon::state::State;
 use crate::reconcile::Error;

@@ -13,7 +13,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Format, anew, asked_context, notice};
+use super::context::{anew, asked_context};
+use super::format::{Format, notice};
 use crate::cli::VerifyArgs;
 use crate::config::active::InForce;
 use crate::reconcile::Error;
