@@ -1,3 +1,5 @@
+//! Why the service cannot run, and what to look at.
+
 use std::io;
 use std::path::PathBuf;
 

@@ -1,3 +1,5 @@
+//! Why a text is not a filter.
+
 /// Why a text is not a filter, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]

@@ -10,7 +10,7 @@ use super::operand;
 use super::operand::{Complaint, Shape, Suffix, is_address};
 use super::tree::{Expr, MAX_DEPTH, Primitive, Side};
 
-use cursor::{Parsed, Parser, Piece, span};
+use cursor::{Head, Parser, Piece, span};
 use errors::{proto_without_ether, too_deep};
 use qualifier::{AddressWord, Carry, Family, Qualifier, Range, of_family};
 
@@ -38,6 +38,8 @@ pub(super) fn parse(text: &str) -> Result<Expr, FilterError> {
         _ => Err(parser.not_joined(end, "`and` or `or`")),
     }
 }
+
+type Parsed = Result<(Piece, Carry), FilterError>;
 
 impl<'a> Parser<'a> {
     /// `unit { (and | or) unit }`, from left to right.
@@ -93,21 +95,9 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    fn close(&mut self, open: Token) -> Result<(), FilterError> {
-        let token = self.peek();
-        match token.kind {
-            Kind::Close => {
-                self.next += 1;
-                Ok(())
-            }
-            Kind::End => Err(self.fault(open, Complaint::new("this parenthesis is never closed"))),
-            _ => Err(self.not_joined(token, "`and`, `or` or `)`")),
-        }
-    }
-
     /// A primitive that begins with a word of the language, already taken.
     fn primitive(&mut self, token: Token, key: Key) -> Parsed {
-        match key {
+        let head = match key {
             Key::Vlan => self.vlan(token),
             Key::Broadcast => self.plain(token, Primitive::Broadcast),
             Key::Multicast => self.plain(token, Primitive::Multicast),
@@ -123,13 +113,15 @@ impl<'a> Parser<'a> {
                 Complaint::new("`mask` goes with `net` only")
                     .hint("such as `net 10.0.0.0 mask 255.0.0.0`"),
             )),
+        }?;
+        match head {
+            Head::Whole(piece, carry) => Ok((piece, carry)),
+            // An operand, or several in parentheses.
+            Head::Qualifier(qualifier) => {
+                let (piece, _) = self.unit(Carry::Given(qualifier))?;
+                Ok((piece, Carry::Earlier(qualifier)))
+            }
         }
-    }
-
-    /// What follows qualifiers: an operand, or several in parentheses.
-    fn operands(&mut self, qualifier: Qualifier) -> Parsed {
-        let (piece, _) = self.unit(Carry::Given(qualifier))?;
-        Ok((piece, Carry::Earlier(qualifier)))
     }
 
     /// An operand that takes the qualifiers left of it.

@@ -1,3 +1,5 @@
+//! How work on a port failed.
+
 use std::io;
 
 use nix::libc;

@@ -1,3 +1,5 @@
+//! How a file could not be used.
+
 use std::io;
 use std::path::PathBuf;
 

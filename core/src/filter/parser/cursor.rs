@@ -5,7 +5,7 @@ use super::super::error::FilterError;
 use super::super::lexer::{Kind, Token, tokens};
 use super::super::operand::Complaint;
 use super::super::tree::{Expr, MAX_PRIMITIVES, Primitive, Test};
-use super::qualifier::Carry;
+use super::qualifier::{Carry, Qualifier};
 
 /// A part of the tree, and its height.
 pub(super) struct Piece {
@@ -13,7 +13,13 @@ pub(super) struct Piece {
     pub(super) height: usize,
 }
 
-pub(super) type Parsed = Result<(Piece, Carry), FilterError>;
+/// How a primitive begins.
+pub(super) enum Head {
+    /// It takes no operand: this is all of it.
+    Whole(Piece, Carry),
+    /// An operand has to follow.
+    Qualifier(Qualifier),
+}
 
 pub(super) struct Parser<'a> {
     pub(super) text: &'a str,
@@ -37,8 +43,12 @@ impl<'a> Parser<'a> {
     }
 
     /// A primitive that takes no operand.
-    pub(super) fn plain(&mut self, token: Token, primitive: Primitive) -> Parsed {
-        Ok((self.test(token, primitive)?, Carry::Nothing))
+    pub(super) fn plain(
+        &mut self,
+        token: Token,
+        primitive: Primitive,
+    ) -> Result<Head, FilterError> {
+        Ok(Head::Whole(self.test(token, primitive)?, Carry::Nothing))
     }
 
     pub(super) fn test(
