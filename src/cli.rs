@@ -7,20 +7,18 @@ mod doctor;
 mod edit;
 pub mod examples;
 mod explain;
-mod hook_call;
+pub mod hook_call;
 mod verify;
 
 use std::path::PathBuf;
 
 use clap::{ArgAction, Parser, Subcommand};
 
-pub use args::{CheckArgs, ClearArgs, HookArgs, PrintArgs, StatusArgs, WatchArgs};
+pub use args::{CheckArgs, ClearArgs, CompleteArgs, HookArgs, PrintArgs, StatusArgs, WatchArgs};
 pub use attach::{AttachArgs, CommonArgs, DetachArgs};
-pub use complete::CompleteArgs;
 pub use doctor::DoctorArgs;
 pub use edit::{EditArgs, ImportArgs, InitArgs};
 pub use explain::ExplainArgs;
-pub use hook_call::{is_command, plain_hook, with_hook};
 pub use verify::VerifyArgs;
 
 /// A wrong call, of any command (`EX_USAGE` of sysexits.h).
@@ -152,6 +150,7 @@ pub enum Command {
 
 #[cfg(test)]
 mod tests {
+    use super::hook_call::with_hook;
     use super::*;
     use clap::CommandFactory;
 

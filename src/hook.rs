@@ -13,10 +13,8 @@ use std::time::{Duration, Instant};
 
 use crate::engine::ovs::Applied;
 use crate::reconcile;
-use crate::reconcile::inputs::PveAccess;
 use crate::reconcile::lock::Lock;
-use crate::reconcile::observe::Context;
-use crate::reconcile::{Done, Trigger};
+use crate::reconcile::{Context, Done, PveAccess, Trigger};
 use crate::sys::clock::Moment;
 use crate::sys::error::with_causes;
 use crate::sys::output::Out;

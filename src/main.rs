@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use pve_span::cli::hook_call::{is_command, plain_hook, with_hook};
 use pve_span::cli::{Cli, Command, WatchArgs};
 use pve_span::hook::Caller;
 use pve_span::reconcile::Error;
@@ -18,16 +19,16 @@ use pve_span::{cli, commands, daemon, hook};
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
-    let caller = Caller::of(&args, cli::is_command(&args, "hook"));
-    if let Some((root, vmid, phase)) = cli::plain_hook(&args) {
+    let caller = Caller::of(&args, is_command(&args, "hook"));
+    if let Some((root, vmid, phase)) = plain_hook(&args) {
         let _ = std::panic::catch_unwind(|| {
             logging::start(&root, 0, Journal::Too);
             hook::run(&root, vmid, phase, hook::DEADLINE, &caller);
         });
         return ExitCode::SUCCESS;
     }
-    let args = cli::with_hook(args);
-    if cli::is_command(&args, "hook") {
+    let args = with_hook(args);
+    if is_command(&args, "hook") {
         // A guest must not be kept from starting by what it is called with, nor by a fault of ours.
         let _ = std::panic::catch_unwind(|| parse_and_run(&args, &caller));
         return ExitCode::SUCCESS;

@@ -22,7 +22,8 @@ use clap::error::ErrorKind;
 use docs::node::DocNode;
 use docs::page::{Block, Page, pages};
 use lab::PATIENCE;
-use pve_span::cli::{Cli, with_hook};
+use pve_span::cli::Cli;
+use pve_span::cli::hook_call::with_hook;
 use pve_span_core::config::{KEYS, parse};
 use scene::told;
 

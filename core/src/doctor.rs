@@ -41,7 +41,7 @@ pub fn examine(facts: &Facts<'_>) -> Vec<Finding> {
     if let Ok(node) = &facts.node {
         sources::judge(facts, node, &mut found);
         diversions::judge(facts, node, &mut found);
-        let mender = remedy::Mender::new(node);
+        let mender = remedy::Mender::new(node, mtu::raised(node));
         macs::judge(node, &mender.map, &mut found);
         sensors::judge(facts, node, &mender, &mut found);
         mtu::judge(node, &mender, &mut found);

@@ -11,29 +11,28 @@ mod index;
 mod path;
 mod placement;
 mod reason_text;
+mod view;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::Serialize;
 
-use super::config::Annotations;
 use super::model::{GuestKind, Invalid, NicId, NicIndex, Vmid, excerpt};
-use super::plan::Plan;
-use super::pve::cluster::Cluster;
-use super::resolve::reasons::{Reason, reasons};
+use super::resolve::reasons::reasons;
+use super::state::Assumptions;
 use super::state::port_map::PortMap;
-use super::state::{Assumptions, Desired, Observed};
 
-use index::Index;
+use index::{Ground, Index};
+use placement::devices;
 
 pub use arrival::Arrival;
 pub use delivery::{Leg, Part};
 pub use effective::InForce;
 pub use path::{Hop, HopKind};
 pub use placement::{GuestState, NicState};
-pub use reason_text::some;
+pub use view::View;
 
 /// What somebody wants explained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -122,36 +121,12 @@ pub struct Nic {
     pub arrivals: Vec<Arrival>,
 }
 
-/// The node, as it was looked at.
-pub struct View<'a> {
-    /// The sessions, if it is known which.
-    pub annotations: &'a Annotations,
-    /// What /etc/pve tells.
-    pub cluster: &'a Cluster,
-    /// What is there.
-    pub observed: &'a Observed,
-    /// What shall be there.
-    pub desired: &'a Desired,
-    /// What has to change.
-    pub plan: &'a Plan,
-    /// The time, in seconds since 1970.
-    pub now: i64,
-}
-
-/// What an explanation is read off.
-struct Ground<'a> {
-    view: &'a View<'a>,
-    map: PortMap,
-    reasons: BTreeMap<NicId, Vec<Reason>>,
-    index: Index<'a>,
-}
-
 /// Explains each of them, or says why not.
 pub fn explain(view: &View<'_>, subjects: &[Subject]) -> Vec<Result<Guest, Unexplained>> {
     let map = PortMap::new(view.observed);
     let chosen: Vec<_> = subjects
         .iter()
-        .map(|subject| placement::nics(view, &map, *subject))
+        .map(|subject| nics(view, &map, *subject))
         .collect();
     let nics: BTreeSet<NicId> = chosen.iter().flatten().flatten().copied().collect();
     let assume = Assumptions {
@@ -174,6 +149,63 @@ pub fn explain(view: &View<'_>, subjects: &[Subject]) -> Vec<Result<Guest, Unexp
     let told = subjects.iter().zip(chosen);
     told.map(|(subject, nics)| nics.map(|nics| ground.guest(subject.vmid(), &nics)))
         .collect()
+}
+
+/// The NICs that are asked for.
+fn nics(view: &View<'_>, map: &PortMap, subject: Subject) -> Result<Vec<NicId>, Unexplained> {
+    let vmid = subject.vmid();
+    let mut nics: BTreeSet<NicId> = devices(map, vmid).collect();
+    let has_device = !nics.is_empty();
+    let config = view.cluster.guests.get(&vmid);
+    match config {
+        Some(Ok(config)) => nics.extend(config.nics.keys().map(|index| NicId {
+            vmid,
+            index: *index,
+        })),
+        _ if has_device => {}
+        Some(Err(why)) if is_filed(view, vmid) != Some(false) => {
+            return Err(Unexplained::Unknown(format!(
+                "cannot tell what guest {vmid} is like: {why}"
+            )));
+        }
+        _ => return Err(no_guest(view, vmid)),
+    }
+    let Subject::Nic(nic) = subject else {
+        return Ok(nics.into_iter().collect());
+    };
+    if nics.contains(&nic) {
+        return Ok(vec![nic]);
+    }
+    if !matches!(config, Some(Ok(_))) {
+        return Err(Unexplained::Unknown(format!(
+            "cannot tell whether guest {vmid} has a net{}: its config cannot be read",
+            nic.index
+        )));
+    }
+    let has: Vec<String> = nics.iter().map(|nic| format!("net{}", nic.index)).collect();
+    let has = if has.is_empty() {
+        "no NIC at all".to_owned()
+    } else {
+        has.join(", ")
+    };
+    Err(Unexplained::NotThere(format!(
+        "guest {vmid} has no net{}: it has {has}",
+        nic.index
+    )))
+}
+
+fn is_filed(view: &View<'_>, vmid: Vmid) -> Option<bool> {
+    let placements = view.cluster.placements.as_ref().ok()?;
+    Some(placements.contains_key(&vmid))
+}
+
+fn no_guest(view: &View<'_>, vmid: Vmid) -> Unexplained {
+    match &view.cluster.placements {
+        Ok(_) => Unexplained::NotThere(format!("there is no guest {vmid} in the cluster")),
+        Err(why) => Unexplained::Unknown(format!(
+            "cannot tell whether there is a guest {vmid}: it has no device here, and {why}"
+        )),
+    }
 }
 
 impl Ground<'_> {

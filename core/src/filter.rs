@@ -29,6 +29,7 @@
 use core::fmt;
 
 mod display;
+mod error;
 mod lexer;
 mod matcher;
 mod operand;
@@ -37,22 +38,14 @@ mod parser;
 mod tests;
 mod tree;
 
+pub use error::FilterError;
 pub use tree::{
-    EtherAddr, Expr, Ipv4Net, Ipv4Scope, Ipv6Net, PortRange, Primitive, Protocol, Side, Test,
-    Transport, VlanTag,
+    EtherAddr, Expr, Ipv4Net, Ipv4Scope, Ipv6Net, MAX_DEPTH, MAX_PRIMITIVES, MAX_TAGS, PortRange,
+    Primitive, Protocol, Side, Test, Transport, VlanTag,
 };
 
 /// The longest text that is read, in bytes. No normal form of a parsed filter is longer.
 pub const MAX_LENGTH: usize = 64 * 1024;
-
-/// How deep parentheses, `not` and changes between `and` and `or` may nest.
-pub const MAX_DEPTH: usize = 64;
-
-/// How many primitives a filter may have.
-pub const MAX_PRIMITIVES: usize = 512;
-
-/// How many `vlan` primitives a filter may have, each looking one tag deeper.
-pub const MAX_TAGS: u8 = 8;
 
 /// A filter that has been read.
 ///
@@ -85,21 +78,6 @@ impl serde::Serialize for Filter {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
-}
-
-/// Why a text is not a filter, and where.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct FilterError {
-    /// Where the fault begins, in bytes into the text; just behind the last word if something is
-    /// missing there.
-    pub offset: usize,
-    /// How wide the fault is, in bytes; at least 1, also at the end of the text.
-    pub width: usize,
-    /// What is wrong.
-    pub message: String,
-    /// What to write instead, where that is known.
-    pub hint: Option<String>,
 }
 
 /// Reads a filter expression.

@@ -13,7 +13,7 @@ use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
-pub use names::{IfName, NodeName, SessionName, excerpt, is_control, printable};
+pub use names::{IfName, Invalid, NodeName, SessionName, excerpt, is_control, printable};
 
 /// One output of one session: what mirrors and copies belong to, and what the marks on them say.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -37,10 +37,15 @@ impl OutputKey {
 /// The most names that a message lists before it says how many more there are.
 pub const MAX_LISTED: usize = 5;
 
-/// A word that is not what it should be; the text says what it should have been.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Invalid(pub String);
+/// A few of a list, and how many more there are.
+pub fn some<T: ToString>(list: &[T]) -> String {
+    let shown: Vec<String> = list.iter().take(MAX_LISTED).map(T::to_string).collect();
+    let shown = shown.join(", ");
+    match list.len().checked_sub(MAX_LISTED) {
+        Some(more) if more > 0 => format!("{shown} and {more} more"),
+        _ => shown,
+    }
+}
 
 /// A guest's number, 1 to 999999999 (Proxmox VE's `pve-vmid` format; it hands out 100 and up).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

@@ -12,6 +12,7 @@ pub mod firewall;
 mod index;
 mod layout;
 mod matcher;
+mod need;
 mod nft;
 pub mod node_checks;
 mod offload;
@@ -22,10 +23,11 @@ pub mod reasons;
 pub mod references;
 mod reservation;
 mod selection;
+mod session;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::config::selector::{Output, Selector};
+use super::config::selector::Selector;
 use super::config::{Annotations, PreStop, Session};
 use super::model::{IfName, NicId, SessionName, Vmid, port_owner};
 use super::pve::cluster::Cluster;
@@ -34,13 +36,13 @@ use super::state::{
     Assumptions, Desired, DownRole, LinkState, Observed, PortDown, SessionPhase, SessionState,
     SourceState, UnpluggedSource,
 };
-use crate::model::Switch;
 use index::Index;
 use layout::place;
 use matcher::{Matcher, Subject, Truth, Verdict, whole_bridges};
 use outputs::Outputs;
 use reservation::reserve;
 use selection::{Choice, Decision, OnWhole, choose, decide, drop_loops};
+use session::{named_ports, phase, sensors};
 
 /// Works out what this node shall do.
 pub fn resolve(
@@ -193,46 +195,6 @@ fn choices<'a: 'v, 'v>(
     }
     drop_loops(annotations, &mut choices, assume);
     choices
-}
-
-fn phase(session: &Session, assume: &Assumptions) -> SessionPhase {
-    if session.enabled == Switch::No {
-        SessionPhase::Disabled
-    } else if session.has_expired(assume.now) {
-        SessionPhase::Expired
-    } else {
-        SessionPhase::Running
-    }
-}
-
-/// The ports that a session names, as sources or as outputs.
-fn named_ports(session: &Session) -> impl Iterator<Item = &IfName> {
-    let sources = session
-        .sources
-        .iter()
-        .filter_map(|source| match &source.value {
-            Selector::Port(port) => Some(port),
-            _ => None,
-        });
-    let outputs = session
-        .outputs
-        .iter()
-        .filter_map(|output| match &output.value {
-            Output::Port(port) => Some(port),
-            _ => None,
-        });
-    sources.chain(outputs)
-}
-
-/// The guests behind outputs.
-fn sensors<'a>(sessions: impl Iterator<Item = &'a Session>) -> BTreeSet<Vmid> {
-    sessions
-        .flat_map(|session| &session.outputs)
-        .filter_map(|output| match output.value {
-            Output::Nic(nic) => Some(nic.vmid),
-            _ => None,
-        })
-        .collect()
 }
 
 /// The NICs that the session takes and that are in no bridge, although their configs say so.

@@ -2,11 +2,13 @@
 //!
 //! Guesses only, for an administrator to choose from. Nothing here decides where frames go.
 
+mod offer;
 mod sensors;
 mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use offer::{Bridge, Count, Offer, Others};
 pub use sensors::{Monitor, Sensor};
 pub use writer::text;
 
@@ -15,63 +17,6 @@ use super::model::{IfName, Vmid};
 use super::pve::cluster::Cluster;
 use super::pve::guest::Guest;
 use super::state::port_map::{BridgeKind, PortMap};
-
-/// What there is to choose from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Offer {
-    /// This node, if it is known.
-    pub node: Option<String>,
-    /// Is the node one of several?
-    pub others: Others,
-    /// Its bridges.
-    pub bridges: Vec<Bridge>,
-    /// Guests that look like sensors, of all nodes.
-    pub sensors: Vec<Sensor>,
-    /// Tags, and how many guests have them: here, and in all.
-    pub tags: Vec<(String, Count)>,
-    /// Pools likewise.
-    pub pools: Vec<(String, Count)>,
-    /// What could not be seen, and why.
-    pub unseen: Vec<String>,
-}
-
-/// A bridge of this node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Bridge {
-    /// Its name.
-    pub name: IfName,
-    /// Its kind.
-    pub kind: BridgeKind,
-    /// How many guests of this node have a NIC there.
-    pub guests: usize,
-    /// How many of them are no sensors.
-    pub sources: usize,
-}
-
-/// Are there other nodes?
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Others {
-    /// The cluster has more nodes.
-    Some,
-    /// The node is alone.
-    None,
-}
-
-/// How many guests, sensors left out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Count {
-    /// On this node.
-    pub here: usize,
-    /// In the cluster.
-    pub all: usize,
-}
-
-impl Count {
-    fn add(&mut self, vmid: Vmid, cluster: &Cluster) {
-        self.all += 1;
-        self.here += usize::from(cluster.is_here(vmid) == Some(true));
-    }
-}
 
 /// Looks through what was seen.
 pub fn offer(cluster: &Cluster, map: &PortMap) -> Offer {

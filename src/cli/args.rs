@@ -80,3 +80,11 @@ pub struct ClearArgs {
     #[arg(long)]
     pub json: bool,
 }
+
+/// Arguments of `complete`.
+#[derive(Debug, Args)]
+pub struct CompleteArgs {
+    /// What stands behind `pve-span` up to the cursor, word by word; the last one is being typed.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub words: Vec<String>,
+}

@@ -8,18 +8,10 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::builder::ValueHint;
-use clap::{Arg, ArgAction, Args, Command, CommandFactory, Id};
+use clap::{Arg, ArgAction, Command, CommandFactory, Id};
 
 use super::Cli;
 use super::hook_call::PHASES;
-
-/// Arguments of `complete`.
-#[derive(Debug, Args)]
-pub struct CompleteArgs {
-    /// What stands behind `pve-span` up to the cursor, word by word; the last one is being typed.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    pub words: Vec<String>,
-}
 
 /// A word that can stand there, and what it means.
 #[derive(Debug, Clone, PartialEq, Eq)]

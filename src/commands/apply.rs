@@ -4,7 +4,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{Format, asked_context, notice};
+use super::context::asked_context;
+use super::format::{Format, notice};
 use crate::config::active::InForce;
 use crate::engine::ovs::Applied;
 use crate::reconcile::{Done, Error, NOT_YET, Trigger, reconcile};

@@ -5,31 +5,26 @@
 
 mod execute;
 mod report;
+mod run;
 mod snippet_check;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::time::Duration;
 
-use super::Format;
 use crate::cli::{AttachArgs, CommonArgs, DetachArgs, USAGE};
 use crate::config::active;
 use crate::pve::programs;
-use crate::pve::{Pve, Questions, Whose};
 use crate::sys::clock::now;
 use pve_span_core::attach::{
     Call, Change, Chosen, Others, Refusal, Step, Subject, choose, parse_guests,
 };
 use pve_span_core::config::selector::Selector;
 use pve_span_core::model::{NodeName, Vmid};
-use pve_span_core::pve::cluster::{Cluster, Known, Members, Unknown};
-use pve_span_core::pve::guest::Guest;
+use pve_span_core::pve::cluster::{Cluster, Members, Unknown};
 use pve_span_core::pve::storage::{StorageId, Storages, Volume};
 use pve_span_core::resolve::cluster_sources::{Sources, sources};
-use report::{Outcome, Report};
-
-/// Nothing was done, and why.
-type Stopped = Vec<String>;
+use report::Report;
+use run::{Run, Stopped};
 
 /// Exit codes: 0 every guest has it, 1 one of them was refused or failed, 64 a wrong call.
 pub fn attach(root: &Path, args: &AttachArgs) -> u8 {
@@ -82,78 +77,7 @@ fn usage(common: &CommonArgs, faults: impl Iterator<Item = String>) -> u8 {
     USAGE
 }
 
-/// What both commands work with.
-struct Run {
-    pve: Pve,
-    root: std::path::PathBuf,
-    format: Format,
-    is_dry: bool,
-    patience: Duration,
-}
-
 impl Run {
-    fn new(root: &Path, common: &CommonArgs) -> Self {
-        let seconds = if common.patience.is_finite() {
-            common.patience.clamp(0.05, 3600.0)
-        } else {
-            programs::PATIENCE.as_secs_f64()
-        };
-        Self {
-            pve: Pve::new(root),
-            root: root.to_owned(),
-            format: common.json.into(),
-            is_dry: common.dry_run,
-            patience: Duration::from_secs_f64(seconds),
-        }
-    }
-
-    fn told(&self, report: Result<Report<'_>, Stopped>) -> u8 {
-        match report {
-            Ok(report) => report.tell(self.format),
-            Err(faults) => {
-                report::stopped(self.format, &faults);
-                1
-            }
-        }
-    }
-
-    /// What /etc/pve tells of these guests, or of all.
-    fn cluster(&self, selectors: &[Selector]) -> Cluster {
-        let single = |selector: &Selector| match selector {
-            Selector::Guests { low, high, .. } if low == high => Some(*low),
-            _ => None,
-        };
-        let named: Option<BTreeSet<Vmid>> = selectors.iter().map(single).collect();
-        let whose = match named {
-            Some(named) if !named.is_empty() => Whose::Of(named),
-            _ => Whose::AllAnd(BTreeSet::new()),
-        };
-        self.pve.cluster(Questions::ALL, &whose, None)
-    }
-
-    fn this(&self, cluster: &Cluster) -> Result<NodeName, Stopped> {
-        let cannot_tell = |Unknown(why)| vec![format!("cannot tell which node this is: {why}")];
-        cluster.this.clone().map_err(cannot_tell)
-    }
-
-    /// A step for each guest, by what is known of it.
-    fn steps(
-        &self,
-        cluster: &Cluster,
-        guests: &BTreeSet<Vmid>,
-        decide: impl Fn(&Subject<'_>) -> Result<Step, String>,
-    ) -> BTreeMap<Vmid, Result<Step, String>> {
-        let nobody: Known<Guest> = Err(Unknown("it was not read".into()));
-        let step = |vmid: &Vmid| {
-            let subject = Subject {
-                guest: cluster.guests.get(vmid).unwrap_or(&nobody),
-                record: &self.pve.chained(*vmid),
-            };
-            (*vmid, decide(&subject))
-        };
-        guests.iter().map(step).collect()
-    }
-
     fn detach_all<'a>(
         &self,
         cluster: &'a Cluster,

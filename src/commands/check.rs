@@ -6,7 +6,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{Format, context};
+use super::context::context;
+use super::format::Format;
 use crate::config::active;
 use crate::config::active::InForce;
 use crate::pve::{Pve, Questions, SPAN_CFG, Whose};

@@ -5,15 +5,17 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{Format, asked_context, context, expect_pve, say_first_step};
+use super::context::{asked_context, context, expect_pve, say_first_step};
+use super::format::Format;
 use crate::cli::USAGE;
 use crate::config::active;
 use crate::config::active::InForce;
 use crate::engine::ovs::Applied;
 use crate::reconcile;
-use crate::reconcile::inputs::{PVE_HANGS, PveAccess};
-use crate::reconcile::observe::{Context, Detail, look};
-use crate::reconcile::{Error, NOT_YET};
+use crate::reconcile::inputs::Detail;
+use crate::reconcile::inputs::PVE_HANGS;
+use crate::reconcile::observe::look;
+use crate::reconcile::{Context, Error, NOT_YET, PveAccess};
 use crate::sys::output::Out;
 use pve_span_core::config::diagnostic::did_you_mean;
 use pve_span_core::model::{SessionName, printable};

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::Format;
+use super::format::Format;
 use crate::sys::output::Out;
 use pve_span_core::doctor::{Finding, Severity};
 

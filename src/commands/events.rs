@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::Format;
+use super::format::Format;
 use crate::reconcile::Error;
 use crate::reconcile::events;
 use crate::sys::output::Out;
@@ -13,7 +13,7 @@ use pve_span_core::model::printable;
 /// # Errors
 /// The record cannot be read.
 pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
-    super::say_first_step(root);
+    super::context::say_first_step(root);
     let events = events::load(root)?;
     let mut out = Out::new();
     if format == Format::Json {

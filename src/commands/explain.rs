@@ -5,20 +5,22 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::context::asked_context;
+use super::format::{Format, notice};
 use super::status::statistics;
-use super::{Format, asked_context, notice};
 use crate::config::active::InForce;
 use crate::reconcile::Error;
-use crate::reconcile::observe::{Detail, Look, look};
+use crate::reconcile::inputs::Detail;
+use crate::reconcile::observe::{Look, look};
 use crate::sys::clock::now;
 use crate::sys::output;
 use crate::sys::output::Out;
 use pve_span_core::config::Annotations;
 use pve_span_core::explain::{
     Arrival, Guest, Hop, InForce as Force, Leg, Nic, NicState, Part, Subject, Unexplained, View,
-    explain, some,
+    explain,
 };
-use pve_span_core::model::SessionName;
+use pve_span_core::model::{SessionName, some};
 
 #[derive(Serialize)]
 struct Report<'a> {

@@ -10,8 +10,9 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::context::context;
+use super::format::Format;
 use super::review::{Verdict, ask, install, judge};
-use super::{Format, context};
 use crate::cli::ImportArgs;
 use crate::config::active;
 use crate::config::active::InForce;
@@ -20,7 +21,8 @@ use crate::config::span_file::SpanFile;
 use crate::engine::ovs;
 use crate::pve::{Pve, SPAN_CFG};
 use crate::reconcile;
-use crate::reconcile::observe::{Detail, Look, look_by};
+use crate::reconcile::inputs::Detail;
+use crate::reconcile::observe::{Look, look_by};
 use crate::sys::error::with_causes;
 use crate::sys::files;
 use crate::sys::output::Out;
@@ -310,7 +312,7 @@ fn tell(root: &Path, args: &ImportArgs, found: &Found) -> u8 {
                      looked at)"
                 .to_owned(),
         });
-        super::say_first_step(root);
+        super::context::say_first_step(root);
         return u8::from(!found.is_whole());
     }
     out.line("# Sessions for span.cfg, by `pve-span import`.");

@@ -3,14 +3,15 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::context;
+use super::context::context;
 use crate::cli::InitArgs;
 use crate::config::active;
 use crate::config::active::InForce;
 use crate::config::span_file::SpanFile;
 use crate::pve::Pve;
 use crate::reconcile;
-use crate::reconcile::observe::{Detail, Look, look_by};
+use crate::reconcile::inputs::Detail;
+use crate::reconcile::observe::{Look, look_by};
 use crate::sys::error::with_causes;
 use crate::sys::output::Out;
 use pve_span_core::state::OvsState;

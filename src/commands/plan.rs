@@ -5,10 +5,12 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{Format, asked_context, line_per_session, notice};
+use super::context::asked_context;
+use super::format::{Format, line_per_session, notice};
 use crate::config::active::InForce;
 use crate::reconcile::Error;
-use crate::reconcile::observe::{Detail, Look, look};
+use crate::reconcile::inputs::Detail;
+use crate::reconcile::observe::{Look, look};
 use crate::sys::output::Out;
 use pve_span_core::plan::Plan;
 use pve_span_core::state::SessionState;

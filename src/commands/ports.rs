@@ -5,9 +5,11 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{Format, asked_context, notice};
+use super::context::asked_context;
+use super::format::{Format, notice};
 use crate::reconcile::Error;
-use crate::reconcile::observe::{Detail, Look, look};
+use crate::reconcile::inputs::Detail;
+use crate::reconcile::observe::{Look, look};
 use crate::sys::output;
 use crate::sys::output::{Out, Row};
 use pve_span_core::model::{GuestKind, IfName, NicId, VlanSet, port_owner};

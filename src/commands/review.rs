@@ -5,12 +5,14 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
 
-use super::{check, context, plan};
+use super::context::context;
+use super::{check, plan};
 use crate::config::active;
 use crate::config::active::InForce;
 use crate::config::span_file::{Error, SpanFile};
 use crate::daemon::state::State;
-use crate::reconcile::observe::{Detail, look_by};
+use crate::reconcile::inputs::Detail;
+use crate::reconcile::observe::look_by;
 use crate::sys::clock::now;
 use crate::sys::error::with_causes;
 use crate::sys::files;

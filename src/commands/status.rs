@@ -5,12 +5,14 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::context::asked_context;
+use super::format::{Format, notice};
 use super::rate::{Measured, Rate};
-use super::{Format, asked_context, notice};
 use crate::config::active::InForce;
 use crate::daemon::state::State;
 use crate::reconcile::Error;
-use crate::reconcile::observe::{Detail, Look, look};
+use crate::reconcile::inputs::Detail;
+use crate::reconcile::observe::{Look, look};
 use crate::sys;
 use crate::sys::clock::now;
 use crate::sys::output;

@@ -13,11 +13,13 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Format, anew, asked_context, notice};
+use super::context::{anew, asked_context};
+use super::format::{Format, notice};
 use crate::cli::VerifyArgs;
 use crate::config::active::InForce;
 use crate::reconcile::Error;
-use crate::reconcile::observe::{Detail, Look, look};
+use crate::reconcile::inputs::Detail;
+use crate::reconcile::observe::{Look, look};
 use capture::Outcome;
 use probe::Injector;
 use pve_span_core::config::diagnostic::did_you_mean;

@@ -6,7 +6,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use super::Error;
+use super::error::Error;
 use super::state::{STATE, State};
 use crate::sys::clock::now;
 use crate::sys::files;

@@ -13,6 +13,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::config_poller::Sentinel;
+use super::error::Error;
 use super::event_sources::Wakers;
 use super::faults::{Faults, Whence};
 use super::flap_guard::Again;
@@ -25,8 +26,8 @@ use super::session_health;
 use super::session_health::Flow;
 use super::state::State;
 use super::task_reports::{Surveyed, tell};
+use super::tasks;
 use super::transitions::Turns;
-use super::{Error, Options, tasks};
 use crate::engine::ovs::flows;
 use crate::engine::ovs::flows::Owed;
 use crate::reconcile::lock;
@@ -40,8 +41,23 @@ use crate::sys::worker::Job;
 const READY_ANYWAY: Duration = Duration::from_secs(5);
 /// How often what is known is written although it is what it was, in seconds.
 const WRITTEN_EVERY: i64 = 60;
+/// How long /etc/pve may take to answer.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a child may go on when the service ends.
 const LAST_WORK: Duration = Duration::from_millis(50);
+
+/// How the service is run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The prefix of every path.
+    pub root: PathBuf,
+    /// The file for node_exporter's textfile collector.
+    pub metrics_file: Option<PathBuf>,
+    /// Where metrics are served.
+    pub listen: Option<Listen>,
+    /// How often frames are counted.
+    pub count_every: Duration,
+}
 
 /// The service.
 pub struct Service {
@@ -235,8 +251,7 @@ impl Service {
         let reconcile = self.reconcile.as_ref().map(|running| &running.job);
         let survey = self.side.as_ref().filter(|(side, _)| *side == Side::Survey);
         let jobs = reconcile.into_iter().chain(survey.map(|(_, job)| job));
-        jobs.filter_map(|job| job.hangs_at(pve_access::PATIENCE))
-            .min()
+        jobs.filter_map(|job| job.hangs_at(PATIENCE)).min()
     }
 
     /// Something has happened.

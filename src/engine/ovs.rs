@@ -24,22 +24,14 @@ pub use capabilities::more;
 pub use counters::{Figures, asked, statistics};
 pub use filters::filters;
 pub use framing::{Framing, FramingError};
-pub use observe::{Ports, read};
+pub use observe::{MARK_OUTPUT, MARK_SESSION, Ports, read};
 pub use openflow::Error as FlowsError;
-pub use rpc::{Client, Error};
+pub use rpc::{Client, Error, SOCKET};
 use rpc::{Pending, Transaction};
 
 use crate::sys::error::with_causes;
 use pve_span_core::plan::Plan;
 use pve_span_core::state::{Ovs, OvsState};
-
-/// Whose a mirror is: `external_ids:pve-span=<session>`.
-pub const MARK_SESSION: &str = "pve-span";
-/// Which of the session's outputs it serves.
-pub const MARK_OUTPUT: &str = "pve-span-output";
-
-/// The socket, below the root directory.
-pub const SOCKET: &str = "run/openvswitch/db.sock";
 
 /// What an Open vSwitch that is not running leaves, below the root directory.
 const TRACES: [&str; 3] = [

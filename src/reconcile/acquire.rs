@@ -6,11 +6,14 @@
 
 use std::collections::BTreeSet;
 
-use super::{Error, Trigger, nothing_asked};
-use crate::reconcile::inputs::{PveAccess, Reading};
+use super::context::{Context, PveAccess, Trigger};
+use super::error::Error;
+use crate::config::active::InForce;
+use crate::pve::{Pve, SPAN_CFG};
+use crate::reconcile::inputs::{Detail, Reading};
 use crate::reconcile::lock::readers::Turn;
 use crate::reconcile::lock::{Life, Lock, LockFile, Memory, Reach};
-use crate::reconcile::observe::{Context, Detail, Look, OVS_SHORT_PATIENCE, resolved, see};
+use crate::reconcile::observe::{Look, OVS_SHORT_PATIENCE, resolved, see};
 use crate::sys;
 use crate::sys::clock::Moment;
 use pve_span_core::model::{PortRole, Vmid, port_owner};
@@ -265,4 +268,9 @@ fn life(vmid: Vmid, observed: &Observed) -> Result<Life, Error> {
     let names = its.into_iter().map(|(name, _)| name).collect();
     let links = sys::links_named(&names)?;
     Ok(links.values().map(|link| link.index).collect())
+}
+
+fn nothing_asked(context: &Context) -> InForce {
+    let path = Pve::new(&context.root).path(SPAN_CFG);
+    InForce::NotConfigured { path }
 }

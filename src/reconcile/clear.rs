@@ -2,50 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use super::acquire::{Occasion, hold};
-use super::execute::FlowScope;
-use super::{Done, Error, act};
-use crate::config::active::InForce;
-use crate::pve::{Pve, SPAN_CFG};
-use crate::reconcile::observe::{Context, Look};
+use super::observe::Look;
 use pve_span_core::engine::nft::NftState;
 use pve_span_core::engine::nft::names;
 use pve_span_core::engine::nft::names::Named;
 use pve_span_core::model::SessionName;
 use pve_span_core::state::{Desired, Observed, OvsState, SessionPhase};
-
-/// Removes mirrors of ours: those of some sessions, or all of them.
-///
-/// # Errors
-/// See [`Error`].
-pub fn clear(context: &Context, sessions: Option<&BTreeSet<SessionName>>) -> Result<Done, Error> {
-    let occasion = match sessions {
-        None => Occasion::ClearAll,
-        Some(_) => Occasion::Clear,
-    };
-    // Nobody else clears what is to be cleared.
-    let mut held = hold(context, occasion)?.ok_or(Error::Conflicts)?;
-    held.lock.memory.begins();
-    held.lock.store();
-    let mut done = act(
-        context,
-        held.look,
-        &BTreeSet::new(),
-        Some(sessions),
-        FlowScope::All,
-        None,
-    )?;
-    done.follow(context);
-    done.record(context);
-    held.lock.memory.ends();
-    held.lock.store();
-    Ok(done)
-}
-
-pub fn nothing_asked(context: &Context) -> InForce {
-    let path = Pve::new(&context.root).path(SPAN_CFG);
-    InForce::NotConfigured { path }
-}
 
 /// What shall be there when mirrors of ours are cleared, whatever the annotations say. Sessions that stay go on as the
 /// annotations say, since what they deliver may have depended on the others; or as they are, where nobody can tell.

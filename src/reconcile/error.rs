@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 
-use super::TRIES;
 use crate::engine::nft;
 use crate::engine::ovs;
 use crate::engine::port::setup;
 use crate::reconcile::lock;
 use crate::sys;
 use pve_span_core::model::IfName;
+
+/// How often a plan is made anew because Open vSwitch's configuration changed meanwhile.
+pub(super) const TRIES: u32 = 8;
 
 /// What makes a reconcile impossible or unfinished.
 #[derive(Debug, thiserror::Error)]

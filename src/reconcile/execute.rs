@@ -1,19 +1,28 @@
 //! Carries out a look's plan: outputs' devices, Open vSwitch's mirrors and nftables' table.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::Error;
+use super::clear::cleared;
+use super::context::Context;
+use super::done::Done;
+use super::error::{Error, TRIES};
+use super::observe::{Look, observe_outputs, resolved, see};
+use crate::config::active::InForce;
 use crate::engine::nft;
 use crate::engine::ovs;
 use crate::engine::ovs::flows::{Owed, give_up};
 use crate::engine::ovs::{Applied, Client, Goal, Waited};
 use crate::engine::port::setup;
-use crate::reconcile::observe::{Context, Look, observe_outputs};
 use crate::sys;
 use crate::sys::error::with_causes;
+use pve_span_core::engine::nft::NftState;
+use pve_span_core::model::{SessionName, Vmid};
 use pve_span_core::plan::{Action, PortChange, plan};
 use pve_span_core::state::OvsState;
+
+/// How long the pause before the second try is; each one after that is twice as long as the one before.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
 /// The revalidations that somebody sees to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -227,4 +236,98 @@ fn load(commands: &[pve_span_core::engine::nft::Command], deadline: Instant) -> 
             .flatten();
         Error::Nft { missing, source }
     })
+}
+
+/// Acts on a look and looks again, until there is nothing left to do. The lock is held, so nothing in /etc/pve is touched:
+/// a guest that comes meanwhile stays unknown, and is the next reconcile's.
+pub(super) fn act(
+    context: &Context,
+    mut look: Look,
+    gone: &BTreeSet<Vmid>,
+    clear: Option<Option<&BTreeSet<SessionName>>>,
+    flow_scope: FlowScope,
+    stuck_at: Option<i64>,
+) -> Result<Done, Error> {
+    let mut done = Round::default();
+    for round in 0..TRIES {
+        if round > 0 {
+            if !pause(round, context.deadline) {
+                break;
+            }
+            look = look_again(look, context, gone).map_err(|error| done.after(error))?;
+        }
+        if let Some(sessions) = clear {
+            cleared(&mut look, sessions);
+            look.plan = plan(&look.desired, &look.observed);
+        } else if let InForce::Unknown { why, .. } = &look.in_force {
+            return Err(done.after(Error::NotInForce(why.clone())));
+        }
+        let has_sessions = clear.is_some() || look.in_force.annotations().is_some();
+        let mut faults = Vec::new();
+        if !look.plan.is_done() {
+            match done.carry_out(context, &mut look, &mut faults) {
+                Ok(()) => {}
+                Err(Error::Conflicts) => continue,
+                Err(error) => return Err(done.after(error)),
+            }
+        }
+        // Whether what was set up has a carrier is told by another look.
+        if std::mem::take(&mut done.raised) && faults.is_empty() {
+            continue;
+        }
+        // Where there have never been sessions there is nothing to lose either.
+        let silent = match clear {
+            Some(_) => look.observed.ovs.unanswered(),
+            None => look.waits_for_ovs(),
+        };
+        if let Some(why) = silent.filter(|_| has_sessions) {
+            faults.push(Error::Ovs(why.to_owned()));
+        }
+        if let (NftState::Failed(why), true) = (&look.observed.nft, has_sessions) {
+            faults.push(Error::NoNft(why.clone()));
+        }
+        if look.plan.is_done() || !faults.is_empty() {
+            let (applied, flows) = done.wait(context, &look, flow_scope, stuck_at);
+            return Ok(Done {
+                look,
+                actions: done.actions,
+                ports: done.ports,
+                tidy: done.tidy,
+                faults,
+                applied,
+                waited: done.waited,
+                flows,
+            });
+        }
+        // A port that went meanwhile leaves something to do: that is another round, not a failure.
+        log::debug!(
+            "not as planned after the commit, looking again:\n{}",
+            look.plan
+        );
+    }
+    Err(if done.is_empty() {
+        Error::Conflicts
+    } else {
+        Error::NotVerified("it changes again and again".into())
+    })
+}
+
+/// Looks at the node again, by what has been read.
+fn look_again(look: Look, context: &Context, gone: &BTreeSet<Vmid>) -> Result<Look, Error> {
+    let mut reading = look.into_reading();
+    reading.close();
+    let seen = see(context, &reading)?;
+    let look = resolved(reading, seen, context, gone).map_err(|_| Error::Conflicts)?;
+    Ok(*look)
+}
+
+/// Leaves those time who change the same things, before the try of this number. Is there still time for it?
+fn pause(number: u32, deadline: Instant) -> bool {
+    let pause = FIRST_PAUSE.saturating_mul(1 << number.saturating_sub(1).min(16));
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left <= pause {
+        return false;
+    }
+    std::thread::sleep(pause);
+    true
 }

@@ -8,25 +8,28 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::config::active;
 use crate::config::active::InForce;
 use crate::pve::{Pve, Questions};
-use crate::reconcile::observe::{Context, Detail, sensors_here};
+use crate::reconcile::context::{Context, PveAccess};
 use pve_span_core::config::Annotations;
-use pve_span_core::model::Vmid;
+use pve_span_core::config::selector::Output;
+use pve_span_core::model::{GuestKind, Vmid};
 use pve_span_core::pve::cluster::Cluster;
 use pve_span_core::resolve::scope::Interest;
 use pve_span_core::state::port_map::PortMap;
-use pve_span_core::state::{Desired, Observed};
+use pve_span_core::state::{Desired, Observed, OvsState};
 
 /// What is said of an /etc/pve that hangs.
 pub const PVE_HANGS: &str =
     "/etc/pve does not answer: does pmxcfs hang? (systemctl status pve-cluster)";
 
-/// Does /etc/pve answer?
+/// Whose configs a look reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PveAccess {
-    /// It does, as far as anybody knows.
-    Answers,
-    /// It hangs, and is not touched; so does this process, if it is known, which tells when that is over.
-    Hangs(Option<u32>),
+pub enum Detail {
+    /// Only what decides about mirrors.
+    Mirrors,
+    /// The same, wherever in the cluster it is filed: nobody has said where an incoming guest's config is.
+    Anywhere,
+    /// Everything that is worth telling.
+    All,
 }
 
 /// May more be read than has been?
@@ -211,4 +214,28 @@ fn questions(in_force: &InForce, detail: Detail) -> Questions {
             ..questions
         },
     }
+}
+
+/// The guests whose NIC is an output that has its port here: their configs tell whether it is free.
+pub(super) fn sensors_here(annotations: &Annotations, observed: &Observed) -> BTreeSet<Vmid> {
+    let has_device = |name: &str| {
+        observed.links.contains_key(name)
+            || matches!(&observed.ovs, OvsState::Present(ovs) if ovs.bridges.values().any(|bridge| bridge.ports.contains_key(name)))
+    };
+    let sessions = annotations.sessions.values();
+    let outputs = sessions.flat_map(|session| &session.outputs);
+    let nics = outputs.filter_map(|output| match output.value {
+        Output::Nic(nic) => Some(nic),
+        _ => None,
+    });
+    let here = nics.filter(|nic| {
+        let mut names = [
+            nic.device(GuestKind::Qemu),
+            nic.device(GuestKind::Lxc),
+            nic.ovs_firewall_port(),
+        ]
+        .into_iter();
+        names.any(|name| has_device(&name))
+    });
+    here.map(|nic| nic.vmid).collect()
 }

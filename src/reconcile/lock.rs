@@ -196,11 +196,6 @@ impl Lock {
         LockFile::open(root)?.lock(deadline)
     }
 
-    /// Lets others read in /etc/pve.
-    pub fn end_turn(&mut self) {
-        readers::end_turn(&self.file);
-    }
-
     /// Lets go of the lock, and keeps the file, with the turn to read if that is ours.
     ///
     /// # Errors

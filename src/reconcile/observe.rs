@@ -1,7 +1,7 @@
 //! One look at the node: what span.cfg wants, what is there, and the difference.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::config::active::InForce;
@@ -10,59 +10,22 @@ use crate::engine::ovs::flows::Owed;
 use crate::engine::ovs::{Client, Ports};
 use crate::engine::port::backup;
 use crate::engine::{nft, port};
-use crate::reconcile::Error;
-use crate::reconcile::inputs::{Files, More, PveAccess, Reading};
+use crate::reconcile::context::Context;
+use crate::reconcile::error::Error;
+use crate::reconcile::inputs::{Detail, Files, More, Reading, sensors_here};
 use crate::reconcile::lock::{LockFile, readers};
 use crate::sys;
-use crate::sys::Progress;
 use crate::sys::clock;
 use crate::sys::error::with_causes;
 use pve_span_core::config::Annotations;
 use pve_span_core::config::selector::Output;
 use pve_span_core::engine::nft::NftState;
-use pve_span_core::model::{GuestKind, IfName, NodeName, Vmid};
+use pve_span_core::model::{IfName, Vmid};
 use pve_span_core::plan::{Plan, plan};
 use pve_span_core::pve::cluster::Cluster;
 use pve_span_core::resolve::resolve;
 use pve_span_core::resolve::scope::{Interest, needs_detail};
 use pve_span_core::state::{Assumptions, Desired, Link, Observed, Ovs, OvsState};
-
-/// Where and until when.
-#[derive(Debug, Clone)]
-pub struct Context {
-    /// The prefix of every path.
-    pub root: PathBuf,
-    /// When everything has to be over.
-    pub deadline: Instant,
-    /// How long to wait for ovs-vswitchd after a commit.
-    pub patience: Duration,
-    /// Who looks: `hook 101 post-start`, `apply`, `watch`. It is told in Open vSwitch's database log and in the events.
-    pub by: String,
-    /// Where an incoming guest's config may still be filed.
-    pub migrated_from: Option<NodeName>,
-    /// Does /etc/pve answer?
-    pub pve: PveAccess,
-    /// Where to say that what comes may hang.
-    pub progress: Progress,
-    /// How long Open vSwitch may take to answer a look.
-    pub ovs_patience: Duration,
-}
-
-impl Context {
-    /// For one whom nobody waits for, where everything answers.
-    pub fn new(root: &Path, by: &str, deadline: Instant, patience: Duration) -> Self {
-        Self {
-            root: root.to_owned(),
-            deadline,
-            patience,
-            by: by.to_owned(),
-            migrated_from: None,
-            pve: PveAccess::Answers,
-            progress: Progress::default(),
-            ovs_patience: OVS_PATIENCE,
-        }
-    }
-}
 
 /// One look at the node.
 #[derive(Debug)]
@@ -87,17 +50,6 @@ pub struct Look {
     asked_where: bool,
     /// Was Open vSwitch waited for in vain?
     pub is_ovs_silent: bool,
-}
-
-/// Whose configs a look reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Detail {
-    /// Only what decides about mirrors.
-    Mirrors,
-    /// The same, wherever in the cluster it is filed: nobody has said where an incoming guest's config is.
-    Anywhere,
-    /// Everything that is worth telling.
-    All,
 }
 
 /// Looks and plans; changes nothing.
@@ -283,30 +235,6 @@ impl Look {
     }
 }
 
-/// The guests whose NIC is an output that has its port here: their configs tell whether it is free.
-pub fn sensors_here(annotations: &Annotations, observed: &Observed) -> BTreeSet<Vmid> {
-    let has_device = |name: &str| {
-        observed.links.contains_key(name)
-            || matches!(&observed.ovs, OvsState::Present(ovs) if ovs.bridges.values().any(|bridge| bridge.ports.contains_key(name)))
-    };
-    let sessions = annotations.sessions.values();
-    let outputs = sessions.flat_map(|session| &session.outputs);
-    let nics = outputs.filter_map(|output| match output.value {
-        Output::Nic(nic) => Some(nic),
-        _ => None,
-    });
-    let here = nics.filter(|nic| {
-        let mut names = [
-            nic.device(GuestKind::Qemu),
-            nic.device(GuestKind::Lxc),
-            nic.ovs_firewall_port(),
-        ]
-        .into_iter();
-        names.any(|name| has_device(&name))
-    });
-    here.map(|nic| nic.vmid).collect()
-}
-
 /// What was seen, for those who ask for more.
 fn tell_observed(observed: &Observed) {
     match &observed.ovs {
@@ -325,9 +253,6 @@ fn tell_observed(observed: &Observed) {
 
 /// The most devices that are asked for one by one; a list of all is cheaper than more of them.
 const FEW: usize = 48;
-
-/// How long Open vSwitch may take to answer a look; it takes milliseconds.
-const OVS_PATIENCE: Duration = Duration::from_secs(3);
 
 /// The same where it has just let somebody else wait in vain.
 pub const OVS_SHORT_PATIENCE: Duration = Duration::from_millis(250);

@@ -1,64 +1,18 @@
 //! Reading and replacing small text files on trees that may be absent, broken or hung.
 
+mod error;
 mod replace;
 
 use std::fs::OpenOptions;
-use std::io::{self, Read};
+use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+pub use error::Error;
 pub use replace::{close_to_others, make_private_folder, publish, replace, replace_private};
 
 /// The most that a file in /etc/pve can have (pmxcfs), in bytes.
 const MOST: u64 = 1 << 20;
-
-/// A file that could not be used.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Reading failed.
-    #[error("cannot read {path}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// It is a folder, a pipe or a device.
-    #[error("{path} is not a regular file")]
-    NotAFile {
-        /// The file.
-        path: PathBuf,
-    },
-    /// It is larger than a file in /etc/pve can be.
-    #[error("{path} is larger than 1 MiB")]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-    },
-    /// It is not text.
-    #[error("{path} is not UTF-8 text (line {line})")]
-    NotText {
-        /// The file.
-        path: PathBuf,
-        /// The first line that is not.
-        line: usize,
-    },
-    /// Writing failed.
-    #[error("cannot write {path}")]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-}
-
-impl Error {
-    /// Is it simply not there?
-    pub fn is_missing(&self) -> bool {
-        matches!(self, Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound)
-    }
-}
 
 /// Reads a regular file of at most 1 MiB. A pipe or device in its place does not hang the reader.
 ///

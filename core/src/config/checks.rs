@@ -12,7 +12,7 @@ use crate::config::selector::{Output, Selector};
 use crate::engine::nft::frames::Lowered;
 use crate::model::{Direction, SessionName, Vmid};
 
-use super::{At, EngineChoice, Session};
+use super::session::{At, EngineChoice, Session};
 use crate::model::Switch;
 
 /// What is said of outputs that only a tunnel could reach.

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::ini;
 use super::ini::Line;
+use super::session::{At, Session};
 use super::values;
 use super::values::Fault;
-use super::{At, Session};
 use crate::config::diagnostic::{Diagnostic, Place, Severity, did_you_mean};
 use crate::filter;
 use crate::filter::Filter;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::Switch;
+use crate::model::{Direction, Switch};
 
 const FILE: &str = "/etc/pve/span.cfg";
 

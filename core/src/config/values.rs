@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use crate::config::diagnostic::did_you_mean;
 use crate::model::{Direction, Invalid, VlanSet, decimal, excerpt};
 
-use super::{EngineChoice, Point, PreStop};
+use super::session::{EngineChoice, Point, PreStop};
 use crate::model::Switch;
 
 /// What is wrong with a part of a value: its offset and width in bytes.

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 
 use super::facts::Node;
 use super::findings::shell_word;
-use super::mtu;
 use crate::model::{GuestKind, IfName, NicId};
 use crate::state::port_map::PortMap;
 
@@ -18,11 +17,11 @@ pub struct Mender<'a> {
 }
 
 impl<'a> Mender<'a> {
-    pub fn new(node: &'a Node<'a>) -> Self {
+    pub fn new(node: &'a Node<'a>, raised: BTreeMap<NicId, u32>) -> Self {
         Self {
             node,
             map: PortMap::new(node.observed),
-            raised: mtu::raised(node),
+            raised,
         }
     }
 

@@ -187,17 +187,6 @@ pub struct Seen {
     pub strangers: BTreeSet<String>,
 }
 
-impl Seen {
-    /// The devices of which a rule of ours drops what they send.
-    pub fn dropping(&self) -> impl Iterator<Item = &IfName> {
-        let chains = self
-            .chains
-            .iter()
-            .filter(|(name, _)| names::read(name) == names::Named::Drop);
-        chains.filter_map(|(_, chain)| chain.hook.as_ref().map(|hook| &hook.device))
-    }
-}
-
 /// A chain as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SeenChain {

@@ -3,6 +3,7 @@
 //!
 //! Plain data; how a port is read and changed is `linux::port`'s.
 
+use core::net::IpAddr;
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
@@ -185,6 +186,14 @@ pub fn is_unfinished(offload: &str) -> bool {
         || what.starts_with("scatter-gather")
         || what.starts_with("gso-")
         || what.ends_with("segmentation")
+}
+
+/// Made by the kernel itself on every device that has IPv6, so it does not tell that anybody uses the device.
+pub fn is_link_local(address: &IpAddr) -> bool {
+    match address {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
 }
 
 #[cfg(test)]

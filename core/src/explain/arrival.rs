@@ -3,7 +3,9 @@
 use serde::Serialize;
 
 use super::delivery::{in_other_vlan, to_output};
-use super::{Ground, Hop, HopKind, InForce};
+use super::effective::InForce;
+use super::index::Ground;
+use super::path::{Hop, HopKind};
 use crate::config::Session;
 use crate::config::selector::Output;
 use crate::engine::Engine;

@@ -4,14 +4,17 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::{Ground, Hop, HopKind, InForce, NicState, reason_text};
+use super::effective::InForce;
+use super::index::Ground;
+use super::path::{Hop, HopKind};
+use super::placement::NicState;
+use super::reason_text::{DELIVERED, SENT, why};
 use crate::config::selector::{Output, Selector};
 use crate::config::{EngineChoice, Session};
 use crate::engine::nft::Side;
 use crate::engine::nft::spec::{CopySource, Passing};
 use crate::engine::{Engine, EngineKind};
 use crate::model::OutputKey;
-use crate::model::Taken;
 use crate::model::{IfName, NicId, SessionName};
 use crate::resolve::reasons::{Reason, Standing};
 use crate::state::port_map::Port;
@@ -91,7 +94,7 @@ impl Ground<'_> {
             };
             self.legs(&source)
         });
-        let mut why = reason_text::why(self, session, reason, nic, state);
+        let mut why = why(self, session, reason, nic, state);
         if taken == Some(false) && self.is_still_mirrored(&session.name, nic) {
             why.push_str("; still mirrored: see pve-span plan, then pve-span apply");
         }
@@ -143,10 +146,6 @@ impl Ground<'_> {
         };
         let wanted = self.view.desired.mirrors.get(&key)?;
         Some((key, wanted))
-    }
-
-    pub(super) fn laid_out(&self, session: &SessionName) -> Option<&SessionState> {
-        self.index.states.get(session).copied()
     }
 
     fn legs(&self, source: &Source<'_>) -> Vec<Leg> {
@@ -337,8 +336,7 @@ fn rest_of_whole(source: &Source<'_>) -> String {
     match &source.reason.standing {
         Standing::Taken(word) if matches!(word.selector, Selector::Bridge(_)) => format!(
             "; {} is copied where it enters {}",
-            reason_text::DELIVERED,
-            source.port.bridge
+            DELIVERED, source.port.bridge
         ),
         _ => String::new(),
     }
@@ -348,8 +346,8 @@ fn rest_of_whole(source: &Source<'_>) -> String {
 fn hooks(copied: &CopySource) -> String {
     let words = copied.hooks().map(|(side, passing)| {
         let what = match passing {
-            Passing::From => reason_text::SENT,
-            Passing::To => reason_text::DELIVERED,
+            Passing::From => SENT,
+            Passing::To => DELIVERED,
         };
         let side = match side {
             Side::Ingress => "ingress",
@@ -358,21 +356,4 @@ fn hooks(copied: &CopySource) -> String {
         format!("{what} on {side}")
     });
     words.collect::<Vec<_>>().join(", ")
-}
-
-/// Which of a NIC's frames a session takes.
-pub(super) fn directions(session: &Session, by: &Selector) -> String {
-    if let Selector::Bridge(bridge) = by {
-        return format!("every frame that crosses {bridge}, once");
-    }
-    let (sent, delivered) = (
-        session.direction.takes_sent(),
-        session.direction.takes_delivered(),
-    );
-    match Taken::new(sent, delivered) {
-        Some(Taken::Both) => format!("{} and {}", reason_text::SENT, reason_text::DELIVERED),
-        Some(Taken::Sent) => reason_text::SENT.to_owned(),
-        Some(Taken::Delivered) => reason_text::DELIVERED.to_owned(),
-        None => "nothing".to_owned(),
-    }
 }

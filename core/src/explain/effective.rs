@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::Ground;
+use super::index::Ground;
 use crate::engine::Engine;
 use crate::engine::nft::NftState;
 use crate::engine::nft::names::Label;

@@ -2,15 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::View;
+use super::view::View;
 use crate::config::selector::Output;
 use crate::engine::nft::NftState;
 use crate::engine::nft::names;
 use crate::engine::nft::names::{Label, Named};
 use crate::engine::nft::spec::Passing;
 use crate::model::OutputKey;
-use crate::model::{IfName, SessionName, Vmid};
+use crate::model::{IfName, NicId, SessionName, Vmid};
 use crate::plan::Action;
+use crate::resolve::reasons::Reason;
+use crate::state::port_map::PortMap;
 use crate::state::{Mirror, MirrorKey, OvsState, RowId, SessionState};
 
 /// A rule of ours: the device, the output, the session, and what of the session's source passes there.
@@ -102,5 +104,19 @@ impl<'a> Index<'a> {
             let rules = told.map(|told| (&hook.device, label.clone(), told.session, told.passing));
             self.rules.extend(rules);
         }
+    }
+}
+
+/// What an explanation is read off.
+pub(super) struct Ground<'a> {
+    pub view: &'a View<'a>,
+    pub map: PortMap,
+    pub reasons: BTreeMap<NicId, Vec<Reason>>,
+    pub index: Index<'a>,
+}
+
+impl Ground<'_> {
+    pub fn laid_out(&self, session: &SessionName) -> Option<&SessionState> {
+        self.index.states.get(session).copied()
     }
 }

@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{Ground, NicState};
+use super::index::Ground;
+use super::placement::NicState;
 use crate::model::{IfName, NicId, VlanSet};
 use crate::pve::guest;
 use crate::state::port_map::{BridgeKind, Port};

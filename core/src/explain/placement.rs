@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::reason_text::some;
-use super::{Ground, Subject, Unexplained, View};
-use crate::model::{GuestKind, NicId, NodeName, Vmid, excerpt};
+use super::index::Ground;
+use crate::model::{GuestKind, NicId, NodeName, Vmid, excerpt, some};
 use crate::resolve::firewall::without_bridge;
 use crate::state::port_map::{PortMap, why_in_no_bridge};
 
@@ -44,72 +43,11 @@ pub enum NicState {
     NotHere(String),
 }
 
-/// The NICs that are asked for.
-pub(super) fn nics(
-    view: &View<'_>,
-    map: &PortMap,
-    subject: Subject,
-) -> Result<Vec<NicId>, Unexplained> {
-    let vmid = subject.vmid();
-    let mut nics: BTreeSet<NicId> = devices(map, vmid).collect();
-    let has_device = !nics.is_empty();
-    let config = view.cluster.guests.get(&vmid);
-    match config {
-        Some(Ok(config)) => nics.extend(config.nics.keys().map(|index| NicId {
-            vmid,
-            index: *index,
-        })),
-        _ if has_device => {}
-        Some(Err(why)) if is_filed(view, vmid) != Some(false) => {
-            return Err(Unexplained::Unknown(format!(
-                "cannot tell what guest {vmid} is like: {why}"
-            )));
-        }
-        _ => return Err(no_guest(view, vmid)),
-    }
-    let Subject::Nic(nic) = subject else {
-        return Ok(nics.into_iter().collect());
-    };
-    if nics.contains(&nic) {
-        return Ok(vec![nic]);
-    }
-    if !matches!(config, Some(Ok(_))) {
-        return Err(Unexplained::Unknown(format!(
-            "cannot tell whether guest {vmid} has a net{}: its config cannot be read",
-            nic.index
-        )));
-    }
-    let has: Vec<String> = nics.iter().map(|nic| format!("net{}", nic.index)).collect();
-    let has = if has.is_empty() {
-        "no NIC at all".to_owned()
-    } else {
-        has.join(", ")
-    };
-    Err(Unexplained::NotThere(format!(
-        "guest {vmid} has no net{}: it has {has}",
-        nic.index
-    )))
-}
-
 /// The NICs of a guest that have a device here.
-fn devices(map: &PortMap, vmid: Vmid) -> impl Iterator<Item = NicId> + '_ {
+pub(super) fn devices(map: &PortMap, vmid: Vmid) -> impl Iterator<Item = NicId> + '_ {
     let plugged = map.nics().map(|(_, nic)| nic.id);
     let unplugged = map.unplugged.keys().copied();
     plugged.chain(unplugged).filter(move |nic| nic.vmid == vmid)
-}
-
-fn is_filed(view: &View<'_>, vmid: Vmid) -> Option<bool> {
-    let placements = view.cluster.placements.as_ref().ok()?;
-    Some(placements.contains_key(&vmid))
-}
-
-fn no_guest(view: &View<'_>, vmid: Vmid) -> Unexplained {
-    match &view.cluster.placements {
-        Ok(_) => Unexplained::NotThere(format!("there is no guest {vmid} in the cluster")),
-        Err(why) => Unexplained::Unknown(format!(
-            "cannot tell whether there is a guest {vmid}: it has no device here, and {why}"
-        )),
-    }
 }
 
 impl Ground<'_> {

@@ -1,11 +1,10 @@
 //! Why a session takes a NIC or not, in the words of span.cfg.
 
-use super::delivery::directions;
-use super::{Ground, NicState};
+use super::index::Ground;
+use super::placement::NicState;
 use crate::config::Session;
 use crate::config::selector::{Output, Selector};
-use crate::model::Switch;
-use crate::model::{MAX_LISTED, NicId, SessionName, Vmid, excerpt};
+use crate::model::{MAX_LISTED, NicId, SessionName, Switch, Taken, Vmid, excerpt, some};
 use crate::resolve::reasons::{Reason, Standing, Word};
 use crate::state::SessionPhase;
 
@@ -218,12 +217,19 @@ fn fact(ground: &Ground<'_>, selector: &Selector, nic: NicId, state: &NicState) 
     }
 }
 
-/// A few of a list, and how many more there are.
-pub fn some<T: ToString>(list: &[T]) -> String {
-    let shown: Vec<String> = list.iter().take(MAX_LISTED).map(T::to_string).collect();
-    let shown = shown.join(", ");
-    match list.len().checked_sub(MAX_LISTED) {
-        Some(more) if more > 0 => format!("{shown} and {more} more"),
-        _ => shown,
+/// Which of a NIC's frames a session takes.
+pub(super) fn directions(session: &Session, by: &Selector) -> String {
+    if let Selector::Bridge(bridge) = by {
+        return format!("every frame that crosses {bridge}, once");
+    }
+    let (sent, delivered) = (
+        session.direction.takes_sent(),
+        session.direction.takes_delivered(),
+    );
+    match Taken::new(sent, delivered) {
+        Some(Taken::Both) => format!("{} and {}", SENT, DELIVERED),
+        Some(Taken::Sent) => SENT.to_owned(),
+        Some(Taken::Delivered) => DELIVERED.to_owned(),
+        None => "nothing".to_owned(),
     }
 }

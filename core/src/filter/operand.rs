@@ -364,3 +364,8 @@ fn prefix_length(word: &str, most: u8) -> Result<u8, Complaint> {
     let bits = number(word, "a prefix length", u16::from(most))?;
     u8::try_from(bits).map_err(|_| Complaint::new("the prefix length is out of range"))
 }
+
+/// A whole IP address, which tcpdump would want `host` in front of.
+pub(super) fn is_address(word: &str) -> bool {
+    word.parse::<core::net::IpAddr>().is_ok() && !matches!(shape(word), Shape::Mac(_))
+}

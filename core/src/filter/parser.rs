@@ -4,29 +4,24 @@
 //! operand, and an operand alone takes the qualifiers left of it, which travel as a [`Carry`]. How
 //! a value is written is `operand`'s business. Recursion is bounded by [`MAX_DEPTH`].
 
-use super::lexer::{Key, Kind, Token, tokens};
+use super::error::FilterError;
+use super::lexer::{Key, Kind, Token};
 use super::operand;
-use super::operand::{Complaint, Shape, Suffix};
-use super::tree::{Expr, Primitive, Side, Test};
-use super::{FilterError, MAX_DEPTH, MAX_PRIMITIVES};
+use super::operand::{Complaint, Shape, Suffix, is_address};
+use super::tree::{Expr, MAX_DEPTH, Primitive, Side};
 
+use cursor::{Head, Parser, Piece, span};
 use errors::{proto_without_ether, too_deep};
 use qualifier::{AddressWord, Carry, Family, Qualifier, Range, of_family};
 
+mod cursor;
 mod errors;
 mod primitives;
 mod qualifier;
 
 /// Reads a whole expression.
 pub(super) fn parse(text: &str) -> Result<Expr, FilterError> {
-    let mut parser = Parser {
-        text,
-        tokens: tokens(text),
-        next: 0,
-        depth: 0,
-        primitives: 0,
-        tags: 0,
-    };
+    let mut parser = Parser::new(text);
     let first = parser.peek();
     if first.kind == Kind::End {
         let complaint = Complaint::new("the filter expression is empty");
@@ -44,22 +39,7 @@ pub(super) fn parse(text: &str) -> Result<Expr, FilterError> {
     }
 }
 
-/// A part of the tree, and its height.
-struct Piece {
-    expr: Expr,
-    height: usize,
-}
-
 type Parsed = Result<(Piece, Carry), FilterError>;
-
-struct Parser<'a> {
-    text: &'a str,
-    tokens: Vec<Token>,
-    next: usize,
-    depth: usize,
-    primitives: usize,
-    tags: u8,
-}
 
 impl<'a> Parser<'a> {
     /// `unit { (and | or) unit }`, from left to right.
@@ -115,21 +95,9 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    fn close(&mut self, open: Token) -> Result<(), FilterError> {
-        let token = self.peek();
-        match token.kind {
-            Kind::Close => {
-                self.next += 1;
-                Ok(())
-            }
-            Kind::End => Err(self.fault(open, Complaint::new("this parenthesis is never closed"))),
-            _ => Err(self.not_joined(token, "`and`, `or` or `)`")),
-        }
-    }
-
     /// A primitive that begins with a word of the language, already taken.
     fn primitive(&mut self, token: Token, key: Key) -> Parsed {
-        match key {
+        let head = match key {
             Key::Vlan => self.vlan(token),
             Key::Broadcast => self.plain(token, Primitive::Broadcast),
             Key::Multicast => self.plain(token, Primitive::Multicast),
@@ -145,13 +113,15 @@ impl<'a> Parser<'a> {
                 Complaint::new("`mask` goes with `net` only")
                     .hint("such as `net 10.0.0.0 mask 255.0.0.0`"),
             )),
+        }?;
+        match head {
+            Head::Whole(piece, carry) => Ok((piece, carry)),
+            // An operand, or several in parentheses.
+            Head::Qualifier(qualifier) => {
+                let (piece, _) = self.unit(Carry::Given(qualifier))?;
+                Ok((piece, Carry::Earlier(qualifier)))
+            }
         }
-    }
-
-    /// What follows qualifiers: an operand, or several in parentheses.
-    fn operands(&mut self, qualifier: Qualifier) -> Parsed {
-        let (piece, _) = self.unit(Carry::Given(qualifier))?;
-        Ok((piece, Carry::Earlier(qualifier)))
     }
 
     /// An operand that takes the qualifiers left of it.
@@ -255,59 +225,6 @@ impl<'a> Parser<'a> {
             }
         }
     }
-
-    /// A primitive that takes no operand.
-    fn plain(&mut self, token: Token, primitive: Primitive) -> Parsed {
-        Ok((self.test(token, primitive)?, Carry::Nothing))
-    }
-
-    fn test(&mut self, token: Token, primitive: Primitive) -> Result<Piece, FilterError> {
-        self.primitives += 1;
-        if self.primitives > MAX_PRIMITIVES {
-            let complaint = format!("the filter has more than {MAX_PRIMITIVES} primitives");
-            return Err(self.fault(token, Complaint::new(complaint)));
-        }
-        let test = Test {
-            tags: self.tags,
-            primitive,
-        };
-        Ok(Piece {
-            expr: Expr::Test(test),
-            height: 0,
-        })
-    }
-
-    /// The next token; at the end, the end again and again.
-    fn peek(&self) -> Token {
-        let last = self.tokens.len().saturating_sub(1);
-        self.tokens
-            .get(self.next.min(last))
-            .copied()
-            .unwrap_or(Token {
-                kind: Kind::End,
-                start: self.text.len(),
-                end: self.text.len(),
-            })
-    }
-
-    fn take(&mut self) -> Token {
-        let token = self.peek();
-        self.next += 1;
-        token
-    }
-
-    fn word(&self, token: Token) -> &'a str {
-        self.text.get(token.start..token.end).unwrap_or("")
-    }
-
-    fn fault(&self, token: Token, complaint: Complaint) -> FilterError {
-        FilterError {
-            offset: token.start,
-            width: (token.end - token.start).max(1),
-            message: complaint.message,
-            hint: complaint.hint,
-        }
-    }
 }
 
 fn join(left: Piece, operator: Kind, right: Piece) -> Piece {
@@ -335,17 +252,4 @@ fn negate(piece: Piece) -> Piece {
         expr: piece.expr.negate(),
         height,
     }
-}
-
-/// From the first token to the last.
-fn span(first: Token, last: Token) -> Token {
-    Token {
-        end: last.end,
-        ..first
-    }
-}
-
-/// A whole IP address, which tcpdump would want `host` in front of.
-fn is_address(word: &str) -> bool {
-    word.parse::<core::net::IpAddr>().is_ok() && !matches!(operand::shape(word), Shape::Mac(_))
 }

@@ -6,6 +6,15 @@
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 
+/// How deep parentheses, `not` and changes between `and` and `or` may nest.
+pub const MAX_DEPTH: usize = 64;
+
+/// How many primitives a filter may have.
+pub const MAX_PRIMITIVES: usize = 512;
+
+/// How many `vlan` primitives a filter may have, each looking one tag deeper.
+pub const MAX_TAGS: u8 = 8;
+
 /// A boolean expression over [`Test`]s.
 ///
 /// What [`parse`](super::parse) returns is canonical: no `All` directly in an `All`, no `Any` in an

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Draft;
+use super::draft::Draft;
 use crate::config::selector::{Output, Selector};
 use crate::config::{Annotations, EngineChoice, Point, Session};
 use crate::model::Direction;

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Draft, Origin, Rule, guest_of};
+use super::draft::{Draft, Origin, Rule, guest_of};
 use crate::config::selector::{Output, Selector};
 use crate::model::Taken;
 use crate::model::VlanSet;

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Origin, Rule, nic_source};
+use super::draft::{Origin, Rule, nic_source};
 use crate::config::diagnostic::{Diagnostic, Place, Severity, did_you_mean};
 use crate::config::selector::{Output, Selector};
 use crate::model::Taken;

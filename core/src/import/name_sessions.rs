@@ -3,8 +3,9 @@
 
 use std::collections::BTreeSet;
 
+use super::already_configured;
+use super::draft::{Draft, Origin};
 use super::writer::{Rendered, append, render};
-use super::{Draft, Origin, already_configured};
 use crate::config;
 use crate::config::diagnostic::Severity;
 use crate::config::selector::Selector;

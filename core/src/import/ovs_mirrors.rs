@@ -1,6 +1,6 @@
 //! Open vSwitch's mirrors that are not ours → rules.
 
-use super::{Origin, Rule, nic_source};
+use super::draft::{Origin, Rule, nic_source};
 use crate::config::selector::{Output, Selector};
 use crate::model::Taken;
 use crate::model::{IfName, VlanSet, excerpt, is_control, port_owner};

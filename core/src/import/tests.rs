@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::config;
 use crate::config::diagnostic::Severity;
+use crate::model::Taken;
 use crate::state::{Mirror, MirrorConfig, MirrorOutput};
 
 /// A mirrors.conf as sessions behind what is in span.cfg, its faults left aside.

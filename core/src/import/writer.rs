@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use super::{Draft, Origin};
+use super::draft::{Draft, Origin};
 use crate::model::printable;
 
 /// Sources on a line are as many as fit; a value of span.cfg cannot go on in the next one.

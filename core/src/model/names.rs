@@ -6,7 +6,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::Invalid;
+/// A word that is not what it should be; the text says what it should have been.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Invalid(pub String);
 
 /// The name of a network interface, port or bridge: no blank, `/`, `:` or control character, as in
 /// Linux's `dev_valid_name`. A device's has at most 15 bytes; an Open vSwitch patch port's may have more.

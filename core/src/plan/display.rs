@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::{Action, Change, Plan};
+use super::change::{Action, Change, Plan};
 use crate::engine::Engine;
 use crate::model::Taken;
 use crate::model::{MAX_LISTED, printable};

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Action, Change, Plan, Problem, why_removed};
+use super::change::{Action, Change, Plan, Problem, why_removed};
 use crate::engine::Engine;
 use crate::engine::nft::diff::{Kept, diff, same};
 use crate::engine::nft::names;

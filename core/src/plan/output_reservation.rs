@@ -7,7 +7,6 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::ovs::{holds_undecided, takes_something};
 use crate::engine::Engine;
 use crate::engine::nft::spec::Exclusive;
 use crate::model::IfName;
@@ -129,4 +128,14 @@ fn rows<'a>(bridge: &'a OvsBridge, key: &'a MirrorKey) -> impl Iterator<Item = &
         .mirrors
         .values()
         .filter(|row| row.mark.as_ref() == Some(&key.of))
+}
+
+pub(super) fn takes_something(config: &MirrorConfig) -> bool {
+    config.all || !config.ports.is_empty()
+}
+
+/// Are there ports in a mirror of which nobody can tell whether they belong to it?
+pub(super) fn holds_undecided(wanted: &Wanted, mirror: &Mirror) -> bool {
+    let mut undecided = wanted.undecided.iter();
+    undecided.any(|port| mirror.config.ports.contains_key(port))
 }

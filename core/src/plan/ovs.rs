@@ -4,8 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::output_reservation::shared;
-use super::{Action, Change, MAX_MIRRORS, Plan, Problem, Remark, why_removed};
+use super::change::{Action, Change, MAX_MIRRORS, Plan, Problem, Remark, why_removed};
+use super::output_reservation::{holds_undecided, shared, takes_something};
 use crate::engine::Engine;
 use crate::model::{IfName, port_owner, printable};
 use crate::state::{
@@ -92,10 +92,6 @@ pub fn plan(desired: &Desired, ovs: &Ovs, plan: &mut Plan) {
         .sort_by_key(|action| !matches!(action.change, Change::Remove { .. }));
 }
 
-pub(super) fn takes_something(config: &MirrorConfig) -> bool {
-    config.all || !config.ports.is_empty()
-}
-
 /// Is the mirror needed, even if it is not there yet?
 fn is_needed(wanted: &Wanted) -> bool {
     takes_something(&wanted.config) || wanted.reserves == Reserves::Yes
@@ -104,12 +100,6 @@ fn is_needed(wanted: &Wanted) -> bool {
 /// Does a mirror still have something to do: wanted sources, or undecided ones that are in it?
 fn stays(wanted: &Wanted, mirror: &Mirror) -> bool {
     is_needed(wanted) || wanted.reserves == Reserves::IfThere || holds_undecided(wanted, mirror)
-}
-
-/// Are there ports in a mirror of which nobody can tell whether they belong to it?
-pub(super) fn holds_undecided(wanted: &Wanted, mirror: &Mirror) -> bool {
-    let mut undecided = wanted.undecided.iter();
-    undecided.any(|port| mirror.config.ports.contains_key(port))
 }
 
 fn changes(is: &MirrorConfig, wanted: &Wanted) -> Vec<Change> {

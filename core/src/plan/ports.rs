@@ -5,100 +5,14 @@ mod display;
 
 use std::collections::BTreeSet;
 
-use serde::Serialize;
-
-use super::{Plan, Problem};
+use super::change::{Plan, PortChange, Problem};
 use crate::engine::nft::diff::Kept;
 use crate::engine::nft::spec::{Exclusive, OutputPort, Raise, SourcePort};
 use crate::engine::nft::{NftState, Seen, names};
 use crate::engine::port::{BridgeFlags, LinkChange, PortSettings};
-use crate::model::Switch;
-use crate::model::{IfName, SessionName};
+use crate::model::{IfName, Switch};
 use crate::state::port_map::is_firewall_bridge;
 use crate::state::{Desired, MirrorOutput, Observed, OvsState};
-
-/// A change of a device.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case", tag = "action")]
-pub enum PortChange {
-    /// It becomes, or becomes again, what an output has to be.
-    Prepare {
-        /// The device.
-        device: IfName,
-        /// Its interface index.
-        index: u32,
-        /// The outputs that it serves.
-        outputs: BTreeSet<String>,
-        /// The bridge port flags that it gets.
-        flags: Option<BridgeFlags>,
-        /// The offloads that are switched off.
-        offloads: BTreeSet<String>,
-        /// Whether a rule that drops what it sends is still to be added.
-        drops: bool,
-        /// What has to be put back one day.
-        before: PortSettings,
-    },
-    /// It becomes, or becomes again, what a source in no bridge has to be.
-    Listen {
-        /// The device.
-        device: IfName,
-        /// Its interface index.
-        index: u32,
-        /// The sessions that it is a source of.
-        sessions: BTreeSet<SessionName>,
-        /// What changes.
-        #[serde(flatten)]
-        link: LinkChange,
-        /// What has to be put back one day.
-        before: PortSettings,
-    },
-    /// It becomes what it was before.
-    Restore {
-        /// The device.
-        device: IfName,
-        /// Its interface index.
-        index: u32,
-        /// The bridge port flags that it gets back.
-        flags: Option<BridgeFlags>,
-        /// The offloads that are switched on again.
-        offloads: BTreeSet<String>,
-        /// What else it gets back.
-        #[serde(flatten)]
-        link: LinkChange,
-        /// Is it still an output or a source, of another kind?
-        remains: Option<PortSettings>,
-    },
-    /// It has gone, and with it all that was to be put back.
-    Forget {
-        /// The device.
-        device: IfName,
-    },
-}
-
-impl PortChange {
-    /// Its device.
-    pub fn device(&self) -> &IfName {
-        match self {
-            Self::Prepare { device, .. }
-            | Self::Listen { device, .. }
-            | Self::Restore { device, .. }
-            | Self::Forget { device } => device,
-        }
-    }
-
-    /// Is it made before anything is copied, rather than after?
-    pub fn comes_first(&self) -> bool {
-        matches!(self, Self::Prepare { .. } | Self::Listen { .. })
-    }
-
-    /// Does it set the device up or down?
-    pub fn moves_link(&self) -> bool {
-        match self {
-            Self::Listen { link, .. } | Self::Restore { link, .. } => link.up.is_some(),
-            Self::Prepare { .. } | Self::Forget { .. } => false,
-        }
-    }
-}
 
 /// Which of a device's settings are ours for as long as it is what it is.
 #[derive(Clone, Copy, Default)]

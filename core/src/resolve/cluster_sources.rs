@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::availability::is_refused;
 use super::matcher::{Matcher, Subject, Truth};
 use super::selection::outputs_of;
-use super::{phase, sensors};
+use super::session::{phase, sensors};
 use crate::config::selector::Selector;
 use crate::config::{Annotations, Session};
 use crate::model::{NicId, NicIndex, SessionName, Vmid};

@@ -2,7 +2,7 @@
 //! not behind the guest's firewall.
 
 use super::selection::Choice;
-use crate::model::{MAX_LISTED, NicId};
+use crate::model::{NicId, some};
 use crate::pve::cluster::Cluster;
 use crate::state::port_map::{BridgeKind, Port};
 
@@ -44,12 +44,7 @@ pub fn notes(choice: &Choice<'_>, cluster: &Cluster) -> Vec<String> {
         .into_iter()
         .map(|(told, mut nics)| {
             nics.sort();
-            let names = nics.iter().take(MAX_LISTED).map(NicId::to_string);
-            let names = names.collect::<Vec<_>>().join(", ");
-            match nics.len().saturating_sub(MAX_LISTED) {
-                0 => format!("{names}: {told}"),
-                more => format!("{names} and {more} more: {told}"),
-            }
+            format!("{}: {told}", some(&nics))
         })
         .collect()
 }

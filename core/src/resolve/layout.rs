@@ -7,6 +7,7 @@ use super::availability::Standing;
 use super::engine_choice::{ChosenEngine, From, Reason, engine, never_ovs};
 use super::nft::Copying;
 use super::offload::hands_over_unfinished;
+use super::output_notes::{notes, rspan_note};
 use super::outputs::{Outputs, Place, Target};
 use super::selection::{Choice, Whole};
 use crate::config::selector::Output;
@@ -131,12 +132,12 @@ fn down(output: &Output, target: &Target<'_>, outputs: &Outputs<'_>) -> Option<P
 }
 
 /// One output's part of a session.
-pub struct Layout<'a> {
-    pub outputs: &'a Outputs<'a>,
-    pub session: &'a Session,
+struct Layout<'a> {
+    outputs: &'a Outputs<'a>,
+    session: &'a Session,
     choice: &'a Choice<'a>,
-    pub map: &'a PortMap,
-    pub output: &'a Output,
+    map: &'a PortMap,
+    output: &'a Output,
     reserved: &'a BTreeMap<IfName, &'a SessionName>,
 }
 
@@ -157,7 +158,9 @@ impl<'a> Layout<'a> {
     /// RSPAN: each Open vSwitch bridge with sources has its part.
     fn rspan(&self, vlan: u16, served: &mut OutputState, desired: &mut Desired) {
         let bridges = self.rspan_bridges();
-        served.notes.extend(self.rspan_note(&bridges));
+        served
+            .notes
+            .extend(rspan_note(self.map, self.output, &bridges));
         let lacks = &mut served.lacks;
         for bridge in &bridges {
             let here = |port: &&&Port| port.bridge == **bridge;
@@ -290,7 +293,7 @@ impl<'a> Layout<'a> {
             self.reserve(target.device, reserved, desired);
         }
         let by_ovs = !split.ovs.is_empty() || split.ovs_bridge.is_some();
-        served.notes = self.notes(target, copies.as_ref(), by_ovs);
+        served.notes = notes(self.session, self.output, target, copies.as_ref(), by_ovs);
         if let Some(copies) = copies {
             self.listen(&copies, &split.nft, desired);
             desired.copies.insert(key, copies);

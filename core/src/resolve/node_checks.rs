@@ -3,7 +3,8 @@
 
 use super::availability::need_of_nic;
 use super::outputs::Outputs;
-use super::{View, phase, ports};
+use super::session::phase;
+use super::{View, ports};
 use crate::config::diagnostic::{Diagnostic, Place, Severity};
 use crate::config::selector::Output;
 use crate::config::{Annotations, At, Session};

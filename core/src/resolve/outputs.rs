@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::availability::Need;
+use super::need::Need;
 use crate::config::selector::Output;
 use crate::config::{Annotations, EngineChoice, NO_TUNNELS, Session};
 use crate::model::{IfName, NicId, NodeName};

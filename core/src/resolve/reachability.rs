@@ -5,7 +5,7 @@
 use core::net::IpAddr;
 use std::collections::BTreeSet;
 
-use super::availability::is_link_local;
+use crate::engine::port::is_link_local;
 use crate::model::{IfName, NicId, port_owner};
 use crate::state::{Link, LinkState, Observed, OvsBridge, OvsPort, OvsState};
 

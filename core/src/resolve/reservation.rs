@@ -6,9 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::availability::Need;
+use super::need::Need;
 use super::outputs::{Outputs, Place, Target};
-use super::phase;
+use super::session::phase;
 use crate::config::Session;
 use crate::config::selector::Output;
 use crate::model::{IfName, SessionName};

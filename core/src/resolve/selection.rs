@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::index::Index;
 use super::matcher::{Matcher, Subject, Truth, Verdict, whole_bridges};
-use super::{phase, sensors};
+use super::session::{phase, sensors};
 use crate::config::cycles::{Circles, Feeds, Knot};
 use crate::config::selector::{Output, Selector};
 use crate::config::{Annotations, Session};

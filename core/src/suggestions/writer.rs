@@ -6,7 +6,8 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use super::{Count, Monitor, Offer, Others, Sensor};
+use super::offer::{Count, Offer, Others};
+use super::sensors::{Monitor, Sensor};
 use crate::model::session_names::fresh;
 use crate::model::{GuestKind, MAX_LISTED, excerpt};
 use crate::state::port_map::BridgeKind;

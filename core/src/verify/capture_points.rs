@@ -4,19 +4,21 @@
 //! It follows from what span.cfg asks for, not from what is in force: a mirror that is not there is what `verify` is for.
 
 mod expected;
+mod nft;
 mod ovs;
+mod watching;
 mod whole_bridges;
 
 use std::collections::BTreeMap;
 
 use crate::config::Session;
 use crate::engine::nft::Side;
-use crate::engine::nft::spec::{Copies, CopySource, Facing, Frames, Mac, Passing};
+use crate::engine::nft::spec::{Frames, Passing};
 use crate::model::OutputKey;
 use crate::model::Switch;
 use crate::model::{IfName, NicId, SessionName};
 use crate::state::port_map::{Port, PortMap};
-use crate::state::{Desired, Observed, SessionState};
+use crate::state::{Desired, Observed};
 pub use expected::{Expect, Takes};
 
 /// A device, and which way frames pass it.
@@ -139,37 +141,6 @@ struct Node<'a> {
 }
 
 impl Watching {
-    /// What has to be watched for these sessions, and for all that share an output with them.
-    pub fn of(
-        sessions: &BTreeMap<SessionName, Session>,
-        desired: &Desired,
-        observed: &Observed,
-        mac: &dyn Fn(NicId) -> Option<u64>,
-        asked: &[&SessionState],
-    ) -> Self {
-        let node = Node {
-            sessions,
-            desired,
-            observed,
-            map: PortMap::new(observed),
-            mac,
-        };
-        let mut watching = Self::default();
-        for (key, wanted) in &desired.mirrors {
-            if let Some(bridge) = key.engine.bridge() {
-                node.mirror(&key.of, bridge, &wanted.config, &mut watching);
-            }
-        }
-        for (key, copies) in &desired.copies {
-            node.copies(key, copies, &mut watching);
-        }
-        let is_asked = |part: &Part| asked.iter().any(|state| state.name == part.key.session);
-        watching
-            .groups
-            .retain(|group| group.parts.iter().any(is_asked));
-        watching
-    }
-
     /// The group of a sensor, made if there is none.
     fn group(&mut self, sensor: &Sensor) -> &mut Group {
         let found = self
@@ -233,78 +204,6 @@ impl Group {
 }
 
 impl Node<'_> {
-    /// What nftables copies.
-    fn copies(&self, key: &OutputKey, copies: &Copies, watching: &mut Watching) {
-        let known = expected::known(key, copies, self.desired);
-        let group = watching.group(&self.sensor(&copies.device, Side::Egress));
-        let part = group.part(key, Some(&copies.frames));
-        for (device, source) in &copies.sources {
-            let whole = self.whole_bridge(device, key);
-            for (side, passing) in source.hooks() {
-                let name = match (&whole, source.nic) {
-                    (Some(bridge), _) => format!("bridge:{bridge}"),
-                    (None, Some(nic)) => nic.to_string(),
-                    (None, None) => device.to_string(),
-                };
-                let way = match whole {
-                    Some(_) => not_a_guest(&name),
-                    None => self.way_to(&name, device, source, passing, &copies.frames),
-                };
-                let subject = Subject {
-                    name,
-                    passing,
-                    whole: whole.is_some(),
-                    way,
-                };
-                let takes = Takes::copied(source, &copies.frames, passing, &known);
-                let spot = Spot {
-                    device: device.clone(),
-                    side,
-                };
-                group.add(part, subject, spot, takes, passing);
-            }
-        }
-        self.rest_of_whole(key, copies, group, part);
-    }
-
-    /// How marked frames get to a device where nftables copies: out of it, or into it by way of Open vSwitch.
-    fn way_to(
-        &self,
-        name: &str,
-        device: &IfName,
-        source: &CopySource,
-        passing: Passing,
-        frames: &Frames,
-    ) -> Way {
-        let Some(nic) = source.nic else {
-            return not_a_guest(name);
-        };
-        if passing == Passing::From {
-            return only_it_can(name);
-        }
-        let mac = match source.mac {
-            Mac::Known(mac) => Some(mac),
-            Mac::None | Mac::Unknown => (self.mac)(nic),
-        };
-        let Some(mac) = mac.filter(is_one_station) else {
-            return no_mac(name);
-        };
-        let vlan = expected::vlan_for(source.vlans, &frames.vlans);
-        match (source.facing, self.port_at(device)) {
-            (Facing::Source, _) => Way::Device {
-                device: device.clone(),
-                mac,
-                vlan,
-            },
-            (Facing::Node, Some(port)) => Way::Bridge {
-                device: port.bridge.clone(),
-                mac,
-                vlan: port.tag.or(vlan),
-            },
-            (Facing::Node, None) => Way::None(format!("{name} is in no bridge")),
-        }
-    }
-
     fn sensor(&self, device: &IfName, side: Side) -> Sensor {
         let output = self.desired.outputs.get(device);
         Sensor {
@@ -316,15 +215,6 @@ impl Node<'_> {
             wire: output.map_or(Switch::No, |output| output.wire),
             snaplen: None,
         }
-    }
-
-    /// The bridge of the device, if the session takes that as a whole.
-    fn whole_bridge(&self, device: &IfName, key: &OutputKey) -> Option<IfName> {
-        let whole = self.whole_bridges(&key.session);
-        let behind = self.port_at(device).into_iter();
-        let ports = behind.chain(self.map.of_device(device));
-        let mut bridges = ports.map(|port| &port.bridge).chain([device]);
-        bridges.find(|bridge| whole.contains(bridge)).cloned()
     }
 
     /// The port that a device is, or is behind.

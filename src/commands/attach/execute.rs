@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::{Outcome, Run};
+use super::report::Outcome;
+use super::run::Run;
 use crate::pve::chained_hook;
 use crate::pve::programs;
 use crate::pve::{Questions, Whose};

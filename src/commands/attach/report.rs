@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::Format;
+use crate::commands::format::Format;
 use crate::sys::output::Out;
 use pve_span_core::attach::{Call, Refusal, Step};
 use pve_span_core::model::{GuestKind, NodeName, Vmid, excerpt};

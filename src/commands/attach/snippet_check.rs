@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use super::Stopped;
+use super::run::Stopped;
 use crate::pve::programs;
 use crate::sys::error::with_causes;
 use crate::sys::files;

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::capture::Outcome;
-use crate::commands::Format;
+use crate::commands::format::Format;
 use crate::config::active::InForce;
 use crate::sys::output;
 use crate::sys::output::{Out, Row};

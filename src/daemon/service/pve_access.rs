@@ -3,18 +3,16 @@
 //! While it does not, children go by what is known and read nothing there. So a few hang at most: the sentinel, and those that
 //! were at it when it began.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::Service;
+use super::{PATIENCE, Service};
 use crate::daemon::config_poller::{Answer, Sentinel};
 use crate::daemon::faults::Whence;
-use crate::reconcile::inputs::{PVE_HANGS, PveAccess};
+use crate::reconcile::PveAccess;
+use crate::reconcile::inputs::PVE_HANGS;
 use crate::reconcile::lock::readers::hangs;
 use crate::sys::mounts;
 use crate::sys::worker::Job;
-
-/// How long /etc/pve may take to answer.
-pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Service {
     /// The child that looks at /etc/pve.

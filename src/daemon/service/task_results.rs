@@ -4,8 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 
-use super::pve_access::PATIENCE;
-use super::{Running, Service, Side};
+use super::{PATIENCE, Running, Service, Side};
 use crate::daemon::faults::Whence;
 use crate::daemon::task_reports::{Counts, Reconciled, Surveyed};
 use crate::daemon::transitions::Turn;

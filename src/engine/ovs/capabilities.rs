@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::SOCKET;
 use super::observe::{BRIDGE, INTERFACE, MIRROR, PORT, ROOT, caught_up, rows, select};
-use super::rpc::{Client, Error};
+use super::rpc::{Client, Error, SOCKET};
 use super::value::{map_get, optional};
 use crate::sys::error::with_causes;
 use pve_span_core::doctor::OvsMore;

@@ -6,10 +6,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::observe::rows;
-use super::rpc::{Client, Error};
+use super::observe::{MARK_OUTPUT, MARK_SESSION, rows};
+use super::rpc::{Client, Error, SOCKET};
 use super::value::{map_get, number};
-use super::{MARK_OUTPUT, MARK_SESSION, SOCKET};
 use pve_span_core::engine::Statistics;
 
 /// How often ovs-vswitchd tells new figures (`other_config:stats-update-interval`, ovs-vswitchd.conf.db(5)).

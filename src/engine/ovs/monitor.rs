@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::SOCKET;
 use super::framing::Framing;
 use super::observe;
 use super::rpc;
+use super::rpc::SOCKET;
 
 /// What mirrors depend on, besides their own rows.
 const FOLLOWED: [(&str, &[&str]); 4] = [

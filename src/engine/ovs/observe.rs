@@ -6,11 +6,15 @@ use serde_json::{Value, json};
 
 use super::rpc::{Client, Error, Transaction};
 use super::value::{map_get, number, optional, row_id, set, to_uuid};
-use super::{MARK_OUTPUT, MARK_SESSION};
 use pve_span_core::engine::Statistics;
 use pve_span_core::model::Taken;
 use pve_span_core::model::{IfName, OutputKey, SessionName, VlanSet};
 use pve_span_core::state::{Mirror, MirrorConfig, MirrorOutput, Ovs, OvsBridge, OvsPort, RowId};
+
+/// Whose a mirror is: `external_ids:pve-span=<session>`.
+pub const MARK_SESSION: &str = "pve-span";
+/// Which of the session's outputs it serves.
+pub const MARK_OUTPUT: &str = "pve-span-output";
 
 /// What is read of each table: nothing newer than Open vSwitch 3.1.
 pub(super) const ROOT: (&str, &[&str]) = ("Open_vSwitch", &["next_cfg", "cur_cfg"]);

@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
+use super::observe::{MARK_OUTPUT, MARK_SESSION};
 use super::rpc::Error;
 use super::value::{to_map, to_optional, to_set, to_uuid};
-use super::{MARK_OUTPUT, MARK_SESSION};
 use pve_span_core::model::IfName;
 use pve_span_core::model::Taken;
 use pve_span_core::plan::{Action, Change, Plan};

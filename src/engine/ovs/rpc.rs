@@ -19,6 +19,9 @@ use serde_json::{Value, json};
 use super::framing::{Framing, FramingError};
 use pve_span_core::model::printable;
 
+/// The socket, below the root directory.
+pub const SOCKET: &str = "run/openvswitch/db.sock";
+
 /// Why the database did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -416,7 +419,6 @@ fn error_text(error: &Value) -> String {
     };
     printable(text)
 }
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,7 +13,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::libc;
 
-use super::{Error, failed};
+use super::error::{Error, failed};
 use crate::sys::netlink_socket::{Netlink, Want};
 use pve_span_core::engine::port::{BridgeFlags, LinkChange, PortSettings, PortState};
 use pve_span_core::model::IfName;

@@ -7,10 +7,10 @@ use crate::engine::port;
 use crate::engine::port::backup;
 use crate::engine::port::backup::Saved;
 use crate::sys;
+use pve_span_core::engine::port::is_link_local;
 use pve_span_core::engine::port::{BridgeFlags, LinkChange, Switch};
 use pve_span_core::model::IfName;
 use pve_span_core::plan::PortChange;
-use pve_span_core::resolve::availability::is_link_local;
 use pve_span_core::state::LinkState;
 
 /// Why a device is not as it has to be.

@@ -19,7 +19,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc::{self, c_int, c_short, off_t};
 
-use super::{Error, LockFile};
+use super::{Error, FIRST_PAUSE, LONGEST_PAUSE, Lock, LockFile};
 
 /// The first byte of the turn on the first device. Its length says whose it is.
 const TURN: off_t = 1 << 44;
@@ -64,7 +64,7 @@ impl LockFile {
     /// Others have had it all the time.
     pub fn take_turn(&self, deadline: Instant, waits: impl Fn()) -> Result<Turn, Error> {
         let began = Instant::now();
-        let mut pause = super::FIRST_PAUSE;
+        let mut pause = FIRST_PAUSE;
         let mut reader: Option<(u32, Instant)> = None;
         loop {
             if let Some(pid) = self.hung() {
@@ -98,7 +98,7 @@ impl LockFile {
                 });
             }
             std::thread::sleep(pause.min(left));
-            pause = (pause * 2).min(super::LONGEST_PAUSE);
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
@@ -125,9 +125,11 @@ pub fn hangs(root: &Path, pid: u32) -> bool {
     LockFile::existing(root).is_none_or(|file| file.is_reading(pid))
 }
 
-/// Ends the turn, if it is ours.
-pub(super) fn end_turn(file: &File) {
-    let _ = set(file, libc::F_UNLCK, TURN, READS - TURN);
+impl Lock {
+    /// Lets others read in /etc/pve, if it is our turn.
+    pub fn end_turn(&mut self) {
+        let _ = set(&self.file, libc::F_UNLCK, TURN, READS - TURN);
+    }
 }
 
 fn range(kind: c_int, start: off_t, length: off_t) -> libc::flock {
@@ -156,7 +158,6 @@ fn holder(file: &File, start: off_t, length: off_t) -> Option<libc::flock> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reconcile::lock::Lock;
     use crate::reconcile::lock::tests::{soon, tree};
 
     fn later() -> Instant {

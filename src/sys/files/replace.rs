@@ -13,7 +13,7 @@ use nix::fcntl::{Flock, FlockArg, OFlag, openat, renameat};
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 
-use super::Error;
+use super::error::Error;
 
 /// How long a writer waits for another one of the same file. A write takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -5,7 +5,7 @@
 
 use std::fmt::{self, Write};
 
-use super::Side;
+use super::{Seen, Side};
 use crate::engine::nft::spec::Passing;
 use crate::model::OutputKey;
 use crate::model::{IfName, SessionName};
@@ -234,6 +234,17 @@ pub fn read_purpose(comment: &str) -> Option<Told<'_>> {
         passing,
         mac: mac.and_then(|mac| u64::from_str_radix(mac, 16).ok()),
     })
+}
+
+impl Seen {
+    /// The devices of which a rule of ours drops what they send.
+    pub fn dropping(&self) -> impl Iterator<Item = &IfName> {
+        let chains = self
+            .chains
+            .iter()
+            .filter(|(name, _)| read(name) == Named::Drop);
+        chains.filter_map(|(_, chain)| chain.hook.as_ref().map(|hook| &hook.device))
+    }
 }
 
 #[cfg(test)]

@@ -2,13 +2,13 @@
 //!
 //! This exists to keep the grammar readable: nothing here decides whether a text is accepted.
 
+use super::super::error::FilterError;
 use super::super::lexer::{Key, Kind, Token, WORDS, keyword};
 use super::super::operand;
-use super::super::operand::{Complaint, Shape, shown};
-use super::super::tree::{Protocol, Side};
-use super::super::{FilterError, MAX_DEPTH};
+use super::super::operand::{Complaint, Shape, is_address, shown};
+use super::super::tree::{MAX_DEPTH, Protocol, Side};
+use super::cursor::{Parser, span};
 use super::qualifier::Carry;
-use super::{Parser, is_address, span};
 
 /// pcap-filter(7): `vlan` moves what comes after it, so alternatives of VLANs do not work that way.
 pub(super) const VLAN_HINT: &str =

@@ -3,18 +3,18 @@
 //! This exists to say which words go together, and to turn them into a [`Qualifier`] that cannot
 //! hold others. The first word is already taken when one of these is called, unless it says so.
 
-use super::super::MAX_TAGS;
+use super::super::error::FilterError;
 use super::super::lexer::{Key, Kind, Token};
 use super::super::operand;
 use super::super::operand::{Complaint, Shape};
-use super::super::tree::{Primitive, Protocol, Side, Transport};
+use super::super::tree::{MAX_TAGS, Primitive, Protocol, Side, Transport};
+use super::cursor::{Head, Parser, span};
 use super::errors::{VLAN_HINT, closest, proto_without_ether};
 use super::qualifier::{AddressWord, Carry, Family, Qualifier, Range};
-use super::{FilterError, Parsed, Parser, span};
 
 impl Parser<'_> {
     /// `vlan [N]`; as in tcpdump, the number may stand in parentheses.
-    pub(super) fn vlan(&mut self, token: Token) -> Parsed {
+    pub(super) fn vlan(&mut self, token: Token) -> Result<Head, FilterError> {
         if self.tags == MAX_TAGS {
             let complaint =
                 Complaint::new(format!("`vlan` stands here more than {MAX_TAGS} times"));
@@ -42,11 +42,23 @@ impl Parser<'_> {
         };
         let piece = self.test(token, Primitive::Vlan(tag))?;
         self.tags += 1;
-        Ok((piece, Carry::Vlan))
+        Ok(Head::Whole(piece, Carry::Vlan))
+    }
+
+    pub(super) fn close(&mut self, open: Token) -> Result<(), FilterError> {
+        let token = self.peek();
+        match token.kind {
+            Kind::Close => {
+                self.next += 1;
+                Ok(())
+            }
+            Kind::End => Err(self.fault(open, Complaint::new("this parenthesis is never closed"))),
+            _ => Err(self.not_joined(token, "`and`, `or` or `)`")),
+        }
     }
 
     /// What begins with `ether`.
-    pub(super) fn ether(&mut self, token: Token) -> Parsed {
+    pub(super) fn ether(&mut self, token: Token) -> Result<Head, FilterError> {
         let side = self.side()?;
         let word = self.peek();
         match (word.kind, side) {
@@ -61,7 +73,7 @@ impl Parser<'_> {
             }
             (Kind::Key(Key::Proto), None) => {
                 self.next += 1;
-                return self.operands(Qualifier::EtherType);
+                return Ok(Head::Qualifier(Qualifier::EtherType));
             }
             (Kind::Key(Key::Net | Key::Port | Key::PortRange), _)
             | (Kind::Key(Key::Broadcast | Key::Multicast | Key::Proto), Some(_)) => {
@@ -88,11 +100,15 @@ impl Parser<'_> {
             }
         }
         let side = side.unwrap_or(Side::Either);
-        self.operands(Qualifier::EtherHost { side })
+        Ok(Head::Qualifier(Qualifier::EtherHost { side }))
     }
 
     /// What begins with the name of a protocol: a test for it, or a qualifier.
-    pub(super) fn protocol(&mut self, token: Token, protocol: Protocol) -> Parsed {
+    pub(super) fn protocol(
+        &mut self,
+        token: Token,
+        protocol: Protocol,
+    ) -> Result<Head, FilterError> {
         let word = self.peek();
         let Kind::Key(key) = word.kind else {
             return self.plain(token, Primitive::Protocol(protocol));
@@ -123,7 +139,10 @@ impl Parser<'_> {
     /// `[src|dst|…] [host|net|port|portrange]`, of which something is there, and an operand.
     ///
     /// Of these, nothing is taken yet; only `protocol`, where there is one.
-    pub(super) fn qualified(&mut self, protocol: Option<(Token, Protocol)>) -> Parsed {
+    pub(super) fn qualified(
+        &mut self,
+        protocol: Option<(Token, Protocol)>,
+    ) -> Result<Head, FilterError> {
         let before = self.peek();
         let side = self.side()?.unwrap_or(Side::Either);
         let word = self.peek();
@@ -148,11 +167,11 @@ impl Parser<'_> {
                 Some(Protocol::Sctp) => Some(Transport::Sctp),
                 Some(_) => return Err(self.mismatch(first, word)),
             };
-            return self.operands(Qualifier::Port {
+            return Ok(Head::Qualifier(Qualifier::Port {
                 transport,
                 side,
                 range,
-            });
+            }));
         }
         let family = match protocol {
             None => Family::Any,
@@ -164,11 +183,11 @@ impl Parser<'_> {
             }
             Some(_) => return Err(self.mismatch(first, word)),
         };
-        self.operands(Qualifier::Address {
+        Ok(Head::Qualifier(Qualifier::Address {
             family,
             side,
             word: address,
-        })
+        }))
     }
 
     /// `src`, `dst`, `src or dst`, `src and dst`, if there is one.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::PortChange;
+use super::super::change::PortChange;
 use crate::engine::port::LinkChange;
 
 impl fmt::Display for PortChange {

@@ -1,6 +1,7 @@
 //! What Open vSwitch's own mirrors take, and where it leaves.
 
 use super::expected::Takes;
+use super::whole_bridges::side;
 use super::{
     Node, Sensor, Spot, Subject, Watching, Way, is_one_station, no_mac, not_a_guest, only_it_can,
 };
@@ -204,12 +205,4 @@ fn passings(taken: Taken) -> impl Iterator<Item = Passing> {
     let from = taken.sent().then_some(Passing::From);
     from.into_iter()
         .chain(taken.delivered().then_some(Passing::To))
-}
-
-/// Which way round the port's device is: an internal port is the node's own end.
-pub(super) fn side(port: &OvsPort, passing: Passing) -> Side {
-    match (port.kind == "internal", passing) {
-        (false, Passing::From) | (true, Passing::To) => Side::Ingress,
-        (false, Passing::To) | (true, Passing::From) => Side::Egress,
-    }
 }

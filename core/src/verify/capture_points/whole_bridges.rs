@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 
 use super::expected::Takes;
-use super::ovs::side;
 use super::{Group, Node, Spot, Subject, not_a_guest};
 use crate::config::Session;
 use crate::engine::nft::Side;
@@ -12,7 +11,7 @@ use crate::engine::nft::spec::{Copies, Passing};
 use crate::model::OutputKey;
 use crate::model::Switch;
 use crate::model::{IfName, SessionName, VlanSet};
-use crate::state::{Link, OvsState, SourceState};
+use crate::state::{Link, OvsPort, OvsState, SourceState};
 
 impl Node<'_> {
     /// The bridges that a session takes as a whole.
@@ -170,6 +169,14 @@ impl Node<'_> {
             vlans.clone()
         };
         Some(Takes::of_vlans(taken, &copies.frames))
+    }
+}
+
+/// Which way round the port's device is: an internal port is the node's own end.
+pub(super) fn side(port: &OvsPort, passing: Passing) -> Side {
+    match (port.kind == "internal", passing) {
+        (false, Passing::From) | (true, Passing::To) => Side::Ingress,
+        (false, Passing::To) | (true, Passing::From) => Side::Egress,
     }
 }
 

@@ -12,8 +12,8 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use super::TooLarge;
 use super::fields::Read;
+use super::limits::{MAX_QUESTIONS, TooLarge};
 
 /// A question or an outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,9 +33,6 @@ const OUTCOMES: usize = 4;
 
 /// The most answers that are combined. Some 90 ms and 40 MB.
 pub(super) const MAX_WORK: usize = 650_000;
-
-/// The most questions on a way. Walking along the ways takes room on the stack.
-pub(super) const MAX_QUESTIONS: usize = 150;
 
 /// A question.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

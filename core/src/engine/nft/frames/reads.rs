@@ -3,9 +3,9 @@
 //! `tcpdump -O -d EXPRESSION` shows them. What is read matters as much as what is asked: a frame that is too short for
 //! a read is rejected, even if nothing hangs on the value (`net 0.0.0.0/0` wants the addresses to be there).
 
-use super::TooLarge;
 use super::diagram::{ABORT, Diagram, FALSE, Id, TRUE};
 use super::fields::{End, Missing, Part, Read};
+use super::limits::TooLarge;
 use crate::filter::{
     EtherAddr, Expr, Ipv4Net, Ipv4Scope, Ipv6Net, PortRange, Primitive, Protocol, Side, Test,
     Transport, VlanTag,

@@ -12,10 +12,28 @@ use std::rc::Rc;
 
 use super::super::{Match, Test};
 use super::diagram::{Diagram, FALSE, Id, NEVER, Node, TRUE};
-use super::{Branch, MAX_DEPTH, MAX_RANGES, MAX_RULES, MAX_VISITS, To, TooLarge};
+use super::limits::{MAX_DEPTH, MAX_RANGES, MAX_RULES, MAX_VISITS, TooLarge};
 
 /// A set in a rule up to this size may as well stand in two.
 const SMALL: usize = 8;
+
+/// A rule: frames that all matches hold of go to `to`; the others go on to the next rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Branch {
+    /// What a frame has to be like; nothing means any frame.
+    pub matches: Vec<Match>,
+    /// Where it goes then, for good.
+    pub to: To,
+}
+
+/// Where a rule leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum To {
+    /// Another of the chains, by its index. One without rules takes nothing.
+    Chain(usize),
+    /// The frame is taken.
+    Taken,
+}
 
 /// A rule, before the chains have numbers.
 #[derive(Debug, Clone)]
