@@ -17,6 +17,7 @@ fn installed(path: &str) -> Option<String> {
         | "pve-config/grafana-dashboard.json"
         | "pve-config/prometheus-alerts.yml" => Some(format!("examples/{name}")),
         "hookscripts/pve-span" => Some("../../pve-span/hookscript".into()),
+        "docs/picture.svg" => Some("picture.svg".into()),
         _ if path.starts_with("docs/") && path.ends_with(".md") => Some(name.into()),
         _ => None,
     }
