@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what `make build`, `make deb`, `make demo`, `make test`, `make test-vm`, `make bench`, `make fuzz` and `make lint` need and
+# Installs what `make build`, `make deb`, `make demo`, `make test`, `make test-slow`, `make test-vm`, `make bench`, `make fuzz` and `make lint` need and
 # this machine lacks, and says what it installs. For root on Debian 13 (Proxmox VE 9's base), and on Debian 12 with a Rust
 # toolchain of 1.85 or newer.
 #

@@ -16,6 +16,8 @@ cd "$1"
 for folder in usr proc sys dev; do
     mount --rbind "/$folder" "$folder"
 done
+# What the pages install and remove there is not this machine's.
+mount --bind local-bin usr/local/bin
 exec env -i LAB_ROOT= HOME=/root TERM=dumb PATH=/opt/bin:/usr/sbin:/usr/bin:/sbin:/bin chroot . /bin/sh -c "cd /root; $2"
 "#;
 
@@ -147,6 +149,7 @@ fn furnish(node: &Node) {
         "tmp",
         "root",
         "opt/bin",
+        "local-bin",
         "etc/systemd/system",
         "etc/apt/sources.list.d",
     ] {
