@@ -45,7 +45,7 @@ use crate::reconcile::inputs::PveAccess;
 use crate::reconcile::lock::LockFile;
 use crate::reconcile::observe::{Context, Look};
 use crate::sys::output::Out;
-use crate::sys::{ApartError, apart};
+use crate::sys::{IsolatedError, isolated};
 use pve_span_core::health::faults_and_notes;
 use pve_span_core::state::SessionState;
 
@@ -82,8 +82,8 @@ pub fn expect_pve(root: &Path) -> Result<(), Error> {
     if LockFile::existing(root).is_some_and(|file| file.hung().is_some()) {
         return Err(hangs());
     }
-    match apart(PVE_PATIENCE, || pve.is_mounted()) {
-        Err(ApartError::TooLate { .. }) => Err(hangs()),
+    match isolated(PVE_PATIENCE, || pve.is_mounted()) {
+        Err(IsolatedError::TooLate { .. }) => Err(hangs()),
         // Whatever else is wrong shows when it is read.
         _ => Ok(()),
     }
