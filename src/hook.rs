@@ -18,7 +18,8 @@ use crate::reconcile::{Context, Done, PveAccess, Trigger};
 use crate::sys::clock::Moment;
 use crate::sys::error::with_causes;
 use crate::sys::output::Out;
-use crate::sys::{Attempt, Ended, Patience, Progress, supervise};
+use crate::sys::process::Ended;
+use crate::sys::{Attempt, Patience, Progress, supervise};
 use pve_span_core::model::{MAX_LISTED, NodeName, Vmid, printable};
 use pve_span_core::state::{Fault, SessionPhase, SessionState};
 
@@ -106,10 +107,12 @@ fn react(root: &Path, vmid: Vmid, phase: &str, deadline: f64, caller: &Caller) -
         }
     };
     match ended {
-        Ended::Done | Ended::Exited(0) => {}
-        Ended::Exited(code) => log::error!("guest {vmid}: {phase} failed (exit code {code})"),
-        Ended::Killed(signal) => log::error!("guest {vmid}: {phase} was ended by {signal}"),
-        Ended::TooLate => log::error!(
+        Some(Ended::Exited(0)) => {}
+        Some(Ended::Exited(code)) => {
+            log::error!("guest {vmid}: {phase} failed (exit code {code})");
+        }
+        Some(Ended::Killed(signal)) => log::error!("guest {vmid}: {phase} was ended by {signal}"),
+        None => log::error!(
             "guest {vmid}: {phase} was not done within {seconds} s, and the guest does not wait for it any longer; \
              `pve-span apply` makes up for it"
         ),

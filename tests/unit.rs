@@ -138,6 +138,7 @@ fn the_filter_leaves_the_calls_that_cannot_be_done_without() {
         "getsockopt",
         "ioctl",
         "kill",
+        "pidfd_open",
         "pipe2",
         "poll",
         "prlimit64",
@@ -153,6 +154,7 @@ fn the_filter_leaves_the_calls_that_cannot_be_done_without() {
         "socket",
         "statx",
         "unlinkat",
+        "unshare",
         "wait4",
         "waitid",
     ] {

@@ -10,7 +10,7 @@ use crate::cli::complete::{Candidate, Cursor, Wanted, at_cursor};
 use crate::config::active;
 use crate::pve::{Pve, Questions, Whose};
 use crate::reconcile::lock::LockFile;
-use crate::sys::apart;
+use crate::sys::isolated;
 use crate::sys::output::Out;
 use pve_span_core::config::Session;
 use pve_span_core::model::{GuestKind, NicId, NicIndex, Vmid, printable};
@@ -45,7 +45,7 @@ pub fn run(root: &Path, words: &[String]) -> u8 {
             };
             // A pmxcfs that hangs holds the child; one that is known to hang is not asked.
             let hangs = LockFile::existing(root).is_some_and(|file| file.hung().is_some());
-            let found = (!hangs).then(|| apart(PATIENCE, look_up).unwrap_or_default());
+            let found = (!hangs).then(|| isolated(PATIENCE, look_up).unwrap_or_default());
             let pairs = found.unwrap_or_default().into_iter();
             pairs
                 .map(|(word, about)| Candidate { word, about })

@@ -8,7 +8,7 @@ use crate::config::active::InForce;
 use crate::pve::Pve;
 use crate::reconcile::lock::LockFile;
 use crate::reconcile::{Context, Error, PveAccess};
-use crate::sys::{ApartError, apart};
+use crate::sys::{IsolatedError, isolated};
 
 /// How long a command waits for whatever hangs, and of that for ovs-vswitchd.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -29,8 +29,8 @@ pub fn expect_pve(root: &Path) -> Result<(), Error> {
     if LockFile::existing(root).is_some_and(|file| file.hung().is_some()) {
         return Err(hangs());
     }
-    match apart(PVE_PATIENCE, || pve.is_mounted()) {
-        Err(ApartError::TooLate { .. }) => Err(hangs()),
+    match isolated(PVE_PATIENCE, || pve.is_mounted()) {
+        Err(IsolatedError::TooLate { .. }) => Err(hangs()),
         // Whatever else is wrong shows when it is read.
         _ => Ok(()),
     }

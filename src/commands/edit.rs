@@ -14,6 +14,7 @@ use crate::reconcile;
 use crate::sys::error::with_causes;
 use crate::sys::files;
 use crate::sys::output::Out;
+use crate::sys::process::Ended;
 use crate::sys::terminal::{Answer, Desk, Left};
 use pve_span_core::suggestions;
 
@@ -180,9 +181,9 @@ impl Edit<'_> {
         command.arg(self.draft.path());
         let left = self.desk.run(&mut command);
         match left.map_err(|source| Error::Start { program, source })? {
-            Left::Exited(0) => Ok(()),
-            Left::Exited(code) => Err(Error::Failed(code)),
-            Left::Killed(signal) => Err(Error::Killed(signal)),
+            Left::Ended(Ended::Exited(0)) => Ok(()),
+            Left::Ended(Ended::Exited(code)) => Err(Error::Failed(code)),
+            Left::Ended(Ended::Killed(signal)) => Err(Error::Killed(signal as i32)),
             Left::Told(signal) => Err(Error::Told(signal.as_str())),
         }
     }

@@ -2,25 +2,25 @@
 //! who reads from a hung FUSE file system hangs with it.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::poll::PollFlags;
 use nix::unistd::pipe2;
 
 use crate::pve::{Pve, SPAN_CFG};
 use crate::reconcile::lock::{LockFile, readers};
 use crate::sys::files;
-use crate::sys::worker::Job;
+use crate::sys::process::Child;
 
 /// The process that looks.
 #[derive(Debug)]
 pub struct Sentinel {
-    job: Job,
+    child: Child,
     questions: File,
     /// Since when there is no answer.
     asked: Option<Instant>,
@@ -52,14 +52,17 @@ impl Sentinel {
     ///
     /// # Errors
     /// There can be none.
-    pub fn start(root: &Path) -> Result<Self, Errno> {
+    pub fn start(root: &Path) -> io::Result<Self> {
         let (read, write) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
         // The child reads blocking.
         let questions = File::from(read);
         nix::fcntl::fcntl(&questions, nix::fcntl::FcntlArg::F_SETFL(OFlag::empty()))?;
-        let job = Job::start(Some(questions), || answer_questions(root))?;
+        let child = Child::fork(Some(questions), |report| {
+            answer_questions(root, report);
+            0
+        })?;
         Ok(Self {
-            job,
+            child,
             questions: File::from(write),
             asked: None,
             mount: None,
@@ -84,22 +87,22 @@ impl Sentinel {
         self.asked
     }
 
-    /// What to poll for reading.
-    pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.job.fds()
+    /// What to poll.
+    pub fn fds(&self) -> impl Iterator<Item = (BorrowedFd<'_>, PollFlags)> {
+        self.child.fds()
     }
 
     /// Reads what has arrived.
     pub fn read(&mut self) -> Answer {
-        let is_over = self.job.read();
-        let answers = self.job.take_stdout();
-        let _ = self.job.take_stderr();
+        self.child.update();
+        drop((self.child.stdout.take(), self.child.stderr.take()));
+        let answers = self.child.report.take();
         if !answers.is_empty() {
             self.asked = None;
         }
         if answers.contains(&CHANGED) {
             Answer::Changed
-        } else if is_over {
+        } else if self.child.is_closed() {
             Answer::Ended
         } else if answers.is_empty() {
             Answer::Nothing
@@ -112,29 +115,29 @@ impl Sentinel {
 
     /// The process.
     pub fn pid(&self) -> u32 {
-        self.job.pid()
+        self.child.pid()
     }
 
     /// The process alone, which is asked nothing any more.
-    pub fn into_job(self) -> Job {
-        self.job
+    pub fn into_child(self) -> Child {
+        self.child
     }
 
-    /// Has the process ended? Then it is reaped.
-    pub fn has_ended(&mut self) -> bool {
-        self.job.has_ended()
+    /// Has the process ended?
+    pub fn has_ended(&self) -> bool {
+        self.child.ended().is_some()
     }
 
     /// Sends SIGKILL.
-    pub fn kill(&self) {
-        self.job.kill();
+    pub fn kill(&mut self) {
+        self.child.kill();
     }
 }
 
 /// The child's life: until the service closes the pipe.
-fn answer_questions(root: &Path) {
+fn answer_questions(root: &Path, mut report: File) {
     let pve = Pve::new(root);
-    let (mut stdin, mut stdout) = (std::io::stdin(), std::io::stdout());
+    let mut stdin = io::stdin();
     let mut last: Option<Stamp> = None;
     let mut round: u64 = 0;
     let mut touched = Instant::now();
@@ -160,11 +163,7 @@ fn answer_questions(root: &Path) {
             None => UNMOUNTED,
         };
         last = Some(stamp);
-        if stdout
-            .write_all(&[answer])
-            .and_then(|()| stdout.flush())
-            .is_err()
-        {
+        if report.write_all(&[answer]).is_err() {
             return;
         }
     }

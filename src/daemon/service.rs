@@ -3,7 +3,10 @@
 mod pve_access;
 mod task_results;
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::fs::File;
+use std::io;
+use std::io::Write;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -11,6 +14,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use serde::Serialize;
 
 use super::config_poller::Sentinel;
 use super::error::Error;
@@ -25,7 +29,7 @@ use super::sd_notify::Notify;
 use super::session_health;
 use super::session_health::Flow;
 use super::state::State;
-use super::task_reports::{Surveyed, tell};
+use super::task_reports::Surveyed;
 use super::tasks;
 use super::transitions::Turns;
 use crate::engine::ovs::flows;
@@ -35,7 +39,8 @@ use crate::sys::clock::now;
 use crate::sys::error::with_causes;
 use crate::sys::files as node_files;
 use crate::sys::logging as logger;
-use crate::sys::worker::Job;
+use crate::sys::process::Child;
+use crate::sys::write::remaining;
 
 /// When the service is ready although its first reconcile is not done: the node's boot waits for it.
 const READY_ANYWAY: Duration = Duration::from_secs(5);
@@ -70,11 +75,11 @@ pub struct Service {
     metrics_file: Option<PathBuf>,
     sentinel: Option<Sentinel>,
     reconcile: Option<Running>,
-    side: Option<(Side, Job)>,
+    side: Option<(Side, Child)>,
     /// Children that were sent SIGKILL and have not ended.
-    lost: Vec<Job>,
+    lost: Vec<Child>,
     /// Those of them that hang in /etc/pve, where they hold nothing.
-    hung: Vec<Job>,
+    hung: Vec<Child>,
     /// Is it known that /etc/pve does not answer?
     pve_hangs: bool,
     schedule: Schedule,
@@ -98,7 +103,7 @@ pub struct Service {
 
 /// A reconcile at work.
 struct Running {
-    job: Job,
+    child: Child,
     /// When its first event arrived.
     roused: Instant,
 }
@@ -115,12 +120,7 @@ impl Service {
     pub fn new(options: Options) -> Result<Self, Error> {
         let alone = Alone::claim(&options.root)?;
         let mut mask = SigSet::empty();
-        for signal in [
-            Signal::SIGTERM,
-            Signal::SIGINT,
-            Signal::SIGHUP,
-            Signal::SIGCHLD,
-        ] {
+        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
             mask.add(signal);
         }
         let failed = |doing| {
@@ -209,16 +209,16 @@ impl Service {
 
     /// Waits for whatever comes first.
     fn wait(&self) -> Result<(), Error> {
-        let mut fds: Vec<BorrowedFd<'_>> = vec![self.signals.as_fd()];
-        fds.extend(self.wakers.fds());
-        fds.extend(self.sentinel.iter().flat_map(Sentinel::fds));
-        let reconcile = self.reconcile.as_ref().map(|running| &running.job);
-        let side = self.side.as_ref().map(|(_, job)| job);
-        fds.extend(reconcile.into_iter().chain(side).flat_map(Job::fds));
-        let reading = fds.into_iter().map(|fd| (fd, PollFlags::POLLIN));
-        let served = self.server.iter().flat_map(Server::fds);
+        let reading = std::iter::once(self.signals.as_fd()).chain(self.wakers.fds());
+        let reconcile = self.reconcile.as_ref().map(|running| &running.child);
+        let side = self.side.as_ref().map(|(_, child)| child);
+        let left = self.lost.iter().chain(&self.hung);
+        let children = reconcile.into_iter().chain(side).chain(left);
         let mut waiting: Vec<PollFd<'_>> = reading
-            .chain(served)
+            .map(|fd| (fd, PollFlags::POLLIN))
+            .chain(self.sentinel.iter().flat_map(Sentinel::fds))
+            .chain(children.flat_map(Child::fds))
+            .chain(self.server.iter().flat_map(Server::fds))
             .map(|(fd, flags)| PollFd::new(fd, flags))
             .collect();
         match poll(&mut waiting, self.timeout()) {
@@ -239,19 +239,15 @@ impl Service {
         let server = self.server.as_ref().and_then(Server::next_timeout);
         let others = [self.ping, self.wakers.next_try(), server, self.next_hang()];
         let others = others.into_iter().flatten();
-        let next = others.fold(self.schedule.next(free), Instant::min);
-        let left = next.saturating_duration_since(Instant::now());
-        // Rounded up: a moment too early is another round for nothing.
-        let millis = left.as_micros().div_ceil(1000);
-        PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)
+        remaining(others.fold(self.schedule.next(free), Instant::min))
     }
 
     /// When a child is found to hang in /etc/pve.
     fn next_hang(&self) -> Option<Instant> {
-        let reconcile = self.reconcile.as_ref().map(|running| &running.job);
+        let reconcile = self.reconcile.as_ref().map(|running| &running.child);
         let survey = self.side.as_ref().filter(|(side, _)| *side == Side::Survey);
-        let jobs = reconcile.into_iter().chain(survey.map(|(_, job)| job));
-        jobs.filter_map(|job| job.hangs_at(PATIENCE)).min()
+        let children = reconcile.into_iter().chain(survey.map(|(_, child)| child));
+        children.filter_map(|child| child.hangs_at(PATIENCE)).min()
     }
 
     /// Something has happened.
@@ -337,21 +333,20 @@ impl Service {
     }
 
     fn start_what_is_due(&mut self) {
-        if !self.lost.iter_mut().all(Job::has_ended) {
+        if !self.lost.is_empty() {
             return;
         }
-        self.lost.clear();
         let time = Instant::now();
         if self.reconcile.is_none() {
             if let Some(roused) = self.schedule.take_reconcile(time) {
                 let (root, pve) = (self.options.root.clone(), self.pve());
-                match child(|| tell(&tasks::reconcile(&root, roused.last, pve))) {
-                    Ok(job) => {
+                match child(|report| tasks::reconcile(&root, roused.last, pve, report)) {
+                    Ok(child) => {
                         self.faults.now(Whence::Start, &[]);
                         let roused = roused.first;
-                        self.reconcile = Some(Running { job, roused });
+                        self.reconcile = Some(Running { child, roused });
                     }
-                    Err(errno) => self.no_child(errno),
+                    Err(error) => self.no_child(&error),
                 }
             }
         }
@@ -360,10 +355,10 @@ impl Service {
         }
         let (root, pve) = (self.options.root.clone(), self.pve());
         let started = if self.schedule.take_survey(time) {
-            child(|| tell(&tasks::survey(&root, pve))).map(|job| (Side::Survey, job))
+            child(|report| tasks::survey(&root, pve, report)).map(|child| (Side::Survey, child))
         } else if self.schedule.take_count(time) {
             let sessions = &self.surveyed.sessions;
-            child(|| tell(&tasks::count(&root, sessions))).map(|job| (Side::Count, job))
+            child(|_| tasks::count(&root, sessions)).map(|child| (Side::Count, child))
         } else {
             return;
         };
@@ -372,12 +367,12 @@ impl Service {
                 self.faults.now(Whence::Start, &[]);
                 self.side = Some(side);
             }
-            Err(errno) => self.no_child(errno),
+            Err(error) => self.no_child(&error),
         }
     }
 
-    fn no_child(&mut self, errno: Errno) {
-        let text = format!("cannot start a process: {errno}");
+    fn no_child(&mut self, error: &io::Error) {
+        let text = format!("cannot start a process: {error}");
         self.faults.now(Whence::Start, &[text]);
         self.schedule.retry(Instant::now());
     }
@@ -390,18 +385,12 @@ impl Service {
                 log::debug!("{}", with_causes(&error));
             }
         }
-        let sentinel = self.sentinel.take();
-        sentinel.iter().for_each(Sentinel::kill);
-        let side = self.side.take();
-        side.iter().for_each(|(_, job)| job.kill());
+        self.sentinel.iter_mut().for_each(Sentinel::kill);
+        self.side.iter_mut().for_each(|(_, child)| child.kill());
         // A change that is being made is finished if that is soon; if not, the next one makes up for it.
-        if let Some(mut running) = self.reconcile.take() {
-            let deadline = Instant::now() + LAST_WORK;
-            while !running.job.has_ended() && Instant::now() < deadline {
-                running.job.read();
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            running.job.kill();
+        if let Some(running) = &mut self.reconcile {
+            running.child.finish(LAST_WORK);
+            running.child.kill();
         }
     }
 }
@@ -423,9 +412,17 @@ fn open_server(listen: Listen) -> Result<Server, Error> {
     })
 }
 
-fn child(work: impl FnOnce()) -> Result<Job, Errno> {
-    Job::start(None, || {
+/// Has it not ended? It is reaped if it has.
+fn is_running(child: &mut Child) -> bool {
+    child.update();
+    child.ended().is_none()
+}
+
+fn child<T: Serialize>(work: impl FnOnce(&File) -> T) -> io::Result<Child> {
+    Child::fork(None, |mut report| {
         logger::become_child();
-        work();
+        let text = serde_json::to_vec(&work(&report)).unwrap_or_default();
+        // A service that has gone needs no report.
+        i32::from(report.write_all(&text).is_err())
     })
 }

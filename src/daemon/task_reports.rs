@@ -1,7 +1,6 @@
 //! What the service's children tell it, as JSON through a pipe.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 
 use serde::{Deserialize, Serialize};
 
@@ -109,12 +108,4 @@ pub struct Count {
     pub dropped: Option<u64>,
     /// Frames that its sources moved, by interface index.
     pub moved: BTreeMap<u32, u64>,
-}
-
-/// Tells the service.
-pub fn tell(report: &impl Serialize) {
-    let text = serde_json::to_vec(report).unwrap_or_default();
-    let mut out = std::io::stdout().lock();
-    // A service that has gone needs no report.
-    let _ = out.write_all(&text).and_then(|()| out.flush());
 }

@@ -1,7 +1,7 @@
 //! What the service's children do: reconcile, survey, count.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::AsFd;
+use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -34,19 +34,19 @@ pub const DEADLINE: Duration = Duration::from_secs(10);
 /// How long ovs-vswitchd may take to act on a change before that is a fault.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-fn context(root: &Path, pve: PveAccess) -> Context {
+fn context(root: &Path, pve: PveAccess, report: &File) -> Context {
     let mut context = Context::new(root, "watch", Instant::now() + DEADLINE, PATIENCE);
     context.pve = pve;
     // What waits for this child's report hears of it.
-    if let Ok(stdout) = std::io::stdout().as_fd().try_clone_to_owned() {
-        context.progress = Progress::through(stdout.into());
+    if let Ok(report) = report.try_clone() {
+        context.progress = Progress::through(report);
     }
     context
 }
 
 /// Brings the node into its desired state.
-pub fn reconcile(root: &Path, arrival: Moment, pve: PveAccess) -> Reconciled {
-    let context = context(root, pve);
+pub fn reconcile(root: &Path, arrival: Moment, pve: PveAccess, report: &File) -> Reconciled {
+    let context = context(root, pve, report);
     let mut told = match reconcile::reconcile(&context, &Trigger::Watch, arrival) {
         Ok(Some(done)) => reconciled(&done),
         // A hook has just done it.
@@ -85,16 +85,16 @@ const LOOKS: usize = 3;
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Looks at everything, and changes nothing.
-pub fn survey(root: &Path, pve: PveAccess) -> Surveyed {
+pub fn survey(root: &Path, pve: PveAccess, report: &File) -> Surveyed {
     let mounted = matches!(pve, PveAccess::Answers) && Pve::new(root).is_mounted();
     Surveyed {
         mounted,
-        ..looked_at(root, pve)
+        ..looked_at(root, pve, report)
     }
 }
 
-fn looked_at(root: &Path, pve: PveAccess) -> Surveyed {
-    let context = context(root, pve);
+fn looked_at(root: &Path, pve: PveAccess, report: &File) -> Surveyed {
+    let context = context(root, pve, report);
     let mut last = None;
     for round in 0..LOOKS {
         if round > 0 {

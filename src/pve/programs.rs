@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
+use crate::sys::process::Ended;
 use crate::sys::program;
-use crate::sys::program::Outcome;
 use pve_span_core::attach::Call;
 use pve_span_core::model::{excerpt, printable};
 
@@ -99,25 +99,30 @@ pub fn call(call: &Call, patience: Duration) -> Result<Vec<u8>, Error> {
     let missing = || Error::Missing { program: name() };
     let path = program::find(call.program()).ok_or_else(missing)?;
     log::info!("calling {call}");
-    let (outcome, answer) = program::ask(&path, call.arguments(), Instant::now() + patience)
-        .map_err(|source| Error::Run {
+    let deadline = Instant::now() + patience;
+    let outcome =
+        program::run(&path, call.arguments(), b"", deadline).map_err(|source| Error::Run {
             program: name(),
             source,
         })?;
+    let said = message(&outcome.said);
     let call = call.clone();
-    match outcome {
-        Outcome::Exited { code: 0, said } => {
-            if let Some(said) = message(&said) {
+    match outcome.ended {
+        Some(Ended::Exited(0)) => {
+            if let Some(said) = said {
                 log::info!("{call}: {said}");
             }
-            Ok(answer)
+            Ok(outcome.answer)
         }
-        Outcome::Exited { code, said } => Err(Error::Failed {
+        Some(Ended::Exited(code)) => Err(Error::Failed {
             call,
-            message: message(&said).unwrap_or_else(|| format!("exit code {code}")),
+            message: said.unwrap_or_else(|| format!("exit code {code}")),
         }),
-        Outcome::Signalled(signal) => Err(Error::Killed { call, signal }),
-        Outcome::TooLate => Err(Error::TooLate { call, patience }),
+        Some(Ended::Killed(signal)) => Err(Error::Killed {
+            call,
+            signal: signal as i32,
+        }),
+        None => Err(Error::TooLate { call, patience }),
     }
 }
 

@@ -3,27 +3,28 @@
 
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::unistd::{Pid, read};
+use nix::unistd::read;
 
-use super::supervise::default_sigchld;
-use super::write::remaining;
+use super::process::{Child, Ended};
 
-/// Signals that would end us, and the one that tells of the editor's end.
-const SIGNALS: [Signal; 5] = [
+/// Signals that would end us.
+const SIGNALS: [Signal; 4] = [
     Signal::SIGINT,
     Signal::SIGQUIT,
     Signal::SIGTERM,
     Signal::SIGHUP,
-    Signal::SIGCHLD,
 ];
+
+/// Longer than anybody edits without a break; then the editor is waited for anew.
+const FOREVER: Duration = Duration::from_secs(86400);
 
 /// How long an editor may take to put its things in order, when we are told to end.
 const GRACE: Duration = Duration::from_secs(2);
@@ -38,10 +39,8 @@ pub struct Desk {
 /// How a program at the terminal ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Left {
-    /// By itself, with this exit code.
-    Exited(i32),
-    /// By a signal.
-    Killed(i32),
+    /// Without us.
+    Ended(Ended),
     /// We were told to end by a signal, and so was it.
     Told(Signal),
 }
@@ -61,7 +60,6 @@ impl Desk {
     /// # Errors
     /// The kernel refuses.
     pub fn open() -> io::Result<Self> {
-        default_sigchld()?;
         let mask = SigSet::from_iter(SIGNALS);
         let mut before = SigSet::empty();
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&mask), Some(&mut before))?;
@@ -81,23 +79,21 @@ impl Desk {
     /// It cannot be started or waited for.
     pub fn run(&self, command: &mut Command) -> io::Result<Left> {
         as_before(command, self.before);
-        let mut child = command.spawn()?;
+        let mut child = Child::spawn(command)?;
         loop {
-            let ended = child.try_wait()?;
             while let Ok(Some(signal)) = self.signals.read_signal() {
                 let told = signal_of(signal.ssi_signo);
                 if let Some(told @ (Signal::SIGTERM | Signal::SIGHUP)) = told {
-                    end(&mut child, told)?;
+                    child.signal(told);
+                    child.finish(GRACE);
+                    child.end();
                     return Ok(Left::Told(told));
                 }
             }
-            if let Some(status) = ended {
-                let killed = || Left::Killed(status.signal().unwrap_or_default());
-                return Ok(status.code().map_or_else(killed, Left::Exited));
+            if let Some(ended) = child.ended() {
+                return Ok(Left::Ended(ended));
             }
-            // A child that ended after it was looked at has sent its signal after that, too.
-            let signals = [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
-            wait(&signals, PollTimeout::from(1000_u16))?;
+            child.wait(Some(self.signals.as_fd()), Instant::now() + FOREVER);
         }
     }
 
@@ -113,10 +109,8 @@ impl Desk {
             if wait(&asked, PollTimeout::NONE).is_err() {
                 return Answer::Nobody;
             }
-            while let Ok(Some(signal)) = self.signals.read_signal() {
-                if signal_of(signal.ssi_signo) != Some(Signal::SIGCHLD) {
-                    return Answer::Nobody;
-                }
+            if let Ok(Some(_)) = self.signals.read_signal() {
+                return Answer::Nobody;
             }
             let is_ready = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
             if !matches!(wait(&is_ready, PollTimeout::ZERO), Ok(1..)) {
@@ -165,20 +159,4 @@ fn wait(fds: &[PollFd<'_>], timeout: PollTimeout) -> Result<i32, Errno> {
         Err(Errno::EINTR) => Ok(0),
         result => result,
     }
-}
-
-/// Tells a program to end, and sees to it.
-fn end(child: &mut Child, signal: Signal) -> io::Result<()> {
-    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
-    let _ = kill(pid, signal);
-    let deadline = Instant::now() + GRACE;
-    while Instant::now() < deadline {
-        if child.try_wait()?.is_some() {
-            return Ok(());
-        }
-        let pause = remaining(deadline).min(PollTimeout::from(20_u8));
-        let _ = wait(&[], pause);
-    }
-    child.kill()?;
-    child.wait().map(drop)
 }

@@ -22,8 +22,8 @@ pub fn write_in_time(fd: BorrowedFd<'_>, mut to: impl Write, text: &[u8], deadli
     }
 }
 
-/// What is left until then, for poll(2).
-pub fn remaining(deadline: Instant) -> PollTimeout {
+/// What is left until then, for poll(2); rounded up, as a moment too early is another round for nothing.
+pub(crate) fn remaining(deadline: Instant) -> PollTimeout {
     let left = deadline.saturating_duration_since(Instant::now());
-    PollTimeout::try_from(left.as_millis()).unwrap_or(PollTimeout::MAX)
+    PollTimeout::try_from(left.as_micros().div_ceil(1000)).unwrap_or(PollTimeout::MAX)
 }

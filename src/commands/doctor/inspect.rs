@@ -17,9 +17,9 @@ use crate::pve::{Pve, SPAN_CFG};
 use crate::reconcile::Context;
 use crate::reconcile::inputs::Detail;
 use crate::reconcile::observe::{Look, look};
-use crate::sys::apart;
 use crate::sys::error::with_causes;
 use crate::sys::files;
+use crate::sys::isolated;
 use pve_span_core::config;
 use pve_span_core::config::Annotations;
 use pve_span_core::config::diagnostic::Diagnostic;
@@ -42,15 +42,13 @@ const OVS: Duration = Duration::from_secs(3);
 const MOST_PORTS: usize = 64;
 
 /// Looks at everything and judges it.
-///
-/// Must be called while the process has one thread only.
 pub fn run(root: &Path) -> Vec<Finding> {
     let host = host::look(root);
-    let answers = apart(PVE, || {
+    let answers = isolated(PVE, || {
         let _ = files::read_bytes(&Pve::new(root).path(".version"));
     });
     let (answer, why) = match answers {
-        Ok(()) => match apart(ALL, || everything(root, &host)) {
+        Ok(()) => match isolated(ALL, || everything(root, &host)) {
             Ok(findings) => return findings,
             Err(error) => (Answer::Yes, with_causes(&error)),
         },

@@ -5,14 +5,14 @@
 
 use std::time::Instant;
 
-use super::{PATIENCE, Service};
+use super::{PATIENCE, Service, is_running};
 use crate::daemon::config_poller::{Answer, Sentinel};
 use crate::daemon::faults::Whence;
 use crate::reconcile::PveAccess;
 use crate::reconcile::inputs::PVE_HANGS;
 use crate::reconcile::lock::readers::hangs;
 use crate::sys::mounts;
-use crate::sys::worker::Job;
+use crate::sys::process::Child;
 
 impl Service {
     /// The child that looks at /etc/pve.
@@ -40,12 +40,12 @@ impl Service {
         // One that hangs in an /etc/pve that is no longer mounted there says nothing about this one.
         let is_of_old = |sentinel: &mut Sentinel| is_late(sentinel) && sentinel.mount() != mount;
         if let Some(sentinel) = self.sentinel.take_if(is_of_old) {
-            self.leave_behind(sentinel.into_job());
+            self.leave_behind(sentinel.into_child());
         }
         if self.sentinel.is_none() {
             match Sentinel::start(&self.options.root) {
                 Ok(sentinel) => self.sentinel = Some(sentinel),
-                Err(errno) => log::debug!("cannot look at /etc/pve: {errno}"),
+                Err(error) => log::debug!("cannot look at /etc/pve: {error}"),
             }
         }
         if let Some(sentinel) = &mut self.sentinel {
@@ -58,7 +58,7 @@ impl Service {
         let sentinel = self.sentinel.iter().filter(|sentinel| is_late(sentinel));
         let mut silent = sentinel
             .map(Sentinel::pid)
-            .chain(self.hung.iter().map(Job::pid));
+            .chain(self.hung.iter().map(Child::pid));
         match silent.find(|pid| hangs(&self.options.root, *pid)) {
             Some(pid) => PveAccess::Hangs(Some(pid)),
             None => PveAccess::Answers,
@@ -66,14 +66,14 @@ impl Service {
     }
 
     /// A child hangs in /etc/pve: it is left behind, and holds nothing that others need.
-    pub(super) fn leave_behind(&mut self, job: Job) {
-        job.kill();
-        self.hung.push(job);
+    pub(super) fn leave_behind(&mut self, mut child: Child) {
+        child.kill();
+        self.hung.push(child);
     }
 
     /// Says when /etc/pve does not answer any longer, and again; and sees to it that everything is looked at then.
     pub(super) fn follow_pve(&mut self) {
-        self.hung.retain_mut(|job| !job.has_ended());
+        self.hung.retain_mut(is_running);
         let hangs = self.pve() != PveAccess::Answers;
         if hangs == self.pve_hangs {
             return;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 
-use super::{PATIENCE, Running, Service, Side};
+use super::{PATIENCE, Running, Service, Side, is_running};
 use crate::daemon::faults::Whence;
 use crate::daemon::task_reports::{Counts, Reconciled, Surveyed};
 use crate::daemon::transitions::Turn;
@@ -14,53 +14,53 @@ use crate::sys::clock;
 use crate::sys::error::with_causes;
 use crate::sys::files;
 use crate::sys::logging as logger;
-use crate::sys::worker::Job;
+use crate::sys::process::Child;
 
 /// How long a child may take beyond its own deadline.
 const GRACE: Duration = Duration::from_secs(2);
 
 impl Service {
     pub(super) fn look_after_children(&mut self) {
-        self.lost.retain_mut(|job| !job.has_ended());
+        self.lost.retain_mut(is_running);
         if let Some(mut running) = self.reconcile.take() {
-            match over(&mut running.job, Reads::Pve) {
+            match over(&mut running.child, Reads::Pve) {
                 Over::No => self.reconcile = Some(running),
                 Over::Yes => self.reconciled(running),
                 Over::Hangs => {
                     self.schedule.put_back(running.roused, Instant::now());
-                    self.leave_behind(running.job);
+                    self.leave_behind(running.child);
                 }
                 Over::TooLate => {
                     let totals = &mut self.state.totals;
                     totals.reconciles += 1;
                     totals.failures += 1;
-                    self.lose(running.job, Whence::Work);
+                    self.lose(running.child, Whence::Work);
                 }
             }
         }
-        if let Some((side, mut job)) = self.side.take() {
+        if let Some((side, mut child)) = self.side.take() {
             let reads = match side {
                 Side::Survey => Reads::Pve,
                 Side::Count => Reads::Nothing,
             };
-            match over(&mut job, reads) {
-                Over::No => self.side = Some((side, job)),
-                Over::Yes => self.side_done(side, job),
+            match over(&mut child, reads) {
+                Over::No => self.side = Some((side, child)),
+                Over::Yes => self.side_done(side, child),
                 Over::Hangs => {
                     if side == Side::Survey {
                         self.schedule.survey_again(Instant::now());
                     }
-                    self.leave_behind(job);
+                    self.leave_behind(child);
                 }
-                Over::TooLate => self.lose(job, Whence::Look),
+                Over::TooLate => self.lose(child, Whence::Look),
             }
         }
     }
 
     /// A child that hangs.
-    fn lose(&mut self, job: Job, whence: Whence) {
-        job.kill();
-        self.lost.push(job);
+    fn lose(&mut self, mut child: Child, whence: Whence) {
+        child.kill();
+        self.lost.push(child);
         let what = match whence {
             Whence::Look => "a look at the node",
             _ => "a reconcile",
@@ -75,17 +75,17 @@ impl Service {
     }
 
     fn reconciled(&mut self, mut running: Running) {
-        let said = self.said(&mut running.job);
+        let said = self.said(&mut running.child);
         self.faults.now(Whence::Said, &said);
-        let began = running.job.began;
+        let began = running.child.began;
         let took = began.elapsed();
-        let report: Option<Reconciled> = read_report(&mut running.job);
+        let report: Option<Reconciled> = read_report(&mut running.child);
         log::debug!(
             "reconciled in {} ms, {} ms after the first event",
             took.as_millis(),
             running.roused.elapsed().as_millis()
         );
-        self.bury(running.job);
+        self.bury(running.child);
         let totals = &mut self.state.totals;
         totals.reconciles += 1;
         let now = Instant::now();
@@ -132,13 +132,13 @@ impl Service {
         }
     }
 
-    fn side_done(&mut self, side: Side, mut job: Job) {
-        let said = self.said(&mut job);
-        let took = job.began.elapsed();
+    fn side_done(&mut self, side: Side, mut child: Child) {
+        let said = self.said(&mut child);
+        let took = child.began.elapsed();
         self.faults.now(Whence::Look, &[]);
         match side {
             Side::Survey => {
-                if let Some(surveyed) = read_report::<Surveyed>(&mut job) {
+                if let Some(surveyed) = read_report::<Surveyed>(&mut child) {
                     log::debug!("surveyed in {} ms", took.as_millis());
                     self.schedule.surveyed(Instant::now(), took);
                     self.surveyed(surveyed, said);
@@ -151,14 +151,14 @@ impl Service {
                 }
             }
             Side::Count => {
-                if let Some(counts) = read_report::<Counts>(&mut job) {
+                if let Some(counts) = read_report::<Counts>(&mut child) {
                     self.flow
                         .counted(counts, Instant::now(), self.options.count_every);
                     self.update();
                 }
             }
         }
-        self.bury(job);
+        self.bury(child);
     }
 
     fn surveyed(&mut self, surveyed: Surveyed, said: Vec<String>) {
@@ -219,16 +219,16 @@ impl Service {
     }
 
     /// What a child has said on stderr.
-    fn said(&self, job: &mut Job) -> Vec<String> {
-        let text = job.take_stderr();
+    fn said(&self, child: &mut Child) -> Vec<String> {
+        let text = child.stderr.take();
         let text = String::from_utf8_lossy(&text);
         text.lines().filter_map(logger::of_child).collect()
     }
 
     /// A child that has said all it had to say ends in a moment, if it has not.
-    fn bury(&mut self, mut job: Job) {
-        if !job.has_ended() {
-            self.lost.push(job);
+    fn bury(&mut self, child: Child) {
+        if child.ended().is_none() {
+            self.lost.push(child);
         }
     }
 }
@@ -249,22 +249,24 @@ enum Reads {
     Nothing,
 }
 
-fn over(job: &mut Job, reads: Reads) -> Over {
-    let hangs = |job: &Job| {
-        job.hangs_at(PATIENCE)
+fn over(child: &mut Child, reads: Reads) -> Over {
+    let hangs = |child: &Child| {
+        child
+            .hangs_at(PATIENCE)
             .is_some_and(|at| reads == Reads::Pve && Instant::now() >= at)
     };
-    if job.read() {
+    child.update();
+    if child.is_closed() {
         Over::Yes
-    } else if hangs(job) {
+    } else if hangs(child) {
         Over::Hangs
-    } else if job.began.elapsed() > tasks::DEADLINE + GRACE {
+    } else if child.began.elapsed() > tasks::DEADLINE + GRACE {
         Over::TooLate
     } else {
         Over::No
     }
 }
 
-fn read_report<T: DeserializeOwned>(job: &mut Job) -> Option<T> {
-    serde_json::from_slice(&job.take_stdout()).ok()
+fn read_report<T: DeserializeOwned>(child: &mut Child) -> Option<T> {
+    serde_json::from_slice(&child.report.take()).ok()
 }

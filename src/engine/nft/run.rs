@@ -6,8 +6,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use crate::sys::process;
-use crate::sys::process::Outcome;
+use crate::sys::process::Ended;
 use crate::sys::program;
 use pve_span_core::model::printable;
 
@@ -84,21 +83,25 @@ impl Program {
         deadline: Instant,
     ) -> Result<(), Error> {
         let path = || self.path.clone();
-        match process::run(&self.path, arguments, input, deadline) {
-            Ok(Outcome::Exited { code: 0, .. }) => Ok(()),
-            Ok(Outcome::Exited { code, said }) => Err(Error::Refused {
-                message: message(&said).unwrap_or_else(|| format!("exit code {code}")),
-            }),
-            Ok(Outcome::Signalled(signal)) => Err(Error::Killed {
-                path: path(),
-                signal,
-            }),
-            Ok(Outcome::TooLate) => Err(Error::TooLate { path: path() }),
-            Err(source) if source.kind() == io::ErrorKind::NotFound => Err(Error::Missing),
-            Err(source) => Err(Error::Run {
+        let outcome = program::run(&self.path, arguments, input, deadline).map_err(|source| {
+            if source.kind() == io::ErrorKind::NotFound {
+                return Error::Missing;
+            }
+            Error::Run {
                 path: path(),
                 source,
+            }
+        })?;
+        match outcome.ended {
+            Some(Ended::Exited(0)) => Ok(()),
+            Some(Ended::Exited(code)) => Err(Error::Refused {
+                message: message(&outcome.said).unwrap_or_else(|| format!("exit code {code}")),
             }),
+            Some(Ended::Killed(signal)) => Err(Error::Killed {
+                path: path(),
+                signal: signal as i32,
+            }),
+            None => Err(Error::TooLate { path: path() }),
         }
     }
 }

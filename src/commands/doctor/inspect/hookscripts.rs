@@ -12,9 +12,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::pve::Pve;
-use crate::sys::apart;
 use crate::sys::error::with_causes;
 use crate::sys::files;
+use crate::sys::isolated;
 use crate::sys::program::is_program;
 use pve_span_core::doctor::{
     ChainRecord, Clearing, Script, VolumeFact, VolumeState, clearing_lines,
@@ -153,7 +153,7 @@ fn unclear(path: &Path, why: &str) -> VolumeState {
 impl Scripts {
     /// Looks at the scripts of one storage, in a child.
     fn take(&mut self, root: &Path, places: &BTreeMap<String, PathBuf>) {
-        let seen = apart(PATIENCE, || {
+        let seen = isolated(PATIENCE, || {
             let places = places.iter().take(MOST_SCRIPTS);
             let seen = places.map(|(volume, path)| (volume.clone(), see(root, path)));
             seen.collect::<BTreeMap<String, Seen>>()
@@ -192,7 +192,7 @@ impl Scripts {
                 .ok()
                 .map(|record| root.join(record.path().trim_start_matches('/')));
             let seen = path.map(|path| {
-                apart(PATIENCE, || see(root, &path)).unwrap_or_else(|error| Seen {
+                isolated(PATIENCE, || see(root, &path)).unwrap_or_else(|error| Seen {
                     state: unclear(&path, &with_causes(&error)),
                     clearing: Vec::new(),
                 })

@@ -8,12 +8,13 @@ use nix::sched::{CloneFlags, unshare};
 use crate::daemon::state::State;
 use crate::engine::nft::json::PRIORITY;
 use crate::engine::nft::run;
-use crate::sys::apart;
 use crate::sys::clock::now;
 use crate::sys::error::with_causes;
 use crate::sys::files;
+use crate::sys::isolated;
+use crate::sys::process::Ended;
 use crate::sys::program;
-use crate::sys::program::{Outcome, find};
+use crate::sys::program::find;
 use pve_span_core::doctor::{Chain, Feature, Host, Program, Service};
 use pve_span_core::engine::nft::{Side, TABLE};
 use pve_span_core::model::excerpt;
@@ -55,7 +56,7 @@ fn kernel() -> Option<String> {
 
 /// Tried in a network namespace that ends with the child.
 fn features() -> Known<Vec<Feature>> {
-    let tried = apart(TRYING, || -> Result<Vec<Feature>, String> {
+    let tried = isolated(TRYING, || -> Result<Vec<Feature>, String> {
         let program = run::Program::find().map_err(|error| with_causes(&error))?;
         unshare(CloneFlags::CLONE_NEWNET)
             .map_err(|error| format!("cannot make a network namespace to try it in: {error}"))?;
@@ -73,20 +74,22 @@ fn features() -> Known<Vec<Feature>> {
 /// What a program answers; a text, whatever its exit code.
 pub(super) fn ask(path: &Path, arguments: &[&str]) -> Known<(i32, String)> {
     let shown = || format!("{} {}", path.display(), arguments.join(" "));
-    match program::ask(path, arguments, Instant::now() + PATIENCE) {
-        Ok((Outcome::Exited { code, .. }, answer)) => {
-            Ok((code, String::from_utf8_lossy(&answer).into_owned()))
+    let outcome = program::run(path, arguments, b"", Instant::now() + PATIENCE)
+        .map_err(|error| Unknown(format!("cannot run {}: {error}", shown())))?;
+    match outcome.ended {
+        Some(Ended::Exited(code)) => {
+            Ok((code, String::from_utf8_lossy(&outcome.answer).into_owned()))
         }
-        Ok((Outcome::Signalled(signal), _)) => Err(Unknown(format!(
-            "{} was killed by signal {signal}",
-            shown()
+        Some(Ended::Killed(signal)) => Err(Unknown(format!(
+            "{} was killed by signal {}",
+            shown(),
+            signal as i32
         ))),
-        Ok((Outcome::TooLate, _)) => Err(Unknown(format!(
+        None => Err(Unknown(format!(
             "{} was not through within {} s, and has been ended",
             shown(),
             PATIENCE.as_secs()
         ))),
-        Err(error) => Err(Unknown(format!("cannot run {}: {error}", shown()))),
     }
 }
 
