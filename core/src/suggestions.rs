@@ -8,9 +8,11 @@ mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub use offer::{Bridge, Count, Offer, Others};
-pub use sensors::{Monitor, Sensor};
+pub use offer::Offer;
 pub use writer::text;
+
+use offer::{Bridge, Count, Others};
+use sensors::Sensor;
 
 use super::config::selector::Selector;
 use super::model::{IfName, Vmid};

@@ -13,11 +13,12 @@ mod flags;
 use std::collections::BTreeSet;
 
 use crate::sys::ethtool::Features;
-use pve_span_core::engine::port::{BridgeFlags, LinkChange, PortSettings, Switch, is_unfinished};
+use pve_span_core::engine::port::{PortSettings, Switch, is_unfinished};
 use pve_span_core::model::IfName;
 
 pub use error::Error;
 use error::failed;
+pub use flags::{set_flags, set_link};
 
 fn features(device: &IfName) -> Result<Features<'_>, Error> {
     Features::of(device).map_err(failed(device, "reading its offloads"))
@@ -38,23 +39,6 @@ pub fn read(device: &IfName) -> Result<PortSettings, Error> {
         offloads: features(device)?.requested(is_unfinished),
         ..settings
     })
-}
-
-/// Sets a device up or down, and promiscuous or not.
-///
-/// # Errors
-/// There is no device of this index, or the kernel does not want to.
-pub fn set_link(device: &IfName, index: u32, change: LinkChange) -> Result<(), Error> {
-    flags::set_link(device, index, change)
-}
-
-/// Changes what a port's Linux bridge does with it, and makes the bridge forget the addresses that it has learned from
-/// it: known ones are served whatever the flags say.
-///
-/// # Errors
-/// There is no device of this index, it is in no Linux bridge, or the kernel does not want to.
-pub fn set_flags(device: &IfName, index: u32, flags: &BridgeFlags) -> Result<(), Error> {
-    flags::set(device, index, flags)
 }
 
 /// Does the network card switch frames itself, where flows are left to it (`hw-tc-offload`)?

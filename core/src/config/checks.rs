@@ -10,10 +10,9 @@ use crate::config::cycles::{Circles, Feeds, Knot};
 use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::config::selector::{Output, Selector};
 use crate::engine::nft::frames::Lowered;
-use crate::model::{Direction, SessionName, Vmid};
+use crate::model::{Direction, SessionName, Switch, Vmid};
 
 use super::session::{At, EngineChoice, Session};
-use crate::model::Switch;
 
 /// What is said of outputs that only a tunnel could reach.
 pub const NO_TUNNELS: &str = "tunnels are not available in this version";

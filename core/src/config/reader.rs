@@ -66,21 +66,17 @@ struct Sections {
     current: Current,
 }
 
-/// Reads one file.
 pub struct Reader<'a> {
     /// The file's name in the diagnostics.
     pub file: &'a str,
-    /// What was found.
     pub diagnostics: Vec<Diagnostic>,
 }
 
 /// A section as it stands.
 pub struct Section {
-    /// Its name.
     pub name: SessionName,
     /// Where that stands.
     pub place: Place,
-    /// Its keys.
     pub properties: Properties,
     /// Keys that were meant, and are not missing.
     misspelt: Vec<&'static str>,

@@ -3,10 +3,9 @@
 use jiff::Timestamp;
 
 use crate::config::diagnostic::did_you_mean;
-use crate::model::{Direction, Invalid, VlanSet, decimal, excerpt};
+use crate::model::{Direction, Invalid, Switch, VlanSet, decimal, excerpt};
 
 use super::session::{EngineChoice, Point, PreStop};
-use crate::model::Switch;
 
 /// What is wrong with a part of a value: its offset and width in bytes.
 #[derive(Debug)]
@@ -15,9 +14,7 @@ pub struct Fault {
     pub offset: usize,
     /// Of the faulty part.
     pub width: usize,
-    /// What is wrong.
     pub message: String,
-    /// What to do.
     pub hint: Option<String>,
 }
 
@@ -36,9 +33,7 @@ impl Fault {
 pub struct Item<T> {
     /// From the value's start, in bytes.
     pub offset: usize,
-    /// In bytes.
     pub width: usize,
-    /// What it means.
     pub value: T,
 }
 

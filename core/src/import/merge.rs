@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::draft::{Draft, Origin, Rule, guest_of};
 use crate::config::selector::{Output, Selector};
-use crate::model::Taken;
-use crate::model::VlanSet;
+use crate::model::{Taken, VlanSet};
 
 /// The most sources of a session; more are several sessions, since a list in span.cfg has an end.
 const MOST_SOURCES: usize = 500;

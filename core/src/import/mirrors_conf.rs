@@ -10,9 +10,9 @@ use std::sync::Arc;
 use super::draft::{Origin, Rule, nic_source};
 use crate::config::diagnostic::{Diagnostic, Place, Severity, did_you_mean};
 use crate::config::selector::{Output, Selector};
-use crate::model::Taken;
 use crate::model::{
-    IfName, Invalid, NicId, NicIndex, VlanSet, Vmid, decimal, excerpt, is_control, port_owner,
+    IfName, Invalid, NicId, NicIndex, Taken, VlanSet, Vmid, decimal, excerpt, is_control,
+    port_owner,
 };
 
 /// What a line should be.

@@ -2,8 +2,7 @@
 
 use super::draft::{Origin, Rule, nic_source};
 use crate::config::selector::{Output, Selector};
-use crate::model::Taken;
-use crate::model::{IfName, VlanSet, excerpt, is_control, port_owner};
+use crate::model::{IfName, Taken, VlanSet, excerpt, is_control, port_owner};
 use crate::state::{Mirror, MirrorOutput};
 
 /// What a mirror does, for the origin of this number. `filter` is what Open vSwitch 3.4 and newer can have besides.

@@ -9,27 +9,24 @@ use crate::state::port_map::BridgeKind;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
     /// This node, if it is known.
-    pub node: Option<String>,
+    pub(crate) node: Option<String>,
     /// Is the node one of several?
-    pub others: Others,
-    /// Its bridges.
-    pub bridges: Vec<Bridge>,
+    pub(crate) others: Others,
+    pub(crate) bridges: Vec<Bridge>,
     /// Guests that look like sensors, of all nodes.
-    pub sensors: Vec<Sensor>,
+    pub(crate) sensors: Vec<Sensor>,
     /// Tags, and how many guests have them: here, and in all.
-    pub tags: Vec<(String, Count)>,
+    pub(crate) tags: Vec<(String, Count)>,
     /// Pools likewise.
-    pub pools: Vec<(String, Count)>,
+    pub(crate) pools: Vec<(String, Count)>,
     /// What could not be seen, and why.
     pub unseen: Vec<String>,
 }
 
 /// A bridge of this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Bridge {
-    /// Its name.
+pub(crate) struct Bridge {
     pub name: IfName,
-    /// Its kind.
     pub kind: BridgeKind,
     /// How many guests of this node have a NIC there.
     pub guests: usize,
@@ -39,7 +36,7 @@ pub struct Bridge {
 
 /// Are there other nodes?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Others {
+pub(crate) enum Others {
     /// The cluster has more nodes.
     Some,
     /// The node is alone.
@@ -48,7 +45,7 @@ pub enum Others {
 
 /// How many guests, sensors left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Count {
+pub(crate) struct Count {
     /// On this node.
     pub here: usize,
     /// In the cluster.

@@ -28,24 +28,20 @@ const WORDS: [&str; 16] = [
 
 /// A guest that looks like a sensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sensor {
-    /// Which one.
+pub(crate) struct Sensor {
     pub vmid: Vmid,
-    /// VM or container.
     pub kind: GuestKind,
-    /// Its name.
     pub name: Option<String>,
     /// What gave it away: `its name`, `the tag ids`.
     pub by: String,
     /// The node that it is filed under, if that is another one.
     pub elsewhere: Option<NodeName>,
-    /// Its monitor port.
     pub monitor: Monitor,
 }
 
 /// Which of a sensor's NICs is the monitor port.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Monitor {
+pub(crate) enum Monitor {
     /// This one looks like it.
     Nic(NicId),
     /// None does; why, and what to do.

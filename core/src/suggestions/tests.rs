@@ -1,3 +1,4 @@
+use super::sensors::Monitor;
 use super::*;
 use crate::config;
 use crate::model::GuestKind;

@@ -57,7 +57,10 @@ fn get(device: &IfName) -> io::Result<LinkMessage> {
     .and_then(|()| answer.unwrap_or_else(|| Err(io::ErrorKind::UnexpectedEof.into())))
 }
 
-/// Sets the device up or down, and promiscuous or not.
+/// Sets a device up or down, and promiscuous or not.
+///
+/// # Errors
+/// There is no device of this index, or the kernel does not want to.
 pub fn set_link(device: &IfName, index: u32, change: LinkChange) -> Result<(), Error> {
     let mut request = LinkMessage::default();
     request.header.index = index;
@@ -149,8 +152,12 @@ fn flags(link: &LinkMessage) -> Option<BridgeFlags> {
     Some(flags)
 }
 
-/// Sets the flags and forgets the learned addresses.
-pub fn set(device: &IfName, index: u32, flags: &BridgeFlags) -> Result<(), Error> {
+/// Changes what a port's Linux bridge does with it, and makes the bridge forget the addresses that it has learned from
+/// it: known ones are served whatever the flags say.
+///
+/// # Errors
+/// There is no device of this index, it is in no Linux bridge, or the kernel does not want to.
+pub fn set_flags(device: &IfName, index: u32, flags: &BridgeFlags) -> Result<(), Error> {
     let data = vec![
         InfoBridgePort::UnicastFlood(flags.flood.is_on()),
         InfoBridgePort::MulticastFlood(flags.mcast_flood.is_on()),
