@@ -7,6 +7,7 @@ use crate::config::selector::{Output, Selector};
 use crate::model::Switch;
 use crate::model::{MAX_LISTED, NicId, SessionName, Vmid, excerpt};
 use crate::resolve::reasons::{Reason, Standing, Word};
+use crate::resolve::selection::{closes_loop, own_sensor};
 use crate::state::SessionPhase;
 
 /// What comes from a NIC.
@@ -60,9 +61,10 @@ fn standing(
             )
         }
         Standing::PerhapsLoop(sensor) => format!(
-            "cannot tell whether guest {sensor} feeds it in turn, a loop; existing mirrors are kept"
+            "cannot tell whether {}; existing mirrors are kept",
+            closes_loop("it", *sensor)
         ),
-        Standing::Loop(sensor) => format!("left out: guest {sensor} feeds it in turn, a loop"),
+        Standing::Loop(sensor) => format!("left out: {}", closes_loop("it", *sensor)),
         Standing::Excluded { source, by } => {
             format!(
                 "excluded by {}; without that, {} would take it",
@@ -76,7 +78,7 @@ fn standing(
             nic.vmid,
             sensor_of(ground, nic.vmid)
         ),
-        Standing::OwnSensor => format!("guest {} is the session's own sensor", nic.vmid),
+        Standing::OwnSensor => own_sensor(nic.vmid),
         Standing::Output(_) if is_output(session, nic) => {
             "it is the session's own output, and carries copies only".into()
         }
