@@ -7,7 +7,7 @@
 mod config_poller;
 mod duration;
 mod event_sources;
-pub mod faults;
+mod faults;
 mod flap_guard;
 mod instance_lock;
 pub mod metrics;
@@ -15,9 +15,9 @@ pub mod metrics_server;
 mod schedule;
 mod sd_notify;
 mod service;
-pub mod session_health;
+mod session_health;
 pub mod state;
-pub mod task_reports;
+mod task_reports;
 mod tasks;
 mod transitions;
 

@@ -39,10 +39,6 @@ const TRIES: u32 = 8;
 /// How long the pause before the second try is; each one after that is twice as long as the one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
-/// What is said when a commit has not been acted on in time.
-pub const NOT_YET: &str = "committed to Open vSwitch's database, but ovs-vswitchd has not acted on it yet; \
-    is it running? (systemctl status openvswitch-switch)";
-
 /// What a reconcile did.
 #[derive(Debug)]
 pub struct Done {

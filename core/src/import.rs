@@ -11,7 +11,7 @@ pub mod ovs_mirrors;
 mod writer;
 
 use super::config::selector::{Output, Selector};
-use super::model::{NicId, SessionName, VlanSet, Vmid};
+use super::model::{Direction, NicId, SessionName, VlanSet, Vmid};
 use crate::model::Taken;
 
 pub use merge::merge;
@@ -81,12 +81,12 @@ impl Draft {
         self.refused.is_none() && self.covered.is_none()
     }
 
-    /// The word in span.cfg.
-    pub fn direction(&self) -> &'static str {
+    /// As span.cfg has it.
+    pub fn direction(&self) -> Direction {
         match self.taken {
-            Taken::Both => "both",
-            Taken::Sent => "from",
-            Taken::Delivered => "to",
+            Taken::Both => Direction::Both,
+            Taken::Sent => Direction::From,
+            Taken::Delivered => Direction::To,
         }
     }
 }

@@ -16,9 +16,7 @@ use serde::Serialize;
 use super::engine::nft::Command;
 use super::engine::nft::spec::CopyKey;
 use super::model::{IfName, NicId, SessionName, VlanSet};
-use super::state::{
-    Desired, Fault, MirrorKey, MirrorOutput, Observed, OvsState, RowId, SessionPhase,
-};
+use super::state::{Desired, Fault, MirrorKey, MirrorOutput, NO_SOURCE, Observed, OvsState, RowId};
 use crate::model::Taken;
 pub use display::changes;
 pub use ports::PortChange;
@@ -190,10 +188,8 @@ fn why_removed(desired: &Desired, session: &SessionName, output: &str) -> &'stat
     let Some(state) = desired.sessions.iter().find(|state| state.name == *session) else {
         return "span.cfg does not list the session";
     };
-    match state.phase {
-        SessionPhase::Disabled => return "the session is switched off",
-        SessionPhase::Expired => return "the session has expired",
-        SessionPhase::Running => {}
+    if let Some(over) = state.phase.over() {
+        return over;
     }
     match state.outputs.iter().find(|state| state.output == output) {
         None => "span.cfg does not list the output",
@@ -202,7 +198,7 @@ fn why_removed(desired: &Desired, session: &SessionName, output: &str) -> &'stat
             "its output is not here"
         }
         Some(state) if !state.lacks.is_empty() => "its sources cannot be mirrored there",
-        Some(_) if state.present.is_empty() => "none of its sources is here",
+        Some(_) if state.present.is_empty() => NO_SOURCE,
         Some(_) => "its sources are mirrored there in another way",
     }
 }

@@ -11,11 +11,12 @@ use crate::config::active;
 use crate::config::active::InForce;
 use crate::engine::ovs::Applied;
 use crate::reconcile;
+use crate::reconcile::Error;
 use crate::reconcile::inputs::{PVE_HANGS, PveAccess};
 use crate::reconcile::observe::{Context, Detail, look};
-use crate::reconcile::{Error, NOT_YET};
 use crate::sys::output::Out;
 use pve_span_core::config::diagnostic::did_you_mean;
+use pve_span_core::health::NOT_ACTED;
 use pve_span_core::model::{SessionName, printable};
 use pve_span_core::plan::{Action, PortChange};
 
@@ -98,7 +99,7 @@ pub fn run(root: &Path, sessions: &[String], format: Format) -> Result<u8, Error
     }
     done.tell_faults();
     if done.applied == Applied::NotYet {
-        log::warn!("{NOT_YET}");
+        log::warn!("{NOT_ACTED}");
     }
     let is_cleared = done.applied == Applied::Yes && done.faults.is_empty();
     Ok(u8::from(!is_cleared))

@@ -14,7 +14,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::config_poller::Sentinel;
 use super::event_sources::Wakers;
-use super::faults::{Faults, Whence};
+use super::faults::{Fault, FaultId, Faults, Whence};
 use super::flap_guard::Again;
 use super::instance_lock::Alone;
 use super::metrics;
@@ -363,7 +363,8 @@ impl Service {
 
     fn no_child(&mut self, errno: Errno) {
         let text = format!("cannot start a process: {errno}");
-        self.faults.now(Whence::Start, &[text]);
+        self.faults
+            .now(Whence::Start, &[Fault::new(FaultId::NoChild, text)]);
         self.schedule.retry(Instant::now());
     }
 
