@@ -20,8 +20,9 @@ use crate::sys::error::with_causes;
 use crate::sys::output::Out;
 use crate::sys::process::Ended;
 use crate::sys::{Attempt, Patience, Progress, supervise};
-use pve_span_core::model::{MAX_LISTED, NodeName, Vmid, printable};
-use pve_span_core::state::{Fault, SessionPhase, SessionState};
+use pve_span_core::health::{NOT_ACTED, Reason, ReasonId, faults};
+use pve_span_core::model::{MAX_LISTED, NicId, NodeName, Vmid, printable};
+use pve_span_core::state::SessionPhase;
 
 pub use chained_hook::Caller;
 use chained_hook::{IsLast, Next};
@@ -172,7 +173,7 @@ fn tell(done: &Done, trigger: &Trigger, vmid: Vmid) {
         log::info!("guest {vmid}: {change}");
     }
     if done.applied == Applied::NotYet {
-        log::warn!("{}", reconcile::NOT_YET);
+        log::warn!("{NOT_ACTED}");
     }
     if let Some(notice) = done.look.in_force.notice() {
         log::warn!("{notice}");
@@ -182,7 +183,7 @@ fn tell(done: &Done, trigger: &Trigger, vmid: Vmid) {
     }
     let problems = &done.look.plan.problems;
     for problem in problems.iter().take(MAX_LISTED) {
-        log::error!("{}: {}", problem.session, problem.text);
+        log::error!("{problem}");
     }
     if problems.len() > MAX_LISTED {
         let more = problems.len() - MAX_LISTED;
@@ -202,49 +203,21 @@ fn concerning(done: &Done, vmid: Vmid) -> Vec<String> {
             .present
             .iter()
             .any(|source| source.nic.is_some_and(|nic| nic.vmid == vmid));
-        if state.phase == SessionPhase::Running {
-            lines.extend(of_running(state, vmid, is_source));
+        if state.phase != SessionPhase::Running {
+            continue;
         }
-    }
-    lines
-}
-
-fn of_running(state: &SessionState, vmid: Vmid, is_source: bool) -> Vec<String> {
-    let name = &state.name;
-    let mut lines = Vec::new();
-    for output in &state.outputs {
-        let is_sensor = output
-            .output
-            .split_once('/')
-            .is_some_and(|(guest, _)| guest == vmid.to_string());
-        match &output.fault {
+        let is_own = |nic: &NicId| nic.vmid == vmid;
+        let is_sensor = |output: &str| output.parse().is_ok_and(|nic| is_own(&nic));
+        let concerns = |fault: &Reason| match &fault.id {
             // A sensor that stops is not told that it is off.
-            Some(Fault::Absent(_) | Fault::Unknown(_)) if !is_source => {}
-            Some(_) if is_source || is_sensor => {
-                let why = output.undelivered();
-                lines.extend(why.map(|why| format!("{name}: {why}")));
-            }
-            _ => {}
-        }
-        let own = output
-            .lacks
-            .iter()
-            .filter(|lack| lack.nic.is_some_and(|nic| nic.vmid == vmid));
-        lines.extend(own.map(|lack| {
-            format!(
-                "{name}: {lack} is not mirrored to {}: {}",
-                output.output, lack.why
-            )
-        }));
+            ReasonId::Absent(_) | ReasonId::OutputUnknown(_) | ReasonId::Nowhere => is_source,
+            ReasonId::Refused(output) => is_source || is_sensor(output),
+            ReasonId::Lack(_, nic, _) => nic.as_ref().is_some_and(is_own),
+            ReasonId::Unplugged(nic) => is_own(nic),
+            _ => false,
+        };
+        let own = faults(state).into_iter().filter(concerns);
+        lines.extend(own.map(|fault| format!("{}: {fault}", state.name)));
     }
-    let nowhere = state.nowhere().filter(|_| is_source);
-    lines.extend(nowhere.map(|why| format!("{name}: {why}")));
-    let unplugged = state
-        .unplugged
-        .iter()
-        .filter(|source| source.nic.vmid == vmid);
-    lines.extend(
-        unplugged.map(|source| format!("{name}: {} is not mirrored: {}", source.nic, source.why)),
-    );
     lines
 }

@@ -110,6 +110,14 @@ impl Pve {
         self.path(".version").exists()
     }
 
+    /// That it is not, in words.
+    pub fn not_mounted(&self) -> String {
+        format!(
+            "{} is not mounted (no .version in it); see systemctl status pve-cluster",
+            self.path("").display()
+        )
+    }
+
     /// Can /etc/pve be written, as far as the cluster says?
     pub fn quorum(&self) -> Option<Quorum> {
         self.members().ok().map(|members| members.quorum)

@@ -29,10 +29,6 @@ pub use context::{Context, PveAccess, Trigger};
 pub use done::Done;
 pub use error::Error;
 
-/// What is said when a commit has not been acted on in time.
-pub const NOT_YET: &str = "committed to Open vSwitch's database, but ovs-vswitchd has not acted on it yet; \
-    is it running? (systemctl status openvswitch-switch)";
-
 /// Brings the node into its desired state. Nothing comes back if another reconcile has just done so.
 ///
 /// # Errors

@@ -40,6 +40,7 @@ fn rich() -> State {
         health,
         since: 1_800_000_000,
         reasons: vec!["a reason".into()],
+        ids: Vec::new(),
         present: 2,
         configured: 3,
         blind: 1.0 / 3.0,

@@ -144,9 +144,9 @@ fn without_anything_to_prove_nothing_is_tested() {
             "\
 SESSION  VERDICT  OUTPUT  SOURCE  WATCHED  ARRIVED  MISSING  DOUBLED  OVERSIZE  BAD SUM  LATENCY
 idle     -        -       -       -        -        -        -        -         -        -
-  none of its sources is here now
+  none of its sources is here
 off      -        -       -       -        -        -        -        -         -        -
-  it is disabled (enabled = no)
+  the session is switched off
 "
         )
     );

@@ -19,7 +19,7 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
-use super::model::{GuestKind, Invalid, NicId, NicIndex, Vmid, excerpt};
+use super::model::{GuestKind, Invalid, NicId, Vmid, excerpt};
 use super::resolve::reasons::reasons;
 use super::state::Assumptions;
 use super::state::port_map::PortMap;
@@ -56,22 +56,14 @@ impl FromStr for Subject {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        let invalid = || {
-            Invalid(format!(
+        match (text.parse(), text.parse()) {
+            (Ok(vmid), _) => Ok(Self::Guest(vmid)),
+            (_, Ok(nic)) => Ok(Self::Nic(nic)),
+            _ => Err(Invalid(format!(
                 "`{}` is neither a guest (101) nor a NIC (101/net0)",
                 excerpt(text)
-            ))
-        };
-        let (vmid, nic) = match text.split_once('/') {
-            Some((vmid, nic)) => (vmid, Some(nic)),
-            None => (text, None),
-        };
-        let vmid = vmid.parse().map_err(|_| invalid())?;
-        let Some(nic) = nic else {
-            return Ok(Self::Guest(vmid));
-        };
-        let index = NicIndex::from_key(nic).ok_or_else(invalid)?;
-        Ok(Self::Nic(NicId { vmid, index }))
+            ))),
+        }
     }
 }
 

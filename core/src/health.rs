@@ -4,12 +4,13 @@
 //! and is the service's to tell ([`Health::Stalled`]).
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::model::SessionName;
+use super::model::{IfName, NicId, SessionName};
 use super::plan::{Plan, PortChange};
-use super::state::{Desired, Fault, Observed, OutputState, OvsState, SessionPhase, SessionState};
+use super::state::{Desired, Fault, LinkState, Observed, OvsState, SessionPhase, SessionState};
 
 /// How a session does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -58,12 +59,88 @@ impl Health {
     }
 }
 
-/// What is said of a session that is over and whose mirrors are still there.
-const STILL_MIRRORED: &str =
-    "still mirrored, although span.cfg no longer asks for it: pve-span apply ends it";
+/// How to find out what is pending, and to have it done.
+pub const REMEDY: &str = "see pve-span plan, then pve-span apply";
 
-/// What is said of a session of which only Open vSwitch could tell a part.
-const WAITS_FOR_OVS: &str = "Open vSwitch does not answer: what is on its bridges waits for it, and existing mirrors are kept";
+/// What is said when ovs-vswitchd has not acted on a commit in time.
+pub const NOT_ACTED: &str = "committed to Open vSwitch's database, but ovs-vswitchd has not acted on it yet; \
+    is it running? (systemctl status openvswitch-switch)";
+
+/// That mirrors are not as they shall be, and a reconcile would make them so.
+pub fn not_in_force() -> String {
+    format!("not in force yet: {REMEDY}")
+}
+
+/// That conversations which began before a change of mirrors do not follow it.
+pub fn old_flows(bridge: &IfName) -> String {
+    format!(
+        "what was changed holds for new conversations only: those that pass {bridge} already go on as before until the next \
+         hook or `pve-span apply`"
+    )
+}
+
+/// Why a session is not whole, or what should be known of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reason {
+    /// Which one it is.
+    pub id: ReasonId,
+    /// In words.
+    pub text: String,
+}
+
+/// Which reason it is. The same one has the same id later, whatever its text tells of causes and of how long something was
+/// waited for. Outputs are named as span.cfg writes them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReasonId {
+    /// The session is over, and its mirrors are still there.
+    StillMirrored,
+    /// Its mirrors are not as they shall be.
+    Pending,
+    /// Something of it cannot be done.
+    Problem,
+    /// ovs-vswitchd has not acted on what was committed.
+    NotActed,
+    /// Flows of this bridge are older than its mirrors.
+    OldFlows(IfName),
+    /// Open vSwitch, which does not answer, has a part of it.
+    WaitsForOvs,
+    /// This output is not there now.
+    Absent(String),
+    /// This output is refused.
+    Refused(String),
+    /// Nobody can tell where this output is, or whether it is free.
+    OutputUnknown(String),
+    /// A source does not get to this output.
+    Lack(String, Option<NicId>, IfName),
+    /// All of its outputs are on other nodes.
+    Nowhere,
+    /// This source is in no bridge.
+    Unplugged(NicId),
+    /// Nothing passes this source or output.
+    Down(String, LinkState),
+    /// Something else of it cannot be told.
+    Unknown,
+    /// What an administrator should know, and no fault.
+    Note,
+}
+
+impl Reason {
+    fn new(id: ReasonId, text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self { id, text }
+    }
+
+    /// Is it certain that something is wrong?
+    pub fn is_certain(&self) -> bool {
+        !matches!(self.id, ReasonId::OutputUnknown(_) | ReasonId::Unknown)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
 
 /// How a session does, by one look, and what of it is not told by [`faults`].
 pub fn health(
@@ -71,11 +148,14 @@ pub fn health(
     desired: &Desired,
     observed: &Observed,
     plan: &Plan,
-) -> (Health, Vec<String>) {
+) -> (Health, Vec<Reason>) {
     let pending = is_pending(&state.name, desired, plan);
     match &state.phase {
         SessionPhase::Disabled | SessionPhase::Expired if pending => {
-            return (Health::Degraded, vec![STILL_MIRRORED.to_owned()]);
+            let text =
+                "still mirrored, although span.cfg no longer asks for it: pve-span apply ends it";
+            let reason = Reason::new(ReasonId::StillMirrored, text);
+            return (Health::Degraded, vec![reason]);
         }
         SessionPhase::Disabled => return (Health::Disabled, Vec::new()),
         SessionPhase::Expired => return (Health::Expired, Vec::new()),
@@ -83,19 +163,20 @@ pub fn health(
     }
     let mut reasons = Vec::new();
     if pending {
-        reasons.push("not in force yet: see pve-span plan, then pve-span apply".to_owned());
+        reasons.push(Reason::new(ReasonId::Pending, not_in_force()));
     }
     let problems = plan
         .problems
         .iter()
         .filter(|problem| problem.session == state.name);
-    reasons.extend(problems.map(|problem| problem.text.clone()));
+    reasons.extend(problems.map(|problem| Reason::new(ReasonId::Problem, &problem.text)));
     let has_mirror = desired
         .mirrors
         .keys()
         .any(|key| key.of.session == state.name);
     if has_mirror && matches!(&observed.ovs, OvsState::Present(ovs) if !ovs.caught_up) {
-        reasons.push("ovs-vswitchd has not acted on the latest changes; is it running? (systemctl status openvswitch-switch)".into());
+        let text = "ovs-vswitchd has not acted on the latest changes; is it running? (systemctl status openvswitch-switch)";
+        reasons.push(Reason::new(ReasonId::NotActed, text));
     }
     let stale = desired
         .mirrors
@@ -103,23 +184,20 @@ pub fn health(
         .filter(|key| key.of.session == state.name);
     let stale = stale.filter_map(|key| key.engine.bridge());
     let stale = stale.filter(|bridge| observed.stale.contains(*bridge));
-    reasons.extend(stale.collect::<BTreeSet<_>>().into_iter().map(|bridge| {
-        format!("conversations that pass {bridge} already go on as before the last change: pve-span apply")
-    }));
+    let stale = stale.collect::<BTreeSet<_>>().into_iter();
+    reasons.extend(
+        stale.map(|bridge| Reason::new(ReasonId::OldFlows(bridge.clone()), old_flows(bridge))),
+    );
     if desired.waiting.contains(&state.name) {
-        reasons.push(WAITS_FOR_OVS.to_owned());
+        let text = "Open vSwitch does not answer: what is on its bridges waits for it, and existing mirrors are kept";
+        reasons.push(Reason::new(ReasonId::WaitsForOvs, text));
     }
     let sources_here = !state.present.is_empty();
-    let output_fault = state.outputs.iter().any(|output| match &output.fault {
-        Some(Fault::Refused(_)) => true,
-        Some(Fault::Absent(_) | Fault::Unknown(_)) => sources_here,
-        None => false,
-    });
-    let source_fault = state.nowhere().is_some()
-        || !state.unplugged.is_empty()
-        || !state.down.is_empty()
-        || state.outputs.iter().any(|output| !output.lacks.is_empty());
-    if !reasons.is_empty() || output_fault || source_fault || !state.unknown.is_empty() {
+    let is_fault = |fault: &Reason| match fault.id {
+        ReasonId::Absent(_) | ReasonId::OutputUnknown(_) => sources_here,
+        _ => true,
+    };
+    if !reasons.is_empty() || faults(state).iter().any(is_fault) {
         (Health::Degraded, reasons)
     } else if sources_here {
         (Health::Active, reasons)
@@ -129,51 +207,57 @@ pub fn health(
 }
 
 /// What keeps a session from being whole, and then its notes.
-pub fn faults_and_notes(state: &SessionState) -> Vec<String> {
-    let mut lines = faults(state);
-    lines.extend(state.all_notes().map(|note| format!("note: {note}")));
-    lines
-}
-
-/// Is it certain that something is wrong?
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Certainty {
-    /// It is.
-    Known,
-    /// Nobody can tell.
-    Unknown,
+pub fn faults_and_notes(state: &SessionState) -> Vec<Reason> {
+    let mut reasons = faults(state);
+    let note = |note| Reason::new(ReasonId::Note, format!("note: {note}"));
+    reasons.extend(state.all_notes().map(note));
+    reasons
 }
 
 /// What keeps a session from being whole.
-pub fn faults(state: &SessionState) -> Vec<String> {
-    let faults = faults_by_certainty(state).into_iter();
-    faults.map(|(_, text)| text).collect()
-}
-
-/// The same, and whether each is certain.
-pub fn faults_by_certainty(state: &SessionState) -> Vec<(Certainty, String)> {
-    let of_output = |output: &OutputState| match output.fault {
-        Some(Fault::Unknown(_)) => Certainty::Unknown,
-        _ => Certainty::Known,
-    };
-    let outputs = state.outputs.iter().flat_map(|output| {
-        let certainty = of_output(output);
-        output.faults().map(move |text| (certainty, text))
-    });
-    let unplugged = state
-        .unplugged
-        .iter()
-        .map(|source| format!("{} is not mirrored: {}", source.nic, source.why));
-    let known = state
-        .nowhere()
-        .into_iter()
-        .chain(unplugged)
-        .chain(state.down.iter().map(ToString::to_string));
-    let unknown = state.unknown.iter().cloned();
-    outputs
-        .chain(known.map(|text| (Certainty::Known, text)))
-        .chain(unknown.map(|text| (Certainty::Unknown, text)))
-        .collect()
+pub fn faults(state: &SessionState) -> Vec<Reason> {
+    let mut reasons = Vec::new();
+    let mut add = |id, text| reasons.push(Reason { id, text });
+    for output in &state.outputs {
+        let name = || output.output.clone();
+        let fault = output.fault.as_ref().map(|fault| match fault {
+            Fault::Absent(why) => (ReasonId::Absent(name()), "nothing is mirrored to", why),
+            Fault::Refused(why) => (ReasonId::Refused(name()), "nothing is mirrored to", why),
+            Fault::Unknown(why) => (
+                ReasonId::OutputUnknown(name()),
+                "nothing new is mirrored to",
+                why,
+            ),
+        });
+        if let Some((id, what, why)) = fault {
+            add(id, format!("{what} {}: {why}", name()));
+        }
+        for lack in &output.lacks {
+            add(
+                ReasonId::Lack(name(), lack.nic, lack.port.clone()),
+                format!("{lack} is not mirrored to {}: {}", name(), lack.why),
+            );
+        }
+    }
+    if let Some(why) = state.nowhere() {
+        add(ReasonId::Nowhere, why);
+    }
+    for source in &state.unplugged {
+        add(
+            ReasonId::Unplugged(source.nic),
+            format!("{} is not mirrored: {}", source.nic, source.why),
+        );
+    }
+    for down in &state.down {
+        add(
+            ReasonId::Down(down.port.clone(), down.state),
+            down.to_string(),
+        );
+    }
+    for unknown in &state.unknown {
+        add(ReasonId::Unknown, unknown.clone());
+    }
+    reasons
 }
 
 fn is_pending(session: &SessionName, desired: &Desired, plan: &Plan) -> bool {

@@ -11,7 +11,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use names::{IfName, Invalid, NodeName, SessionName, excerpt, is_control, printable};
 
@@ -143,9 +143,31 @@ impl fmt::Display for NicId {
     }
 }
 
+impl FromStr for NicId {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let parts = text.split_once('/');
+        let nic = parts.and_then(|(vmid, nic)| {
+            Some(Self {
+                vmid: vmid.parse().ok()?,
+                index: NicIndex::from_key(nic)?,
+            })
+        });
+        nic.ok_or_else(|| Invalid(format!("`{}` is not a NIC (101/net0)", excerpt(text))))
+    }
+}
+
 impl Serialize for NicId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for NicId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -227,6 +249,15 @@ pub enum Direction {
 }
 
 impl Direction {
+    /// In span.cfg.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Both => "both",
+            Self::From => "from",
+            Self::To => "to",
+        }
+    }
+
     /// Does it take what the source sends?
     pub fn takes_sent(self) -> bool {
         self != Self::To
@@ -240,11 +271,7 @@ impl Direction {
 
 impl fmt::Display for Direction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Both => "both",
-            Self::From => "from",
-            Self::To => "to",
-        })
+        f.write_str(self.word())
     }
 }
 

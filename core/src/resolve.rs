@@ -7,7 +7,7 @@ pub mod scope;
 
 pub mod availability;
 pub mod cluster_sources;
-mod engine_choice;
+pub(crate) mod engine_choice;
 pub mod firewall;
 mod index;
 mod layout;
@@ -22,7 +22,7 @@ mod reachability;
 pub mod reasons;
 pub mod references;
 mod reservation;
-mod selection;
+pub(crate) mod selection;
 mod session;
 
 use std::collections::{BTreeMap, BTreeSet};

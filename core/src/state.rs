@@ -12,7 +12,7 @@ use crate::model::Taken;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::engine::nft::NftState;
 use super::engine::nft::spec::{Copies, Mac, OutputPort, SourcePort};
@@ -73,7 +73,7 @@ pub struct Link {
 }
 
 /// Can frames come in by a device (netdevice(7), `IFF_UP` and `IFF_LOWER_UP`)?
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LinkState {
     /// They can.
@@ -390,6 +390,20 @@ pub enum SessionPhase {
     Expired,
 }
 
+impl SessionPhase {
+    /// That it is over, in words.
+    pub fn over(&self) -> Option<&'static str> {
+        match self {
+            Self::Running => None,
+            Self::Disabled => Some("the session is switched off"),
+            Self::Expired => Some("the session has expired"),
+        }
+    }
+}
+
+/// Why nothing is mirrored of a session whose guests are off or on other nodes.
+pub const NO_SOURCE: &str = "none of its sources is here";
+
 /// A source that is here.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct SourceState {
@@ -472,8 +486,8 @@ impl fmt::Display for PortDown {
 pub struct OutputState {
     /// As span.cfg writes it.
     pub output: String,
-    /// The engine and why it was chosen.
-    pub engine: Option<String>,
+    /// The engines and why they were chosen.
+    pub engine: Option<Engines>,
     /// Why nothing can be delivered there, if nothing can.
     pub fault: Option<Fault>,
     /// The other node that its guest is on: that node mirrors its own sources to it, and this one has nothing to do.
@@ -484,6 +498,32 @@ pub struct OutputState {
     pub notes: Vec<String>,
 }
 
+/// The engines that serve an output, each with why it does.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Engines {
+    /// Open vSwitch.
+    pub ovs: Option<String>,
+    /// nftables.
+    pub nft: Option<String>,
+}
+
+impl fmt::Display for Engines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.ovs, &self.nft) {
+            (Some(ovs), Some(nft)) => write!(f, "ovs: {ovs}; nft: {nft}"),
+            (Some(ovs), None) => write!(f, "ovs: {ovs}"),
+            (None, Some(nft)) => write!(f, "nft: {nft}"),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+impl Serialize for Engines {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 impl OutputState {
     /// Why nothing of this node is delivered there, if nothing is.
     pub fn not_here(&self) -> Option<String> {
@@ -492,26 +532,6 @@ impl OutputState {
             .as_ref()
             .map(|node| format!("its guest is on node {node}, and gets what that node mirrors"));
         self.fault.as_ref().map(Fault::to_string).or(elsewhere)
-    }
-
-    /// What its fault means, in words.
-    pub fn undelivered(&self) -> Option<String> {
-        let output = &self.output;
-        Some(match self.fault.as_ref()? {
-            Fault::Unknown(why) => format!("nothing new is mirrored to {output}: {why}"),
-            Fault::Absent(why) | Fault::Refused(why) => {
-                format!("nothing is mirrored to {output}: {why}")
-            }
-        })
-    }
-
-    /// What keeps it from being whole, in words.
-    pub fn faults(&self) -> impl Iterator<Item = String> + '_ {
-        self.undelivered().into_iter().chain(
-            self.lacks
-                .iter()
-                .map(|lack| format!("{lack} is not mirrored to {}: {}", self.output, lack.why)),
-        )
     }
 }
 

@@ -4,14 +4,13 @@ use std::fmt::Write;
 use std::sync::LazyLock;
 
 use pve_span_core::config::Annotations;
+use pve_span_core::health::faults_and_notes;
 use pve_span_core::model::{GuestKind, IfName};
 use pve_span_core::plan::{Plan, plan};
 use pve_span_core::pve::cluster::{Cluster, parse_members, parse_pools, parse_vmlist};
 use pve_span_core::pve::guest;
 use pve_span_core::resolve::resolve;
-use pve_span_core::state::{
-    Assumptions, Link, Observed, OutputState, Ovs, OvsBridge, OvsPort, OvsState, RowId,
-};
+use pve_span_core::state::{Assumptions, Link, Observed, Ovs, OvsBridge, OvsPort, OvsState, RowId};
 
 /// Guests 101, 102 and 200 with two NICs each: on vmbr1 and vmbr2 of Open vSwitch, 200's second on the Linux bridge
 /// vmbr0.
@@ -124,8 +123,7 @@ pub fn planned(annotations: &Annotations, observed: &Observed) -> Plan {
     let plan = plan(&desired, observed);
     let mut text = plan.to_string();
     for state in &desired.sessions {
-        let faults = state.outputs.iter().flat_map(OutputState::faults);
-        for line in faults.chain(state.notes.iter().cloned()) {
+        for line in faults_and_notes(state) {
             writeln!(text, "{}: {line}", state.name).unwrap();
         }
     }

@@ -8,10 +8,10 @@ use super::context::asked_context;
 use super::format::{Format, notice};
 use crate::config::active::InForce;
 use crate::engine::ovs::Applied;
-use crate::reconcile::{Done, Error, NOT_YET, Trigger, reconcile};
+use crate::reconcile::{Done, Error, Trigger, reconcile};
 use crate::sys::clock::Moment;
 use crate::sys::output::Out;
-use pve_span_core::health::faults_and_notes;
+use pve_span_core::health::{NOT_ACTED, faults_and_notes};
 use pve_span_core::plan::{Action, PortChange, Problem, Remark};
 use pve_span_core::state::{Fault, SessionState};
 
@@ -59,7 +59,7 @@ pub(super) fn print(done: &Done, format: Format) {
     } else {
         done.in_words().iter().for_each(|line| out.line(line));
         for remark in &look.plan.remarks {
-            out.line(&format!("{}: note: {}", remark.session, remark.text));
+            out.line(&remark.to_string());
         }
         if done.is_empty() && done.faults.is_empty() {
             out.line("nothing to do");
@@ -67,10 +67,10 @@ pub(super) fn print(done: &Done, format: Format) {
     }
     done.tell_faults();
     if done.applied == Applied::NotYet {
-        log::warn!("{NOT_YET}");
+        log::warn!("{NOT_ACTED}");
     }
     for problem in &look.plan.problems {
-        log::error!("{}: {}", problem.session, problem.text);
+        log::error!("{problem}");
     }
     for state in &look.desired.sessions {
         for fault in faults_and_notes(state) {

@@ -56,10 +56,7 @@ pub fn run(root: &Path, file: Option<&Path>, format: Format) -> u8 {
             }
             let missing = error.is_missing();
             if missing && file.is_none() && !pve.is_mounted() {
-                log::error!(
-                    "{} is not mounted; see systemctl status pve-cluster",
-                    pve.path("").display()
-                );
+                log::error!("{}", pve.not_mounted());
             }
             say_in_force(root);
             return 2;

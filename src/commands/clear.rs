@@ -15,9 +15,10 @@ use crate::reconcile;
 use crate::reconcile::inputs::Detail;
 use crate::reconcile::inputs::PVE_HANGS;
 use crate::reconcile::observe::look;
-use crate::reconcile::{Context, Error, NOT_YET, PveAccess};
+use crate::reconcile::{Context, Error, PveAccess};
 use crate::sys::output::Out;
 use pve_span_core::config::diagnostic::did_you_mean;
+use pve_span_core::health::NOT_ACTED;
 use pve_span_core::model::{SessionName, printable};
 use pve_span_core::plan::{Action, PortChange};
 
@@ -101,7 +102,7 @@ pub fn run(root: &Path, sessions: &[String], format: Format) -> Result<u8, Error
     }
     done.tell_faults();
     if done.applied == Applied::NotYet {
-        log::warn!("{NOT_YET}");
+        log::warn!("{NOT_ACTED}");
     }
     let is_cleared = done.applied == Applied::Yes && done.faults.is_empty();
     Ok(u8::from(!is_cleared))

@@ -241,11 +241,8 @@ fn try_out(
                 let what = format!("{lack} does not reach {}: {}", output.output, lack.why);
                 draft.notes.push(what);
             }
-            if let Some(engine) = output
-                .engine
-                .as_ref()
-                .filter(|engine| engine.contains("nft"))
-            {
+            let engines = output.engine.as_ref();
+            if let Some(engine) = engines.filter(|engines| engines.nft.is_some()) {
                 remarks.push(format!(
                     "{} → {} will be served by nftables ({engine}): while the old mirror is there, too, frames may arrive \
                      twice",
@@ -340,7 +337,7 @@ fn entry<'a>(draft: &'a Draft, origins: &'a [Origin]) -> Entry<'a> {
             .as_ref()
             .map_or(&draft.name, SessionName::as_str),
         source: draft.sources.iter().map(ToString::to_string).collect(),
-        direction: draft.direction(),
+        direction: draft.direction().word(),
         vlan: Some(draft.vlans.to_string()).filter(|vlans| !vlans.is_empty()),
         snaplen: draft.snaplen,
         output: draft.outputs.iter().map(ToString::to_string).collect(),

@@ -181,8 +181,9 @@ fn session<'a>(
     known: Option<&State>,
     counted: &Counters,
 ) -> Session<'a> {
-    let (mut health, mut reasons) = health(state, &look.desired, &look.observed, &look.plan);
-    reasons.extend(faults_and_notes(state));
+    let (mut health, why) = health(state, &look.desired, &look.observed, &look.plan);
+    let why = why.into_iter().chain(faults_and_notes(state));
+    let mut reasons: Vec<String> = why.map(|reason| reason.text).collect();
     let record = known.and_then(|known| known.sessions.get(state.name.as_str()));
     if let Some(record) = record.filter(|record| record.health == Health::Stalled) {
         // That takes two looks, which only the service has had.
@@ -287,7 +288,12 @@ fn rows(session: &Session<'_>) -> Vec<Row> {
         };
         let elsewhere = output.state.elsewhere.as_ref();
         let elsewhere = elsewhere.map(|node| format!("on node {node}"));
-        let engine = output.state.engine.clone().or(elsewhere);
+        let engine = output
+            .state
+            .engine
+            .as_ref()
+            .map(ToString::to_string)
+            .or(elsewhere);
         let engine = engine.unwrap_or_else(dash);
         cells.extend([
             output.state.output.clone(),

@@ -23,10 +23,9 @@ use crate::reconcile::observe::{Look, look};
 use capture::Outcome;
 use probe::Injector;
 use pve_span_core::config::diagnostic::did_you_mean;
-use pve_span_core::health::{Certainty, Health, faults_by_certainty, health};
-use pve_span_core::model::OutputKey;
+use pve_span_core::health::{Health, ReasonId, faults, health};
 use pve_span_core::model::{NicId, SessionName, printable};
-use pve_span_core::state::{Desired, SessionPhase, SessionState};
+use pve_span_core::state::{Desired, NO_SOURCE, SessionPhase, SessionState};
 use pve_span_core::verify::capture_points::Watching;
 use pve_span_core::verify::verdict::{Found, Inject, Reason, Verdict, Watched, reasons};
 use report::{OutputReport, SessionReport};
@@ -145,17 +144,17 @@ impl Verify<'_> {
                 .collect(),
             outputs,
         };
-        let over = match state.phase {
-            SessionPhase::Disabled => Some("it is disabled (enabled = no)"),
-            SessionPhase::Expired => Some("it has expired"),
-            SessionPhase::Running => None,
-        };
         let is_idle = state.present.is_empty() && state.unplugged.is_empty();
         let idle = || match state.unknown.first() {
             Some(unknown) => unknown.clone(),
-            None => "none of its sources is here now".to_owned(),
+            None => NO_SOURCE.to_owned(),
         };
-        if let Some(why) = over.map(str::to_owned).or_else(|| is_idle.then(idle)) {
+        if let Some(why) = state
+            .phase
+            .over()
+            .map(str::to_owned)
+            .or_else(|| is_idle.then(idle))
+        {
             let why = Reason::Untested(why);
             return told(&[why], !self.by_name, outputs);
         }
@@ -188,32 +187,29 @@ impl Verify<'_> {
 
     /// What is wrong already without a look at frames.
     fn not_in_force(&self, state: &SessionState) -> Vec<Reason> {
-        let told = |look: &Look| {
+        let mut told: Vec<ReasonId> = Vec::new();
+        let mut reasons = Vec::new();
+        for look in [self.before, self.after] {
             let mut sessions = look.desired.sessions.iter();
-            let found = sessions.find(|now| now.name == state.name)?;
-            let (health, why) = health(found, &look.desired, &look.observed, &look.plan);
-            let faults = match health {
-                Health::Degraded => faults_by_certainty(found),
-                _ => Vec::new(),
+            let Some(found) = sessions.find(|now| now.name == state.name) else {
+                continue;
             };
+            let (health, mut why) = health(found, &look.desired, &look.observed, &look.plan);
+            if health == Health::Degraded {
+                why.extend(faults(found));
+            }
             let waits = look.desired.waiting.contains(&found.name);
-            let why = why.into_iter().map(|why| (Certainty::Known, why));
-            let reasons = why.chain(faults).map(|(certainty, why)| {
-                if waits || certainty == Certainty::Unknown {
-                    Reason::Untested(why)
+            why.retain(|reason| !told.contains(&reason.id));
+            for reason in why {
+                reasons.push(if waits || !reason.is_certain() {
+                    Reason::Untested(reason.text)
                 } else {
-                    Reason::Failed(why)
-                }
-            });
-            Some(reasons.collect::<Vec<Reason>>())
-        };
-        let mut why = told(self.before).unwrap_or_default();
-        for later in told(self.after).unwrap_or_default() {
-            if !why.contains(&later) {
-                why.push(later);
+                    Reason::Failed(reason.text)
+                });
+                told.push(reason.id);
             }
         }
-        why
+        reasons
     }
 
     /// Was the session another one at the end?
@@ -289,14 +285,13 @@ impl Verify<'_> {
 }
 
 /// What a session comes to, for comparing.
-fn of_session(desired: &Desired, name: &SessionName) -> String {
-    let mirrors = desired
-        .mirrors
-        .iter()
-        .filter(|(key, _)| key.of.session == *name);
+fn of_session<'a>(desired: &'a Desired, name: &SessionName) -> impl PartialEq + use<'a> {
+    let mirrors = desired.mirrors.iter();
+    let mirrors = mirrors.filter(|(key, _)| key.of.session == *name);
     let copies = desired.copies.iter();
-    let copies = copies.filter(|(key, _): &(&OutputKey, _)| key.session == *name);
-    let states = desired.sessions.iter().filter(|state| state.name == *name);
+    let copies = copies.filter(|(key, _)| key.session == *name);
+    let mut states = desired.sessions.iter();
+    let state = states.find(|state| state.name == *name);
     let (mirrors, copies): (Vec<_>, Vec<_>) = (mirrors.collect(), copies.collect());
-    format!("{mirrors:?}{copies:?}{:?}", states.collect::<Vec<_>>())
+    (mirrors, copies, state)
 }

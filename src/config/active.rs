@@ -5,6 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::pve::{Pve, SPAN_CFG};
 use crate::sys::error::with_causes;
 use crate::sys::files;
@@ -29,6 +31,8 @@ pub enum InForce {
     LastGood {
         /// What it says.
         annotations: Annotations,
+        /// What is wrong with the file.
+        cause: Cause,
         /// Why not the file, what to do, and what is gone by instead.
         why: String,
         /// What is gone by instead.
@@ -41,11 +45,30 @@ pub enum InForce {
     },
     /// Nobody can tell: everything stays as it is.
     Unknown {
+        /// What is wrong with the file.
+        cause: Cause,
         /// Why, what to do, and what is gone by instead.
         why: String,
         /// What is gone by instead.
         instead: String,
     },
+}
+
+/// What is wrong with the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Cause {
+    /// /etc/pve does not answer.
+    Hangs,
+    /// /etc/pve is not mounted.
+    NotMounted,
+    /// There is none any more.
+    Missing,
+    /// It cannot be read.
+    Unreadable,
+    /// It ends within a line.
+    CutOff,
+    /// It has so many errors, the first of them on this line.
+    Invalid(usize, Option<usize>),
 }
 
 impl InForce {
@@ -56,6 +79,14 @@ impl InForce {
                 Some(annotations)
             }
             Self::NotConfigured { .. } | Self::Unknown { .. } => None,
+        }
+    }
+
+    /// What is wrong with the file, if anything is.
+    pub fn cause(&self) -> Option<Cause> {
+        match self {
+            Self::LastGood { cause, .. } | Self::Unknown { cause, .. } => Some(*cause),
+            Self::File { .. } | Self::NotConfigured { .. } => None,
         }
     }
 
@@ -86,26 +117,27 @@ pub fn load(root: &Path) -> InForce {
     let pve = Pve::new(root);
     let path = pve.path(SPAN_CFG);
     let last_good = files::read_text(&root.join(LAST_GOOD)).ok();
-    let why = if !pve.is_mounted() {
-        format!(
-            "{} is not mounted (no .version in it); see systemctl status pve-cluster",
-            pve.path("").display()
-        )
+    let (cause, why) = if !pve.is_mounted() {
+        (Cause::NotMounted, pve.not_mounted())
     } else {
         match files::read_text(&path) {
             Err(error) if error.is_missing() && last_good.is_none() => {
                 return InForce::NotConfigured { path };
             }
-            Err(error) if error.is_missing() => format!(
-                "there is no {}: `pve-span edit` begins with the last good copy, `pve-span init` with an example",
-                path.display()
-            ),
-            Err(error) => with_causes(&error),
+            Err(error) if error.is_missing() => {
+                let why = format!(
+                    "there is no {}: `pve-span edit` begins with the last good copy, `pve-span init` with an example",
+                    path.display()
+                );
+                (Cause::Missing, why)
+            }
+            Err(error) => (Cause::Unreadable, with_causes(&error)),
             Ok(text) if is_truncated(&text, last_good.as_deref()) => {
-                format!(
+                let why = format!(
                     "{} is cut off: it ends within a line that the last good copy has whole",
                     path.display()
-                )
+                );
+                (Cause::CutOff, why)
             }
             Ok(text) => {
                 let annotations = config::parse(&path.display().to_string(), &text);
@@ -117,17 +149,19 @@ pub fn load(root: &Path) -> InForce {
             }
         }
     };
-    instead(root, last_good, &why)
+    instead(root, last_good, cause, &why)
 }
 
 /// The last good copy, because the file cannot be read: nothing in /etc/pve is touched.
 pub fn by_last_good(root: &Path, why: &str) -> InForce {
-    instead(root, files::read_text(&root.join(LAST_GOOD)).ok(), why)
+    let last_good = files::read_text(&root.join(LAST_GOOD)).ok();
+    instead(root, last_good, Cause::Hangs, why)
 }
 
-fn instead(root: &Path, last_good: Option<String>, why: &str) -> InForce {
+fn instead(root: &Path, last_good: Option<String>, cause: Cause, why: &str) -> InForce {
     let copy = root.join(LAST_GOOD);
     let unknown = |instead: &str| InForce::Unknown {
+        cause,
         why: format!("{why}; {instead}"),
         instead: instead.to_owned(),
     };
@@ -141,16 +175,19 @@ fn instead(root: &Path, last_good: Option<String>, why: &str) -> InForce {
     let instead = format!("the last good copy, {}, stays in force", copy.display());
     InForce::LastGood {
         annotations,
+        cause,
         why: format!("{why}; {instead}"),
         instead,
     }
 }
 
-fn invalid(path: &Path, diagnostics: &[Diagnostic]) -> String {
+fn invalid(path: &Path, diagnostics: &[Diagnostic]) -> (Cause, String) {
     let errors: Vec<&Diagnostic> = diagnostics
         .iter()
         .filter(|d| d.severity == Severity::Error)
         .collect();
+    let line = errors.first().and_then(|first| first.place.as_ref());
+    let cause = Cause::Invalid(errors.len(), line.map(|place| place.line));
     let first = errors.first().map(|first| match &first.place {
         Some(place) => format!("line {}: {}", place.line, first.message),
         None => first.message.clone(),
@@ -160,11 +197,12 @@ fn invalid(path: &Path, diagnostics: &[Diagnostic]) -> String {
     } else {
         String::new()
     };
-    format!(
+    let why = format!(
         "{} is not valid ({}{more}); see pve-span check",
         path.display(),
         first.unwrap_or_default()
-    )
+    );
+    (cause, why)
 }
 
 /// Was the file caught while it was being written? Its end within a line, and nothing else new, tells.
@@ -213,6 +251,7 @@ mod tests {
                 annotations,
                 why,
                 instead,
+                ..
             } => {
                 assert_eq!(annotations.sessions.len(), 1);
                 assert!(why.ends_with(&instead), "{why}");

@@ -17,11 +17,8 @@ use pve_span_core::pve::cluster::Quorum;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no cluster filesystem.
-    #[error("{folder} is not mounted (no .version in it); see systemctl status pve-cluster")]
-    NotMounted {
-        /// Where it should be.
-        folder: PathBuf,
-    },
+    #[error("{0}")]
+    NotMounted(String),
     /// The cluster filesystem is read-only.
     #[error("the cluster is not quorate, so {folder} is read-only; see pvecm status")]
     NoQuorum {
@@ -77,8 +74,7 @@ impl SpanFile {
     pub fn open(root: &Path) -> Result<Self, Error> {
         let pve = Pve::new(root);
         if !pve.is_mounted() {
-            let folder = pve.path("");
-            return Err(Error::NotMounted { folder });
+            return Err(Error::NotMounted(pve.not_mounted()));
         }
         if pve.quorum() == Some(Quorum::Lost) {
             let folder = pve.path("");

@@ -4,12 +4,17 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
+
 use super::duration::duration;
+use crate::config::active::Cause;
+use crate::reconcile::{Error, lock};
+use crate::sys::error::with_causes;
+use pve_span_core::model::IfName;
 
 /// Who met a fault: each one says all that it meets each time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Whence {
-    /// A reconcile.
     Reconcile,
     /// Somebody who undoes what is done.
     Again,
@@ -19,7 +24,6 @@ pub enum Whence {
     Work,
     /// A look at the node that did not end.
     Look,
-    /// A survey.
     Survey,
     /// The look at /etc/pve.
     Files,
@@ -29,8 +33,90 @@ pub enum Whence {
     Writing,
 }
 
+/// Which fault it is. One that is met again has the same id, whatever its text tells of causes, processes and how long something
+/// was waited for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum FaultId {
+    NotInForce(Cause),
+    LockFile,
+    /// Another one holds the lock, or reads in /etc/pve.
+    LockBusy,
+    Links,
+    Ovs,
+    OvsRefused,
+    OvsUncertain,
+    /// ovs-vswitchd has not acted on a change.
+    NotActed,
+    Flows(IfName),
+    Nft,
+    NftRefused,
+    Device(IfName),
+    Conflicts,
+    NotVerified,
+    /// What only commands meet.
+    Other,
+    /// Somebody undoes what is done.
+    Undone,
+    NoChild,
+    /// A child did not end.
+    TooLate,
+    /// A child ended, and gave no result.
+    NoResult,
+    PveHangs,
+    StateFile,
+    MetricsFile,
+    /// A child has said something on stderr: where in the code.
+    Said(String),
+}
+
+impl From<&Error> for FaultId {
+    fn from(error: &Error) -> Self {
+        match error {
+            Error::Lock(lock::Error::Open { .. }) => Self::LockFile,
+            Error::Lock(_) => Self::LockBusy,
+            Error::Links(_) => Self::Links,
+            Error::Ovs(_) => Self::Ovs,
+            Error::Refused(_) => Self::OvsRefused,
+            Error::Uncertain(_) => Self::OvsUncertain,
+            Error::Flows { bridge, .. } => Self::Flows(bridge.clone()),
+            Error::NoNft(_) => Self::Nft,
+            Error::Nft { .. } => Self::NftRefused,
+            Error::Output(error) => Self::Device(error.device().clone()),
+            Error::Conflicts => Self::Conflicts,
+            Error::NotVerified(_) => Self::NotVerified,
+            Error::Events(_)
+            | Error::Capture(_)
+            | Error::Watch(_)
+            | Error::NoSession { .. }
+            | Error::NotRoot
+            | Error::PveHangs { .. }
+            | Error::NotInForce(_) => Self::Other,
+        }
+    }
+}
+
+/// Something that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    pub id: FaultId,
+    pub text: String,
+}
+
+impl Fault {
+    pub(super) fn new(id: FaultId, text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self { id, text }
+    }
+}
+
+impl From<&Error> for Fault {
+    fn from(error: &Error) -> Self {
+        Self::new(error.into(), with_causes(error))
+    }
+}
+
 #[derive(Debug)]
-struct Fault {
+struct Known {
     text: String,
     since: Instant,
     times: u64,
@@ -38,14 +124,15 @@ struct Fault {
 
 /// The faults that there are.
 #[derive(Debug, Default)]
-pub struct Faults(BTreeMap<(Whence, String), Fault>);
+pub struct Faults(BTreeMap<(Whence, FaultId), Known>);
 
 impl Faults {
     /// Takes note of all that is wrong now, says what is new, and what is over.
-    pub fn now(&mut self, whence: Whence, wrong: &[String]) {
-        let keys: Vec<(Whence, String)> = wrong.iter().map(|text| (whence, same(text))).collect();
-        let is_over = |key: &(Whence, String)| key.0 == whence && !keys.contains(key);
-        let over: Vec<_> = self.0.keys().filter(|key| is_over(key)).cloned().collect();
+    pub fn now(&mut self, whence: Whence, wrong: &[Fault]) {
+        let is_over = |key: &&(Whence, FaultId)| {
+            key.0 == whence && wrong.iter().all(|fault| fault.id != key.1)
+        };
+        let over: Vec<_> = self.0.keys().filter(is_over).cloned().collect();
         for key in over {
             if let Some(fault) = self.0.remove(&key).filter(|_| !self.is_known(&key.1)) {
                 let lasted = duration(fault.since.elapsed());
@@ -56,27 +143,27 @@ impl Faults {
                 log::info!("over after {lasted}{times}: {}", fault.text);
             }
         }
-        for (key, text) in keys.into_iter().zip(wrong) {
-            match self.0.get_mut(&key) {
-                Some(fault) => fault.times += 1,
-                None => {
-                    if !self.is_known(&key.1) {
-                        log::error!("{text}");
-                    }
-                    let fault = Fault {
-                        text: text.clone(),
-                        since: Instant::now(),
-                        times: 1,
-                    };
-                    self.0.insert(key, fault);
-                }
+        for Fault { id, text } in wrong {
+            let key = (whence, id.clone());
+            if let Some(fault) = self.0.get_mut(&key) {
+                fault.times += 1;
+                continue;
             }
+            if !self.is_known(id) {
+                log::error!("{text}");
+            }
+            let known = Known {
+                text: text.clone(),
+                since: Instant::now(),
+                times: 1,
+            };
+            self.0.insert(key, known);
         }
     }
 
     /// Has somebody met the same already?
-    fn is_known(&self, same: &str) -> bool {
-        self.0.keys().any(|(_, known)| known == same)
+    fn is_known(&self, id: &FaultId) -> bool {
+        self.0.keys().any(|(_, known)| known == id)
     }
 
     /// Is anything wrong, as far as one of them can tell?
@@ -85,58 +172,18 @@ impl Faults {
     }
 }
 
-/// What stays the same of a fault that is met again: not for how many milliseconds was waited, nor whose process it was.
-pub(super) fn same(text: &str) -> String {
-    let mut words: Vec<&str> = text.split(' ').collect();
-    for place in 0..words.len() {
-        let is_number = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_digit());
-        let is_measured = words
-            .get(place + 1)
-            .is_some_and(|unit| unit.starts_with("ms"))
-            || place
-                .checked_sub(1)
-                .and_then(|before| words.get(before))
-                .is_some_and(|word| word.ends_with("(pid"));
-        if is_measured
-            && words
-                .get(place)
-                .is_some_and(|word| is_number(word.trim_end_matches(')')))
-        {
-            if let Some(word) = words.get_mut(place) {
-                *word = "#";
-            }
-        }
-    }
-    words.join(" ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn what_was_measured_does_not_make_another_fault() {
-        assert_eq!(
-            same("another pve-span has held it for more than 10003 ms (pid 77)"),
-            "another pve-span has held it for more than # ms (pid #"
-        );
-        assert_eq!(same("guest 101: no"), "guest 101: no");
-    }
-
-    #[test]
-    fn a_fault_is_one_until_it_is_over() {
+    fn a_fault_is_one_until_it_is_over_whatever_was_measured() {
         let mut faults = Faults::default();
-        let text = |number: u32| vec![format!("not within {number} ms")];
-        faults.now(Whence::Reconcile, &text(1));
-        faults.now(Whence::Reconcile, &text(2));
-        assert_eq!(
-            faults
-                .0
-                .values()
-                .map(|fault| fault.times)
-                .collect::<Vec<_>>(),
-            [2]
-        );
+        let busy = |ms: u32| [Fault::new(FaultId::LockBusy, format!("not within {ms} ms"))];
+        faults.now(Whence::Reconcile, &busy(1));
+        faults.now(Whence::Reconcile, &busy(2));
+        let times: Vec<u64> = faults.0.values().map(|fault| fault.times).collect();
+        assert_eq!(times, [2]);
         faults.now(Whence::Files, &[]);
         assert!(faults.any(Whence::Reconcile));
         faults.now(Whence::Reconcile, &[]);

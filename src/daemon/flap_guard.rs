@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 /// How often the same change may be made in a row before it is no coincidence.
 const FREE: u32 = 8;
 
@@ -16,7 +18,9 @@ const EVERY: Duration = Duration::from_secs(1);
 /// What was changed last, and how often.
 #[derive(Debug, Default)]
 pub struct Again {
-    changed: Vec<String>,
+    made: Value,
+    /// Its first line in words.
+    first: String,
     at: Option<Instant>,
     times: u32,
     /// How many of these were more than one each [`EVERY`], as time: a bucket that leaks.
@@ -24,19 +28,18 @@ pub struct Again {
 }
 
 impl Again {
-    /// Takes note of what a reconcile has changed, in words.
-    pub fn changed(&mut self, changed: &[String], now: Instant) {
-        if changed.is_empty() {
-            return;
-        }
-        if self.changed == changed && !self.is_old(now) {
+    /// Takes note of what a reconcile has changed: as data, and in words.
+    pub fn changed(&mut self, made: &Value, words: &[String], now: Instant) {
+        let Some(first) = words.first() else { return };
+        if self.made == *made && !self.is_old(now) {
             self.times = self.times.saturating_add(1);
             self.ahead = self.ahead(now).saturating_add(EVERY);
         } else {
             self.times = 0;
             self.ahead = Duration::ZERO;
         }
-        self.changed = changed.to_vec();
+        self.made.clone_from(made);
+        self.first.clone_from(first);
         self.at = Some(now);
     }
 
@@ -52,7 +55,7 @@ impl Again {
 
     /// What is said of it, while it goes on.
     pub fn fault(&self, now: Instant) -> Option<String> {
-        let first = self.changed.first()?;
+        let first = &self.first;
         (self.times >= FREE && !self.is_old(now)).then(|| {
             format!(
                 "somebody undoes what pve-span does, again and again (it did: {first}); it is done once a second at most \
@@ -78,8 +81,8 @@ impl Again {
 mod tests {
     use super::*;
 
-    fn told(what: &str) -> Vec<String> {
-        vec![what.to_owned()]
+    fn changed(again: &mut Again, what: &str, now: Instant) {
+        again.changed(&what.into(), &[what.to_owned()], now);
     }
 
     #[test]
@@ -89,8 +92,8 @@ mod tests {
         let mut done = 0;
         while now < start + Duration::from_secs(60) {
             // What changes nothing is no news.
-            again.changed(&[], now);
-            again.changed(&told("one"), now);
+            again.changed(&Value::Null, &[], now);
+            changed(&mut again, "one", now);
             assert_eq!(again.fault(now).is_some(), done >= FREE, "{done}");
             done += 1;
             now += again.pause(now).max(Duration::from_millis(20));
@@ -108,7 +111,7 @@ mod tests {
     fn who_does_the_same_now_and_then_is_not_kept_waiting() {
         let (mut again, mut now) = (Again::default(), Instant::now());
         for _ in 0..100 {
-            again.changed(&told("one"), now);
+            changed(&mut again, "one", now);
             assert_eq!(again.pause(now + EVERY), Duration::ZERO);
             now += EVERY;
         }
@@ -119,8 +122,8 @@ mod tests {
     fn changes_that_differ_are_no_fight() {
         let (mut again, now) = (Again::default(), Instant::now());
         for _ in 0..100 {
-            again.changed(&told("one"), now);
-            again.changed(&told("two"), now);
+            changed(&mut again, "one", now);
+            changed(&mut again, "two", now);
         }
         assert_eq!((again.pause(now), again.fault(now)), (Duration::ZERO, None));
     }

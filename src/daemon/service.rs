@@ -19,7 +19,7 @@ use serde::Serialize;
 use super::config_poller::Sentinel;
 use super::error::Error;
 use super::event_sources::Wakers;
-use super::faults::{Faults, Whence};
+use super::faults::{Fault, FaultId, Faults, Whence};
 use super::flap_guard::Again;
 use super::instance_lock::Alone;
 use super::metrics;
@@ -373,7 +373,8 @@ impl Service {
 
     fn no_child(&mut self, error: &io::Error) {
         let text = format!("cannot start a process: {error}");
-        self.faults.now(Whence::Start, &[text]);
+        self.faults
+            .now(Whence::Start, &[Fault::new(FaultId::NoChild, text)]);
         self.schedule.retry(Instant::now());
     }
 

@@ -107,7 +107,7 @@ impl Last {
 /// Brings what is known of sessions up to date.
 pub fn update(state: &mut State, surveyed: &Surveyed, flow: &Flow, now: i64) {
     // Nobody can tell: what was known stays known.
-    if surveyed.unknown.is_some() && surveyed.sessions.is_empty() {
+    if !surveyed.is_known && surveyed.sessions.is_empty() {
         return;
     }
     let before = std::mem::take(&mut state.sessions);
@@ -124,7 +124,7 @@ fn record(
     flow: &Flow,
     now: i64,
 ) -> SessionRecord {
-    let mut reasons = session.reasons.clone();
+    let mut reasons: Vec<String> = session.reasons.iter().map(ToString::to_string).collect();
     let mut health = session.health;
     if health == Health::Active {
         let stalled = flow.stalled(name);
@@ -155,6 +155,11 @@ fn record(
             .filter(|old| old.health == health)
             .map_or(now, |old| old.since),
         reasons,
+        ids: session
+            .reasons
+            .iter()
+            .map(|reason| reason.id.clone())
+            .collect(),
         present: session.present,
         configured: session.configured,
         blind: old.map_or(0.0, |old| old.blind),
@@ -221,6 +226,7 @@ pub fn status_line(state: &State) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pve_span_core::health::{Reason, ReasonId};
 
     fn count(frames: Option<u64>, moved: &[(u32, u64)]) -> Counts {
         let count = Count {
@@ -274,9 +280,13 @@ mod tests {
     }
 
     fn session(health: Health, reasons: &[String]) -> Surveyed {
+        let reason = |text: &String| Reason {
+            id: ReasonId::Problem,
+            text: text.clone(),
+        };
         let session = Session {
             health,
-            reasons: reasons.to_vec(),
+            reasons: reasons.iter().map(reason).collect(),
             present: 1,
             configured: 1,
             outputs: BTreeMap::new(),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::sys::files;
-use pve_span_core::health::Health;
+use pve_span_core::health::{Health, ReasonId};
 
 /// The file, below the root directory.
 pub const STATE: &str = "run/pve-span/state.json";
@@ -55,6 +55,9 @@ pub struct SessionRecord {
     pub since: i64,
     /// Why, if it is not healthy; and what else should be known.
     pub reasons: Vec<String>,
+    /// Which ones these are, but for what only the service sees.
+    #[serde(skip)]
+    pub ids: Vec<ReasonId>,
     /// Sources that are here.
     pub present: usize,
     /// Sources that there would be if all guests of this node ran.

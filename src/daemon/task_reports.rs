@@ -4,54 +4,50 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use pve_span_core::health::Health;
+use super::faults::Fault;
+use pve_span_core::health::{Health, Reason};
 
-/// What a reconcile did.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Reconciled {
     /// What was changed, in words.
     pub changed: Vec<String>,
+    /// The same as data, without rows and indexes: what is made again has others each time.
+    pub made: serde_json::Value,
     /// The sessions whose mirrors were changed.
     pub sessions: Vec<String>,
     /// What could not be done, and why.
-    pub faults: Vec<String>,
+    pub faults: Vec<Fault>,
     /// In how many milliseconds a guest that is announced as stopping no longer counts as stopped.
     pub settles_in: Option<u64>,
 }
 
-/// How things are.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Surveyed {
     /// Why span.cfg is not what is gone by.
     pub notice: Option<String>,
-    /// Why nothing can be told of sessions.
-    pub unknown: Option<String>,
+    /// The same, or why nothing could be found out.
+    pub faults: Vec<Fault>,
+    /// Can sessions be told of?
+    pub is_known: bool,
     /// Was /etc/pve mounted?
     pub mounted: bool,
     /// Is there something that a reconcile would change?
     pub pending: bool,
-    /// The sessions, by name.
     pub sessions: BTreeMap<String, Session>,
     /// When the next session ends, in seconds since 1970.
     pub expires: Option<i64>,
 }
 
-/// How a session is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Session {
-    /// How it does.
     pub health: Health,
-    /// Why.
-    pub reasons: Vec<String>,
-    /// Sources that are here.
+    pub reasons: Vec<Reason>,
     pub present: usize,
     /// Sources that there would be if all guests ran.
     pub configured: usize,
-    /// Its outputs, as span.cfg writes them.
     pub outputs: BTreeMap<String, Output>,
 }
 
-/// What is to be counted of an output.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Output {
     /// The device that mirrored frames leave through.
@@ -64,19 +60,14 @@ pub struct Output {
     pub sources: Vec<Source>,
 }
 
-/// A device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
-    /// Its name.
     pub name: String,
-    /// Its interface index.
     pub index: u32,
 }
 
-/// A source's device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Source {
-    /// Its interface index.
     pub index: u32,
     /// Do frames count that the node receives from it?
     pub received: bool,
@@ -84,10 +75,8 @@ pub struct Source {
     pub sent: bool,
 }
 
-/// What has been counted.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Counts {
-    /// By session and output.
     pub outputs: Vec<Count>,
     /// How old Open vSwitch's figures may be, in milliseconds.
     pub ovs_interval: u64,
@@ -96,13 +85,10 @@ pub struct Counts {
 /// What has been counted of one output of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Count {
-    /// The session.
     pub session: String,
-    /// The output.
     pub output: String,
     /// Frames mirrored, if anybody counts.
     pub frames: Option<u64>,
-    /// Bytes mirrored.
     pub bytes: Option<u64>,
     /// Frames that its device had no room for.
     pub dropped: Option<u64>,

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::faults::{Fault, FaultId};
 use super::task_reports::{Count, Counts, Device, Output, Reconciled, Session, Source, Surveyed};
 use crate::config::active::InForce;
 use crate::engine::nft;
@@ -20,10 +21,9 @@ use crate::sys;
 use crate::sys::Progress;
 use crate::sys::clock::Moment;
 use crate::sys::clock::now;
-use crate::sys::error::with_causes;
 use pve_span_core::engine::nft::spec::Passing;
 use pve_span_core::engine::nft::{Side, names};
-use pve_span_core::health::{faults_and_notes, health, leftovers};
+use pve_span_core::health::{NOT_ACTED, faults_and_notes, health, leftovers};
 use pve_span_core::model::OutputKey;
 use pve_span_core::model::{IfName, SessionName, Vmid};
 use pve_span_core::state::{Desired, SessionState, Wanted};
@@ -54,7 +54,7 @@ pub fn reconcile(root: &Path, arrival: Moment, pve: PveAccess, report: &File) ->
         // Said by the survey, for as long as it is so.
         Err(Error::NotInForce(_)) => Reconciled::default(),
         Err(error) => Reconciled {
-            faults: vec![with_causes(&error)],
+            faults: vec![Fault::from(&error)],
             ..Reconciled::default()
         },
     };
@@ -64,14 +64,23 @@ pub fn reconcile(root: &Path, arrival: Moment, pve: PveAccess, report: &File) ->
 }
 
 fn reconciled(done: &Done) -> Reconciled {
-    let mut faults: Vec<String> = done.faults.iter().map(|fault| with_causes(fault)).collect();
+    let mut faults: Vec<Fault> = done.faults.iter().map(Fault::from).collect();
     if done.applied == Applied::NotYet {
-        faults.push(reconcile::NOT_YET.to_owned());
+        faults.push(Fault::new(FaultId::NotActed, NOT_ACTED));
     }
     let sessions = done.actions.iter().map(|action| &action.mirror.of.session);
     let sessions: BTreeSet<&SessionName> = sessions.collect();
+    let actions = done.actions.iter();
+    let actions: Vec<_> = actions
+        .map(|action| (&action.mirror, &action.change))
+        .collect();
+    let ports = done.ports.iter();
+    let ports: Vec<_> = ports
+        .map(|port| (port.device(), port.comes_first()))
+        .collect();
     Reconciled {
         changed: done.in_words(),
+        made: serde_json::json!([actions, ports, done.tidy]),
         sessions: sessions.into_iter().map(ToString::to_string).collect(),
         faults,
         settles_in: None,
@@ -112,7 +121,7 @@ fn looked_at(root: &Path, pve: PveAccess, report: &File) -> Surveyed {
             }
             Err(error) => {
                 return Surveyed {
-                    unknown: Some(with_causes(&error)),
+                    faults: vec![Fault::from(&error)],
                     ..Surveyed::default()
                 };
             }
@@ -123,10 +132,9 @@ fn looked_at(root: &Path, pve: PveAccess, report: &File) -> Surveyed {
 
 fn surveyed(look: &Look) -> Surveyed {
     // That Open vSwitch cannot be asked is said by the reconcile, and by each session that needs it.
-    let unknown = match &look.in_force {
-        InForce::Unknown { why, .. } => Some(why.clone()),
-        _ => None,
-    };
+    let notice = look.in_force.notice();
+    let cause = look.in_force.cause().into_iter().zip(notice);
+    let faults = cause.map(|(cause, why)| Fault::new(FaultId::NotInForce(cause), why));
     let leftovers = leftovers(&look.desired, &look.plan);
     let sessions = look.desired.sessions.iter().chain(&leftovers);
     let annotations = look.in_force.annotations();
@@ -136,9 +144,10 @@ fn surveyed(look: &Look) -> Surveyed {
         .filter_map(|session| session.expires.map(|end| end.as_second()));
     let now = now();
     Surveyed {
-        notice: look.in_force.notice().map(str::to_owned),
-        unknown,
+        notice: notice.map(str::to_owned),
+        faults: faults.collect(),
         mounted: false,
+        is_known: !matches!(look.in_force, InForce::Unknown { .. }),
         pending: !look.plan.is_done() || !look.observed.stale.is_empty(),
         sessions: sessions
             .map(|state| (state.name.to_string(), session(state, look)))

@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::duration::duration;
-use super::faults::same;
 use super::state::{SessionRecord, State};
-use pve_span_core::health::Health;
+use pve_span_core::health::{Health, ReasonId};
 
 /// How long something has to be wrong before it is told.
 const GRACE: Duration = Duration::from_secs(2);
@@ -41,7 +40,7 @@ pub struct Turns {
 #[derive(Debug)]
 struct Told {
     health: Health,
-    reasons: Vec<String>,
+    reasons: Vec<ReasonId>,
     since: i64,
 }
 
@@ -96,16 +95,10 @@ impl Turns {
         !self.suspects.is_empty()
     }
 
-    /// Figures in the reasons of a stalled session change all the time, and for how long was waited does each time.
     fn is_news(&self, name: &str, record: &SessionRecord) -> bool {
         self.told.get(name).is_none_or(|told| {
             told.health != record.health
-                || (record.health != Health::Stalled
-                    && !told
-                        .reasons
-                        .iter()
-                        .map(|reason| same(reason))
-                        .eq(record.reasons.iter().map(|reason| same(reason))))
+                || record.health != Health::Stalled && told.reasons != record.ids
         })
     }
 
@@ -113,7 +106,7 @@ impl Turns {
         let since = self.told.get(name).map_or(record.since, |told| told.since);
         let told = Told {
             health: record.health,
-            reasons: record.reasons.clone(),
+            reasons: record.ids.clone(),
             since,
         };
         self.told.insert(name.to_owned(), told);
@@ -134,6 +127,7 @@ mod tests {
             health,
             since: 100,
             reasons: vec![why.to_owned()],
+            ids: vec![ReasonId::Problem],
             present: 1,
             configured: 1,
             blind: 0.0,

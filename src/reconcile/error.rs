@@ -7,6 +7,7 @@ use crate::engine::ovs;
 use crate::engine::port::setup;
 use crate::reconcile::lock;
 use crate::sys;
+use pve_span_core::health::old_flows;
 use pve_span_core::model::IfName;
 
 /// How often a plan is made anew because Open vSwitch's configuration changed meanwhile.
@@ -62,10 +63,7 @@ pub enum Error {
     )]
     Uncertain(#[source] ovs::Error),
     /// Mirrors are as they shall be, and flows of a bridge go on as before.
-    #[error(
-        "what was changed holds for new conversations only: those that pass {bridge} already go on as before until the next \
-         hook or `pve-span apply`"
-    )]
+    #[error("{}", old_flows(bridge))]
     Flows {
         /// The bridge.
         bridge: IfName,

@@ -24,6 +24,9 @@ struct Logger {
 /// Is stderr read by the journal, which is told the level by a prefix (sd-daemon(3))?
 static PREFIXED: AtomicBool = AtomicBool::new(false);
 
+/// Is it read by the service, which is told the place in the code, too?
+static PLACED: AtomicBool = AtomicBool::new(false);
+
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.target().starts_with("pve_span")
@@ -39,7 +42,7 @@ impl Log for Logger {
                 && record.target().starts_with("pve_span::daemon")
                 && record.level() == Level::Info;
         if is_told {
-            write_stderr(record.level(), &text);
+            write_stderr(record, &text);
         }
         // Changes and faults: what else is told would only fill the journal.
         let is_news = record.level() <= Level::Warn
@@ -56,12 +59,17 @@ impl Log for Logger {
 /// How long a message waits for a reader that sleeps: Proxmox VE may be waiting for us.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-fn write_stderr(level: Level, text: &str) {
+fn write_stderr(record: &Record<'_>, text: &str) {
     if PREFIXED.load(Ordering::Relaxed) {
-        let priority = priority(level);
-        return say(&format!("<{priority}>{}\n", text.replace('\n', " ")));
+        let priority = priority(record.level());
+        let place = match record.line() {
+            Some(line) if PLACED.load(Ordering::Relaxed) => format!(" {}:{line}", record.target()),
+            _ => String::new(),
+        };
+        let text = text.replace('\n', " ");
+        return say(&format!("<{priority}{place}>{text}\n"));
     }
-    let word = match level {
+    let word = match record.level() {
         Level::Error => "error: ",
         Level::Warn => "warning: ",
         Level::Info => "",
@@ -94,19 +102,22 @@ fn priority(level: Level) -> u8 {
 /// From now on this process is a child of the service, which reads what it says.
 pub fn become_child() {
     PREFIXED.store(true, Ordering::Relaxed);
+    PLACED.store(true, Ordering::Relaxed);
 }
 
-/// What a line says that a child of the service has written: warnings and errors, the rest is passed on at once.
-pub fn of_child(line: &str) -> Option<String> {
-    let text = match line.split_once('>') {
-        Some(("<7" | "<6", text)) => {
+/// What a child of the service has said on stderr: which place in the code has said it (of a line that is none of ours, the line
+/// itself), and what. Warnings and errors; the rest is passed on at once.
+pub fn of_child(line: &str) -> Option<(&str, &str)> {
+    let ours = line.strip_prefix('<').and_then(|line| line.split_once('>'));
+    let ours = ours.and_then(|(head, text)| Some((head.split_once(' ')?, text)));
+    match ours {
+        Some((("7" | "6", _), text)) => {
             log::debug!("{text}");
-            return None;
+            None
         }
-        Some(("<4" | "<3", text)) => text,
-        _ => line,
-    };
-    Some(text.to_owned())
+        Some((("4" | "3", place), text)) => Some((place, text)),
+        _ => Some((line, line)),
+    }
 }
 
 fn send(journal: &Path, level: Level, text: &str) -> std::io::Result<()> {

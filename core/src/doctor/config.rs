@@ -234,7 +234,8 @@ fn sessions(facts: &Facts<'_>, node: &Node<'_>, found: &mut Findings) {
         reasons.extend(faults(state));
         if health == Health::Degraded {
             let count = reasons.len();
-            reasons.truncate(MAX_LISTED);
+            let first = reasons.iter().take(MAX_LISTED).map(ToString::to_string);
+            let first: Vec<String> = first.collect();
             let more = if count > MAX_LISTED {
                 format!("; and {} more", count - MAX_LISTED)
             } else {
@@ -246,7 +247,7 @@ fn sessions(facts: &Facts<'_>, node: &Node<'_>, found: &mut Findings) {
                 format!(
                     "session {name} is degraded: something that it should mirror is not mirrored"
                 ),
-                reasons.join("; ") + &more,
+                first.join("; ") + &more,
                 "pve-span status",
             );
         }

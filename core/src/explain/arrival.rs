@@ -11,7 +11,7 @@ use crate::config::selector::Output;
 use crate::engine::Engine;
 use crate::model::OutputKey;
 use crate::model::{NicId, SessionName, excerpt};
-use crate::state::{MirrorKey, OutputState, SessionPhase, SessionState, SourceState};
+use crate::state::{MirrorKey, NO_SOURCE, OutputState, SessionState, SourceState};
 
 /// What a session sends to a NIC.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -68,13 +68,8 @@ impl Ground<'_> {
             notes: Vec::new(),
             frames: None,
         };
-        let over = match state.phase {
-            SessionPhase::Running => None,
-            SessionPhase::Disabled => Some("the session is switched off"),
-            SessionPhase::Expired => Some("the session has expired"),
-        };
         let fault = output.and_then(OutputState::not_here);
-        arrival.fault = over.map(str::to_owned).or(fault);
+        arrival.fault = state.phase.over().map(str::to_owned).or(fault);
         if output.is_some_and(|output| self.is_held(&state.name, output)) {
             arrival.in_force = arrival.fault.take().map(InForce::Unknown);
             return arrival;
@@ -96,7 +91,7 @@ impl Ground<'_> {
         }
         if arrival.sources.is_empty() {
             let nothing = if arrival.lacks.is_empty() {
-                "none of its sources is here"
+                NO_SOURCE
             } else {
                 "none of its sources gets there"
             };
@@ -109,7 +104,7 @@ impl Ground<'_> {
             let hops = to_output(&Output::Nic(nic), Some(device), &port.bridge);
             arrival.path.extend(hops);
         }
-        arrival.engine.clone_from(&output.engine);
+        arrival.engine = output.engine.as_ref().map(ToString::to_string);
         arrival.notes.clone_from(&output.notes);
         arrival.in_force = Some(self.arrival_in_force(state, output));
         arrival

@@ -9,13 +9,15 @@ use super::index::Ground;
 use super::path::{Hop, HopKind};
 use super::placement::NicState;
 use super::reason_text::{DELIVERED, SENT, why};
+use crate::config::Session;
 use crate::config::selector::{Output, Selector};
-use crate::config::{EngineChoice, Session};
 use crate::engine::nft::Side;
 use crate::engine::nft::spec::{CopySource, Passing};
 use crate::engine::{Engine, EngineKind};
+use crate::health::REMEDY;
 use crate::model::OutputKey;
 use crate::model::{IfName, NicId, SessionName};
+use crate::resolve::engine_choice::why_ovs;
 use crate::resolve::reasons::{Reason, Standing};
 use crate::state::port_map::Port;
 use crate::state::{
@@ -96,7 +98,7 @@ impl Ground<'_> {
         });
         let mut why = why(self, session, reason, nic, state);
         if taken == Some(false) && self.is_still_mirrored(&session.name, nic) {
-            why.push_str("; still mirrored: see pve-span plan, then pve-span apply");
+            why = format!("{why}; still mirrored: {REMEDY}");
         }
         Some(Part {
             session: session.name.clone(),
@@ -218,14 +220,10 @@ impl Ground<'_> {
             MirrorOutput::Port(name) => Some(name),
             MirrorOutput::Vlan(_) | MirrorOutput::None => None,
         };
-        let why = match (output, source.session.engine) {
-            (_, EngineChoice::Ovs) => "as asked".to_owned(),
-            (Output::Vlan(_), _) => "RSPAN".to_owned(),
-            _ => format!("same bridge, {}", port.bridge),
-        };
+        let why = why_ovs(source.session, output);
         Some(Leg {
             engine: Some(EngineKind::Ovs),
-            why: Some(why),
+            why: Some(format!("{why}, {}", port.bridge)),
             at: Some(format!(
                 "mirrored at its port {}{}",
                 port.name,

@@ -7,6 +7,7 @@ use crate::engine::Engine;
 use crate::engine::nft::NftState;
 use crate::engine::nft::names::Label;
 use crate::engine::nft::spec::{CopySource, Passing};
+use crate::health::{NOT_ACTED, REMEDY, not_in_force};
 use crate::model::OutputKey;
 use crate::model::{GuestKind, IfName, NicId, SessionName, port_owner};
 use crate::plan::Change;
@@ -33,16 +34,12 @@ pub enum InForce {
 impl InForce {
     /// In words.
     pub fn words(&self) -> String {
-        const REMEDY: &str = "see pve-span plan, then pve-span apply";
         match self {
             Self::Yes => "in force".into(),
-            Self::No => format!("not in force yet: {REMEDY}"),
+            Self::No => not_in_force(),
             Self::Impossible(why) => format!("not in force: {why}"),
             Self::Differs => format!("in force, but not all as span.cfg has it: {REMEDY}"),
-            Self::Committed => {
-                "committed to Open vSwitch's database, but ovs-vswitchd has not acted on it yet"
-                    .into()
-            }
+            Self::Committed => NOT_ACTED.into(),
             Self::Unknown(why) => format!("cannot tell whether it is in force: {why}"),
         }
     }

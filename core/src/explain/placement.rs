@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::index::Ground;
 use crate::model::{GuestKind, NicId, NodeName, Vmid, excerpt, some};
 use crate::resolve::firewall::without_bridge;
-use crate::state::port_map::{PortMap, why_in_no_bridge};
+use crate::state::port_map::{PortMap, why_in_no_bridge, without_device};
 
 /// Where a guest is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -131,10 +131,9 @@ impl Ground<'_> {
             (Some((GuestKind::Lxc, config)), _) if config.bridge.is_none() => NicState::NoBridge(
                 "no `bridge=` in its config: its frames pass no port of a bridge".into(),
             ),
-            (_, GuestState::Here | GuestState::Arriving(_)) => NicState::NoDevice(format!(
-                "guest {} runs here, but its net{} has no device",
-                nic.vmid, nic.index
-            )),
+            (_, GuestState::Here | GuestState::Arriving(_)) => {
+                NicState::NoDevice(without_device(nic))
+            }
             (_, GuestState::Elsewhere(node)) => NicState::NotHere(format!("it is on node {node}")),
             (_, GuestState::Template) => NicState::NotHere("a template never runs".into()),
             (_, GuestState::Off | GuestState::Unknown) => {

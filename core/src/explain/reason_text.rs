@@ -6,6 +6,7 @@ use crate::config::Session;
 use crate::config::selector::{Output, Selector};
 use crate::model::{MAX_LISTED, NicId, SessionName, Switch, Taken, Vmid, excerpt, some};
 use crate::resolve::reasons::{Reason, Standing, Word};
+use crate::resolve::selection::{closes_loop, own_sensor};
 use crate::state::SessionPhase;
 
 /// What comes from a NIC.
@@ -59,9 +60,10 @@ fn standing(
             )
         }
         Standing::PerhapsLoop(sensor) => format!(
-            "cannot tell whether guest {sensor} feeds it in turn, a loop; existing mirrors are kept"
+            "cannot tell whether {}; existing mirrors are kept",
+            closes_loop("it", *sensor)
         ),
-        Standing::Loop(sensor) => format!("left out: guest {sensor} feeds it in turn, a loop"),
+        Standing::Loop(sensor) => format!("left out: {}", closes_loop("it", *sensor)),
         Standing::Excluded { source, by } => {
             format!(
                 "excluded by {}; without that, {} would take it",
@@ -75,7 +77,7 @@ fn standing(
             nic.vmid,
             sensor_of(ground, nic.vmid)
         ),
-        Standing::OwnSensor => format!("guest {} is the session's own sensor", nic.vmid),
+        Standing::OwnSensor => own_sensor(nic.vmid),
         Standing::Output(_) if is_output(session, nic) => {
             "it is the session's own output, and carries copies only".into()
         }

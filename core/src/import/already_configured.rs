@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 use super::draft::Draft;
 use crate::config::selector::{Output, Selector};
 use crate::config::{Annotations, EngineChoice, Point, Session};
-use crate::model::Direction;
 use crate::model::Switch;
-use crate::model::Taken;
 
 /// Notes on each draft which session does the same already, if one does.
 pub fn mark(drafts: &mut [Draft], there: &Annotations) {
@@ -30,11 +28,6 @@ pub fn mark(drafts: &mut [Draft], there: &Annotations) {
 
 /// Does the session what the draft would, and leaves nothing of it out?
 fn does(session: &Session, draft: &Draft) -> bool {
-    let taken = match session.direction {
-        Direction::Both => Taken::Both,
-        Direction::From => Taken::Sent,
-        Direction::To => Taken::Delivered,
-    };
     let has_output = |output: &Output| session.outputs.iter().any(|there| there.value == *output);
     let has_source = |source: &Selector| {
         session
@@ -42,7 +35,7 @@ fn does(session: &Session, draft: &Draft) -> bool {
             .iter()
             .any(|there| takes(&there.value, source))
     };
-    taken == draft.taken
+    session.direction == draft.direction()
         && session.vlans == draft.vlans
         && session.snaplen == draft.snaplen
         && session.filter.is_none()

@@ -1,7 +1,7 @@
 //! Old mirrors, what they do, and the sessions that do the same.
 
 use crate::config::selector::{Output, Selector};
-use crate::model::{NicId, SessionName, Taken, VlanSet, Vmid};
+use crate::model::{Direction, NicId, SessionName, Taken, VlanSet, Vmid};
 
 /// What one of the old mirrors does with one source.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,12 +66,12 @@ impl Draft {
         self.refused.is_none() && self.covered.is_none()
     }
 
-    /// The word in span.cfg.
-    pub fn direction(&self) -> &'static str {
+    /// As span.cfg has it.
+    pub fn direction(&self) -> Direction {
         match self.taken {
-            Taken::Both => "both",
-            Taken::Sent => "from",
-            Taken::Delivered => "to",
+            Taken::Both => Direction::Both,
+            Taken::Sent => Direction::From,
+            Taken::Delivered => Direction::To,
         }
     }
 }

@@ -66,7 +66,8 @@ fn name(draft: &Draft, origins: &[Origin], taken: &mut BTreeSet<String>) -> Stri
         (_, None) => "session".to_owned(),
     });
     let with_direction = format!("{wish}-{}", draft.direction());
-    if !is_free(&wish, taken) && draft.direction() != "both" && with_direction.len() <= 32 {
+    if !is_free(&wish, taken) && draft.direction() != Direction::Both && with_direction.len() <= 32
+    {
         return fresh(&with_direction, taken);
     }
     fresh(&wish, taken)
@@ -99,15 +100,10 @@ fn follow_defaults(drafts: &mut [Draft], read: &Annotations) -> bool {
 
 /// Keys that have to be written.
 fn otherwise(session: &Session, draft: &Draft) -> Vec<(&'static str, &'static str)> {
-    let direction = match session.direction {
-        Direction::Both => "both",
-        Direction::From => "from",
-        Direction::To => "to",
-    };
     let asked = [
         (
-            direction != draft.direction(),
-            ("direction", draft.direction()),
+            session.direction != draft.direction(),
+            ("direction", draft.direction().word()),
         ),
         (session.point != Point::Bridge, ("point", "bridge")),
         (session.engine != EngineChoice::Auto, ("engine", "auto")),

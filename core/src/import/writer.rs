@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::draft::{Draft, Origin};
-use crate::model::printable;
+use crate::model::{Direction, printable};
 
 /// Sources on a line are as many as fit; a value of span.cfg cannot go on in the next one.
 const MOST_ORIGINS: usize = 20;
@@ -75,7 +75,7 @@ fn one(draft: &Draft, origins: &[Origin]) -> String {
     let sources = draft.sources.iter().map(ToString::to_string);
     line(format!("source = {}", list(sources.collect())));
     let has_direction = draft.overrides.iter().any(|(key, _)| *key == "direction");
-    if draft.direction() != "both" && !has_direction {
+    if draft.direction() != Direction::Both && !has_direction {
         line(format!("direction = {}", draft.direction()));
     }
     if !draft.vlans.is_empty() {

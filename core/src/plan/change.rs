@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::engine::nft::Command;
 use crate::engine::port::{BridgeFlags, LinkChange, PortSettings};
 use crate::model::{IfName, NicId, OutputKey, SessionName, Taken, VlanSet};
-use crate::state::{Desired, Fault, MirrorKey, MirrorOutput, RowId, SessionPhase};
+use crate::state::{Desired, Fault, MirrorKey, MirrorOutput, NO_SOURCE, RowId};
 
 /// The most mirrors that a bridge can have (Open vSwitch, `MAX_MIRRORS` in ofproto/ofproto-dpif-mirror.h).
 pub const MAX_MIRRORS: usize = 32;
@@ -229,10 +229,8 @@ pub(super) fn why_removed(desired: &Desired, key: &OutputKey) -> &'static str {
     else {
         return "span.cfg does not list the session";
     };
-    match state.phase {
-        SessionPhase::Disabled => return "the session is switched off",
-        SessionPhase::Expired => return "the session has expired",
-        SessionPhase::Running => {}
+    if let Some(over) = state.phase.over() {
+        return over;
     }
     match state
         .outputs
@@ -245,7 +243,7 @@ pub(super) fn why_removed(desired: &Desired, key: &OutputKey) -> &'static str {
             "its output is not here"
         }
         Some(state) if !state.lacks.is_empty() => "its sources cannot be mirrored there",
-        Some(_) if state.present.is_empty() => "none of its sources is here",
+        Some(_) if state.present.is_empty() => NO_SOURCE,
         Some(_) => "its sources are mirrored there in another way",
     }
 }

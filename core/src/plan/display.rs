@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::change::{Action, Change, Plan};
+use super::change::{Action, Change, Plan, Problem, Remark};
 use crate::engine::Engine;
 use crate::model::Taken;
 use crate::model::{MAX_LISTED, printable};
@@ -72,6 +72,18 @@ impl fmt::Display for Change {
     }
 }
 
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.session, self.text)
+    }
+}
+
+impl fmt::Display for Remark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: note: {}", self.session, self.text)
+    }
+}
+
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for action in &self.actions {
@@ -84,10 +96,10 @@ impl fmt::Display for Plan {
             writeln!(f, "{tidy}")?;
         }
         for problem in &self.problems {
-            writeln!(f, "{}: {}", problem.session, problem.text)?;
+            writeln!(f, "{problem}")?;
         }
         for remark in &self.remarks {
-            writeln!(f, "{}: note: {}", remark.session, remark.text)?;
+            writeln!(f, "{remark}")?;
         }
         Ok(())
     }

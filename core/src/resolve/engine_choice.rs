@@ -86,6 +86,15 @@ impl<'a> std::convert::From<&'a Port> for From<'a> {
     }
 }
 
+/// Why Open vSwitch mirrors to an output.
+pub fn why_ovs(session: &Session, output: &Output) -> &'static str {
+    match (session.engine, output) {
+        (EngineChoice::Ovs, _) => "as asked",
+        (_, Output::Vlan(_)) => "RSPAN",
+        _ => "same bridge",
+    }
+}
+
 /// Why Open vSwitch serves no source to an output, whichever it is.
 pub fn never_ovs(session: &Session, output: &Output, target: &Target<'_>) -> Option<Reason> {
     if session.engine == EngineChoice::Nft {

@@ -4,14 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::availability::Standing;
-use super::engine_choice::{ChosenEngine, From, Reason, engine, never_ovs};
+use super::engine_choice::{ChosenEngine, From, Reason, engine, never_ovs, why_ovs};
 use super::nft::Copying;
 use super::offload::hands_over_unfinished;
 use super::output_notes::{notes, rspan_note};
 use super::outputs::{Outputs, Place, Target};
 use super::selection::{Choice, Whole};
+use crate::config::Session;
 use crate::config::selector::Output;
-use crate::config::{EngineChoice, Session};
 use crate::engine::Engine;
 use crate::engine::nft::spec::{Copies, Exclusive, OutputPort, Raise, SourcePort};
 use crate::model::OutputKey;
@@ -20,8 +20,8 @@ use crate::model::Taken;
 use crate::model::{IfName, SessionName};
 use crate::state::port_map::{BridgeKind, Port, PortMap};
 use crate::state::{
-    Desired, DownRole, Fault, Lack, LinkState, MirrorConfig, MirrorKey, MirrorOutput, OutputState,
-    PortDown, Reserves, SessionState, Wanted,
+    Desired, DownRole, Engines, Fault, Lack, LinkState, MirrorConfig, MirrorKey, MirrorOutput,
+    OutputState, PortDown, Reserves, SessionState, Wanted,
 };
 
 /// Lays a running session out over the node. `reserved` are the ports that are outputs, and whose.
@@ -222,12 +222,11 @@ impl<'a> Layout<'a> {
         } else {
             format!(", {}", names.join(" and "))
         };
-        let why = if self.session.engine == EngineChoice::Ovs {
-            "as asked"
-        } else {
-            "RSPAN"
-        };
-        served.engine = Some(format!("ovs: {why}{place}"));
+        let why = why_ovs(self.session, self.output);
+        served.engine = Some(Engines {
+            ovs: Some(format!("{why}{place}")),
+            nft: None,
+        });
     }
 
     /// The Open vSwitch bridges that have sources: each gets its part of an RSPAN VLAN.
@@ -501,25 +500,19 @@ impl<'a> Layout<'a> {
     }
 
     /// The engines and why.
-    fn explained(&self, target: &Target<'_>, split: &Split<'_>) -> String {
+    fn explained(&self, target: &Target<'_>, split: &Split<'_>) -> Engines {
         let by_ovs =
             !split.ovs.is_empty() || split.ovs_bridge.is_some() || !split.ovs_undecided.is_empty();
         let mut reasons = split.reasons.clone();
         if reasons.is_empty() && !by_ovs {
             reasons.extend(never_ovs(self.session, self.output, target));
         }
-        let mut parts = Vec::new();
-        if by_ovs || (reasons.is_empty() && split.nft_undecided.is_empty()) {
-            let why = match self.session.engine {
-                EngineChoice::Ovs => "as asked",
-                _ => "same bridge",
-            };
-            parts.push(format!("ovs: {why}, {}", target.port.bridge));
-        }
         let words: Vec<String> = reasons.iter().map(Reason::to_string).collect();
-        if !words.is_empty() {
-            parts.push(format!("nft: {}", words.join(", ")));
+        let by_ovs = by_ovs || (words.is_empty() && split.nft_undecided.is_empty());
+        let why = why_ovs(self.session, self.output);
+        Engines {
+            ovs: by_ovs.then(|| format!("{why}, {}", target.port.bridge)),
+            nft: (!words.is_empty()).then(|| words.join(", ")),
         }
-        parts.join("; ")
     }
 }

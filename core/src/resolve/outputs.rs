@@ -7,7 +7,7 @@ use crate::config::selector::Output;
 use crate::config::{Annotations, EngineChoice, NO_TUNNELS, Session};
 use crate::model::{IfName, NicId, NodeName};
 use crate::pve::cluster::Cluster;
-use crate::state::port_map::{BridgeKind, Port, PortMap, why_in_no_bridge};
+use crate::state::port_map::{BridgeKind, Port, PortMap, why_in_no_bridge, without_device};
 use crate::state::{Fault, LinkState, Observed, OvsState};
 
 use Fault::{Absent, Refused, Unknown};
@@ -145,10 +145,7 @@ impl<'a> Outputs<'a> {
             }
         }
         if self.map.nics().any(|(_, plugged)| plugged.id.vmid == guest) {
-            return Err(Absent(format!(
-                "guest {guest} is running, but its net{} has no port",
-                nic.index
-            )));
+            return Err(Absent(without_device(nic)));
         }
         Err(match placed {
             Ok(_) => Absent(format!("guest {guest} is not running on this node")),

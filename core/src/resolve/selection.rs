@@ -1,6 +1,7 @@
 //! Which of this node's ports a session takes, before anybody asks whether they can be mirrored.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use super::index::Index;
 use super::matcher::{Matcher, Subject, Truth, Verdict, whole_bridges};
@@ -129,12 +130,11 @@ pub fn choose<'a>(
                 }
             }
             Decision::OwnSensor(Verdict::Taken(_)) => {
-                choice.notes.extend(subject.nic.map(|nic| {
-                    format!(
-                        "{nic} is left out: guest {} is the sensor of this session",
-                        nic.vmid
-                    )
-                }));
+                choice.notes.extend(
+                    subject
+                        .nic
+                        .map(|nic| format!("{nic} is left out: {}", own_sensor(nic.vmid))),
+                );
             }
             _ => {}
         }
@@ -278,6 +278,16 @@ fn unknown_reason(session: &Session, matcher: &Matcher<'_>, choice: &Choice<'_>)
 /// Why nobody can tell of a port that the words take.
 pub const OUTPUT_UNKNOWN: &str = "whether it is an output is not known";
 
+/// Why a NIC is not taken whose guest is the sensor.
+pub fn own_sensor(guest: Vmid) -> String {
+    format!("guest {guest} is the session's own sensor")
+}
+
+/// Why a source is not taken that gets, one way or another, what this sensor gets.
+pub fn closes_loop(source: impl fmt::Display, sensor: Vmid) -> String {
+    format!("guest {sensor} feeds {source} in turn, a loop")
+}
+
 /// Groups (tags, pools, ranges) must not close a loop over several sessions: whoever may tag a guest
 /// could otherwise make sensors feed each other. Loops by number are refused with the file.
 ///
@@ -325,14 +335,15 @@ pub fn drop_loops<'a>(
             ) {
                 (Some(nic), Some(sensor), _) => {
                     choice.loops.insert(name, sensor);
-                    choice.notes.push(format!(
-                        "{nic} is left out: guest {sensor} feeds it in turn, a loop"
-                    ));
+                    choice
+                        .notes
+                        .push(format!("{nic} is left out: {}", closes_loop("it", sensor)));
                 }
                 (Some(nic), None, Some(sensor)) => {
                     choice.loops.insert(name, sensor);
                     choice.unknown.push(format!(
-                        "cannot tell whether {nic} closes a loop with guest {sensor}; existing mirrors are kept"
+                        "cannot tell whether {}; existing mirrors are kept",
+                        closes_loop(nic, sensor)
                     ));
                     choice.undecided.insert(name, port);
                 }

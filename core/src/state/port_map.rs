@@ -377,6 +377,14 @@ fn owner(
     }
 }
 
+/// That a guest runs without this NIC's device.
+pub fn without_device(nic: NicId) -> String {
+    format!(
+        "guest {} runs here, but its net{} has no device",
+        nic.vmid, nic.index
+    )
+}
+
 /// Why a guest's device is in no bridge that can be seen.
 pub fn why_in_no_bridge(device: &IfName, observed: &Observed) -> String {
     let link = observed.links.get(device);

@@ -72,6 +72,9 @@ pub struct SourceReport {
     pub source: String,
     /// `from`, `to`, or `all` of a bridge.
     pub direction: &'static str,
+    /// Is it a bridge?
+    #[serde(skip)]
+    pub whole: bool,
     /// Frames that should have arrived.
     pub watched: u64,
     /// Those that did.
@@ -105,6 +108,7 @@ impl OutputReport {
                     (false, Passing::From) => "from",
                     (false, Passing::To) => "to",
                 },
+                whole: subject.whole,
                 watched: counts.watched,
                 arrived: counts.arrived,
                 injected: 0,
@@ -202,9 +206,10 @@ fn rows(session: &SessionReport) -> Vec<Row> {
         rows.push(row(cells, verdict.1));
         for source in &output.sources {
             let mut cells = vec![String::new(); 3];
-            let what = match source.direction {
-                "all" => source.source.clone(),
-                direction => format!("{direction} {}", source.source),
+            let what = if source.whole {
+                source.source.clone()
+            } else {
+                format!("{} {}", source.direction, source.source)
             };
             let lacks = output.missing.map(|_| source.watched - source.arrived);
             let (watched, arrived) = (source.watched.to_string(), source.arrived.to_string());

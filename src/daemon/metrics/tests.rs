@@ -6,6 +6,7 @@ fn session(health: Health, outputs: &[(&str, OutputRecord)]) -> SessionRecord {
         health,
         since: 1_800_000_000,
         reasons: Vec::new(),
+        ids: Vec::new(),
         present: 2,
         configured: 3,
         blind: 12.5,

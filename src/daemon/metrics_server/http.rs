@@ -14,6 +14,8 @@ pub(super) enum Answer {
     Pointer(Part),
     /// Why not.
     Refusal(Part, &'static str),
+    /// Only GET and HEAD are answered.
+    NotAllowed,
 }
 
 /// How much of an answer was asked for.
@@ -54,7 +56,7 @@ pub(super) fn answer(arrived: &[u8]) -> Option<Answer> {
     let part = match *method {
         "GET" => Part::Whole,
         "HEAD" => Part::Header,
-        _ => return refusal("405 Method Not Allowed"),
+        _ => return Some(Answer::NotAllowed),
     };
     Some(match path(target) {
         "/metrics" => Answer::Metrics(part),
@@ -87,6 +89,7 @@ impl Answer {
     /// The bytes to send.
     pub(super) fn bytes(self, metrics: impl FnOnce() -> String) -> Vec<u8> {
         let plain = "text/plain; charset=utf-8";
+        let mut allow = "";
         let (part, status, kind, body) = match self {
             Self::Metrics(part) => (part, "200 OK", CONTENT_TYPE, metrics()),
             Self::Pointer(part) => (
@@ -96,11 +99,11 @@ impl Answer {
                 "pve-span's metrics are at /metrics\n".to_owned(),
             ),
             Self::Refusal(part, status) => (part, status, plain, format!("{status}\n")),
-        };
-        let allow = if status.starts_with("405") {
-            "Allow: GET, HEAD\r\n"
-        } else {
-            ""
+            Self::NotAllowed => {
+                allow = "Allow: GET, HEAD\r\n";
+                let status = "405 Method Not Allowed";
+                (Part::Whole, status, plain, format!("{status}\n"))
+            }
         };
         let length = body.len();
         let header = format!(
@@ -163,7 +166,7 @@ mod tests {
         );
         for method in ["POST", "PUT", "DELETE", "OPTIONS", "get"] {
             let request = format!("{method} /metrics HTTP/1.1\r\n\r\n");
-            assert_eq!(told(&request), refused("405 Method Not Allowed"));
+            assert_eq!(told(&request), Some(Answer::NotAllowed));
         }
         assert_eq!(
             told("GET /metrics HTTP/2.0\r\n\r\n"),

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::{PATIENCE, Service, is_running};
 use crate::daemon::config_poller::{Answer, Sentinel};
-use crate::daemon::faults::Whence;
+use crate::daemon::faults::{Fault, FaultId, Whence};
 use crate::reconcile::PveAccess;
 use crate::reconcile::inputs::PVE_HANGS;
 use crate::reconcile::lock::readers::hangs;
@@ -80,8 +80,8 @@ impl Service {
         }
         self.pve_hangs = hangs;
         let text = format!("{PVE_HANGS}; what changes there is not seen");
-        let faults = if hangs { vec![text] } else { Vec::new() };
-        self.faults.now(Whence::Files, &faults);
+        let fault = hangs.then(|| Fault::new(FaultId::PveHangs, text));
+        self.faults.now(Whence::Files, fault.as_slice());
         self.rouse();
         self.schedule.survey_now(Instant::now());
     }

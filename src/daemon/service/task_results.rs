@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde::de::DeserializeOwned;
 
 use super::{PATIENCE, Running, Service, Side, is_running};
-use crate::daemon::faults::Whence;
+use crate::daemon::faults::{Fault, FaultId, Whence};
 use crate::daemon::task_reports::{Counts, Reconciled, Surveyed};
 use crate::daemon::transitions::Turn;
 use crate::daemon::{metrics, session_health, tasks};
@@ -69,7 +69,8 @@ impl Service {
         let text = format!(
             "{what} timed out after {seconds} s and was killed; it is retried when the process has ended"
         );
-        self.faults.now(whence, &[text]);
+        self.faults
+            .now(whence, &[Fault::new(FaultId::TooLate, text)]);
         self.schedule.retry(Instant::now());
         self.publish();
     }
@@ -92,8 +93,9 @@ impl Service {
         self.schedule.reconciled(now, took);
         let Some(report) = report else {
             totals.failures += 1;
-            let text = "a reconcile ended without a result; it is tried again".to_owned();
-            self.faults.now(Whence::Work, &[text]);
+            let text = "a reconcile ended without a result; it is tried again";
+            let fault = Fault::new(FaultId::NoResult, text);
+            self.faults.now(Whence::Work, &[fault]);
             self.schedule.retry(now);
             return;
         };
@@ -107,12 +109,14 @@ impl Service {
             self.schedule.retry(now);
             self.wakers.ask();
         }
-        self.again.changed(&report.changed, now);
+        self.again.changed(&report.made, &report.changed, now);
         if !report.changed.is_empty() {
             self.state.totals.last_change = Some(clock::now());
             match self.again.fault(now) {
                 // Counted, and not told each time.
-                Some(fault) => self.faults.now(Whence::Again, &[fault]),
+                Some(text) => self
+                    .faults
+                    .now(Whence::Again, &[Fault::new(FaultId::Undone, text)]),
                 None => report.changed.iter().for_each(|line| log::info!("{line}")),
             }
         }
@@ -146,7 +150,7 @@ impl Service {
                     let text = "a look at the node ended without a result, so what is told of sessions may be old; it is \
                         repeated after the next reconcile";
                     let mut wrong = said;
-                    wrong.push(text.to_owned());
+                    wrong.push(Fault::new(FaultId::NoResult, text));
                     self.faults.now(Whence::Survey, &wrong);
                 }
             }
@@ -161,15 +165,8 @@ impl Service {
         self.bury(child);
     }
 
-    fn surveyed(&mut self, surveyed: Surveyed, said: Vec<String>) {
-        let mut wrong: Vec<String> = surveyed.notice.iter().cloned().collect();
-        wrong.extend(
-            surveyed
-                .unknown
-                .iter()
-                .filter(|why| surveyed.notice.as_ref() != Some(why))
-                .cloned(),
-        );
+    fn surveyed(&mut self, mut surveyed: Surveyed, said: Vec<Fault>) {
+        let mut wrong = std::mem::take(&mut surveyed.faults);
         wrong.extend(said);
         self.faults.now(Whence::Survey, &wrong);
         if surveyed.pending && !self.faults.any(Whence::Reconcile) {
@@ -204,11 +201,11 @@ impl Service {
         self.state.written = clock::now();
         let mut wrong = Vec::new();
         if let Err(error) = self.state.store(&self.options.root) {
-            wrong.push(with_causes(&error));
+            wrong.push(Fault::new(FaultId::StateFile, with_causes(&error)));
         }
         if let Some(path) = &self.metrics_file {
             if let Err(error) = files::publish(path, &metrics::text(&self.state)) {
-                wrong.push(with_causes(&error));
+                wrong.push(Fault::new(FaultId::MetricsFile, with_causes(&error)));
             }
         }
         self.faults.now(Whence::Writing, &wrong);
@@ -219,10 +216,12 @@ impl Service {
     }
 
     /// What a child has said on stderr.
-    fn said(&self, child: &mut Child) -> Vec<String> {
+    fn said(&self, child: &mut Child) -> Vec<Fault> {
         let text = child.stderr.take();
         let text = String::from_utf8_lossy(&text);
-        text.lines().filter_map(logger::of_child).collect()
+        let said = text.lines().filter_map(logger::of_child);
+        said.map(|(place, text)| Fault::new(FaultId::Said(place.to_owned()), text))
+            .collect()
     }
 
     /// A child that has said all it had to say ends in a moment, if it has not.

@@ -34,6 +34,15 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Which device.
+    pub fn device(&self) -> &IfName {
+        match self {
+            Self::Saved { device, .. } | Self::Device { device, .. } => device,
+        }
+    }
+}
+
 /// Makes one change; `saved` is what is written down, before and after.
 ///
 /// # Errors

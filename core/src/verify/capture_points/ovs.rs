@@ -82,7 +82,11 @@ impl Node<'_> {
             }
             for passing in passings(taken) {
                 let subject = Subject {
-                    way: self.way(&called, name, bridge, port, passing, &config.vlans),
+                    way: if whole {
+                        not_a_guest(&called)
+                    } else {
+                        self.way(&called, name, bridge, port, passing, &config.vlans)
+                    },
                     name: called.clone(),
                     passing: if whole { Passing::From } else { passing },
                     whole,
@@ -109,9 +113,6 @@ impl Node<'_> {
         let Some(nic) = nic_of(&self.map, name) else {
             return not_a_guest(called);
         };
-        if called.starts_with("bridge:") {
-            return not_a_guest(called);
-        }
         if passing == Passing::From {
             return only_it_can(called);
         }
