@@ -12,7 +12,6 @@ use crate::sys::{IsolatedError, isolated};
 
 /// How long a command waits for whatever hangs, and of that for ovs-vswitchd.
 const DEADLINE: Duration = Duration::from_secs(10);
-
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long /etc/pve may take to answer at all; it takes microseconds.
