@@ -191,4 +191,14 @@ mod tests {
         assert!(!is_journal(Some("8:1"), &file));
         assert!(!is_journal(None, &file));
     }
+
+    #[test]
+    fn what_a_child_says_is_known_by_its_place_in_the_code() {
+        let said = "<3 pve_span::reconcile:7>it > that";
+        assert_eq!(of_child(said), Some(("pve_span::reconcile:7", "it > that")));
+        assert_eq!(of_child("<7 pve_span::reconcile:7>a detail"), None);
+        for foreign in ["thread 'main' panicked at src/x.rs:1", "<3>", "<a b>c", ""] {
+            assert_eq!(of_child(foreign), Some((foreign, foreign)));
+        }
+    }
 }
