@@ -1,5 +1,7 @@
 //! At an administrator's terminal: their editor, and questions. Signals arrive as answers, so that what they have
 //! written is not lost without a word.
+//!
+//! The editor stays in this process's group: another one could not read from the terminal.
 
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
@@ -76,7 +78,7 @@ impl Desk {
     /// Runs a program with the terminal, to its end. Ctrl-C is the program's own.
     ///
     /// # Errors
-    /// It cannot be started or waited for.
+    /// It cannot be started.
     pub fn run(&self, command: &mut Command) -> io::Result<Left> {
         as_before(command, self.before);
         let mut child = Child::spawn(command)?;
