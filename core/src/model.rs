@@ -26,7 +26,7 @@ pub struct OutputKey {
 
 impl OutputKey {
     /// An output of a session.
-    pub fn new(session: &SessionName, output: impl ToString) -> Self {
+    pub fn new(session: &SessionName, output: &(impl ToString + ?Sized)) -> Self {
         Self {
             session: session.clone(),
             output: output.to_string(),

@@ -9,6 +9,7 @@
 //! before all its threads are. So nothing here waits for a child's end without a deadline.
 
 mod fork;
+mod syscalls;
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -78,7 +79,7 @@ impl Child {
     /// # Errors
     /// It cannot be started, or has no pidfd and is killed.
     pub(super) fn spawn(command: &mut Command) -> io::Result<Self> {
-        fork::default_sigchld()?;
+        syscalls::default_sigchld()?;
         let mut child = command.spawn()?;
         let pid = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
         let [stdin, stdout, stderr] = [
@@ -109,7 +110,7 @@ impl Child {
         [report, stdout, stderr]: [Option<OwnedFd>; 3],
     ) -> io::Result<Self> {
         let new = || {
-            let pidfd = fork::pidfd_open(pid)
+            let pidfd = syscalls::pidfd_open(pid)
                 .map_err(|errno| io::Error::other(format!("pidfd_open: {errno}")))?;
             Ok(Self {
                 pid,

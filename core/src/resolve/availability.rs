@@ -134,7 +134,7 @@ impl<'a> Outputs<'a> {
             let mark = mirror.mark.as_ref();
             mark.is_some_and(|mark| mark.session == session.name && mark.output == output)
         });
-        let key = OutputKey::new(&session.name, output);
+        let key = OutputKey::new(&session.name, &output);
         let by_nft = || match &self.observed.nft {
             NftState::Present(seen) => seen.chains.contains_key(&names::own(&key, Part::Copy)),
             NftState::Failed(_) => false,

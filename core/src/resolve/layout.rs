@@ -430,7 +430,7 @@ impl<'a> Layout<'a> {
         }
         let key = MirrorKey {
             engine: Engine::Ovs(bridge.clone()),
-            of: OutputKey::new(&self.session.name, &self.output),
+            of: OutputKey::new(&self.session.name, self.output),
         };
         let wanted = Wanted {
             config,
@@ -474,7 +474,7 @@ impl<'a> Layout<'a> {
     }
 
     fn key(&self) -> OutputKey {
-        OutputKey::new(&self.session.name, &self.output)
+        OutputKey::new(&self.session.name, self.output)
     }
 
     /// The output's device is one for as long as the session runs, with or without sources.

@@ -2,17 +2,16 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::libc::{self, c_uint};
-use nix::sched::{CloneFlags, unshare};
-use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
-use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, pipe2};
+use nix::libc::c_uint;
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, pipe2};
 
 use super::Child;
+use super::syscalls::{close_range, default_sigchld, fork};
 
 impl Child {
     /// Does `work` in a child, with `stdin` if it is to be asked something, and none of this process's other files. What it
@@ -46,33 +45,6 @@ impl Child {
     }
 }
 
-#[allow(unsafe_code)]
-fn fork() -> Result<ForkResult, Errno> {
-    // unshare(2): with this flag it changes nothing, and fails in a process with several threads.
-    let is_alone = unshare(CloneFlags::CLONE_THREAD) != Err(Errno::EINVAL);
-    assert!(is_alone, "a process with several threads must not fork");
-    // SAFETY: there is one thread, so no lock can be held by another one in the child.
-    unsafe { nix::unistd::fork() }
-}
-
-/// A caller that ignores SIGCHLD hands that on, and then a child's end could not be waited for.
-#[allow(unsafe_code)]
-pub(super) fn default_sigchld() -> Result<(), Errno> {
-    // SAFETY: the default disposition runs no code of ours.
-    unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }.map(|_| ())
-}
-
-/// The descriptor of a child that has not been reaped.
-#[allow(unsafe_code)]
-pub(super) fn pidfd_open(pid: Pid) -> Result<OwnedFd, Errno> {
-    // SAFETY: the kernel takes two numbers, and returns a descriptor that nobody else owns.
-    unsafe {
-        let opened = libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0);
-        let fd = i32::try_from(Errno::result(opened)?).map_err(|_| Errno::EBADF)?;
-        Ok(OwnedFd::from_raw_fd(fd))
-    }
-}
-
 /// Lets go of everything that the caller might wait for, but for the report. Without a `stdin` there is nothing to read.
 fn become_child(
     stdin: Option<File>,
@@ -97,15 +69,6 @@ fn become_child(
     // The service reads its signals from a descriptor; here they are to end the process again.
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
     Ok(())
-}
-
-/// close_range(2), Linux 5.9.
-#[allow(unsafe_code)]
-fn close_range(first: c_uint, last: c_uint) -> Result<(), Errno> {
-    // SAFETY: this process has just been forked and is about to work with files that it opens itself; nothing
-    // of what it inherited is used, nor dropped, again, but for the report.
-    let closed = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
-    Errno::result(closed).map(drop)
 }
 
 #[cfg(test)]
