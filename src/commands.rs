@@ -26,7 +26,7 @@ pub use check::run as check;
 pub use clear::run as clear;
 pub use complete::run as complete;
 pub use context::{expect_pve, say_first_step};
-pub use doctor::{Extent, run as doctor};
+pub use doctor::{Verbosity, run as doctor};
 pub use edit::run as edit;
 pub use events::run as events;
 pub use explain::run as explain;

@@ -11,21 +11,21 @@ use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::engine::ovs::Applied;
+use crate::engine::ovs::CommitState;
 use crate::reconcile;
 use crate::reconcile::lock::Lock;
 use crate::reconcile::{Context, Done, PveAccess, Trigger};
-use crate::sys::clock::Moment;
+use crate::sys::clock::MonotonicTime;
 use crate::sys::error::with_causes;
-use crate::sys::output::Out;
+use crate::sys::output::Printer;
 use crate::sys::process::Ended;
-use crate::sys::{Attempt, Patience, Progress, supervise};
+use crate::sys::{ChildAttempt, Deadlines, Progress, supervise};
 use pve_span_core::health::{NOT_ACTED, Reason, ReasonId, faults};
 use pve_span_core::model::{MAX_LISTED, NicId, NodeName, Vmid, printable};
 use pve_span_core::state::SessionPhase;
 
 pub use chained_hook::Caller;
-use chained_hook::{IsLast, Next};
+use chained_hook::{IsLastPhase, Next};
 
 /// When the hook is over, in seconds, unless `--deadline` says otherwise.
 pub const DEADLINE: f64 = 5.0;
@@ -51,7 +51,7 @@ pub fn run(root: &Path, vmid: &str, phase: &str, deadline: f64, caller: &Caller)
 }
 
 fn react(root: &Path, vmid: Vmid, phase: &str, deadline: f64, caller: &Caller) -> Next {
-    let (arrival, began) = (Moment::now(), Instant::now());
+    let (arrival, began) = (MonotonicTime::now(), Instant::now());
     let seconds = if deadline.is_finite() {
         deadline.clamp(0.05, LONGEST)
     } else {
@@ -76,7 +76,7 @@ fn react(root: &Path, vmid: Vmid, phase: &str, deadline: f64, caller: &Caller) -
     if trigger.is_none() && *caller == Caller::Other {
         return Next::Nobody;
     }
-    let patience = Patience {
+    let patience = Deadlines {
         deadline,
         hung: Duration::from_secs_f64(seconds * PVE_SHARE),
     };
@@ -88,11 +88,11 @@ fn react(root: &Path, vmid: Vmid, phase: &str, deadline: f64, caller: &Caller) -
         let mut may_leave = !matches!(caller, Caller::ProxmoxVe(_));
         match attempt {
             // First: whatever hangs later, this is told.
-            Attempt::First if *caller != Caller::Other => {
-                may_leave |= chained_hook::answer(root, vmid, &answer) == IsLast::Yes;
+            ChildAttempt::First if *caller != Caller::Other => {
+                may_leave |= chained_hook::answer(root, vmid, &answer) == IsLastPhase::Yes;
             }
-            Attempt::First => {}
-            Attempt::Instead(hung) => context.pve = PveAccess::Hangs(Some(hung)),
+            ChildAttempt::First => {}
+            ChildAttempt::Instead(hung) => context.pve = PveAccess::Hangs(Some(hung)),
         }
         context.progress = Progress::through(answer);
         match &trigger {
@@ -139,7 +139,13 @@ fn remember(context: &Context) -> i32 {
     0
 }
 
-fn work(context: &Context, trigger: &Trigger, vmid: Vmid, arrival: Moment, may_leave: bool) -> i32 {
+fn work(
+    context: &Context,
+    trigger: &Trigger,
+    vmid: Vmid,
+    arrival: MonotonicTime,
+    may_leave: bool,
+) -> i32 {
     match reconcile::reconcile_first(context, trigger, arrival) {
         Ok(None) => log::debug!("guest {vmid}: another reconcile has just done it"),
         Ok(Some(mut done)) => {
@@ -164,7 +170,7 @@ fn work(context: &Context, trigger: &Trigger, vmid: Vmid, arrival: Moment, may_l
 
 /// One line a changed session on stdout, faults on stderr.
 fn tell(done: &Done, trigger: &Trigger, vmid: Vmid) {
-    let mut out = Out::new();
+    let mut out = Printer::new();
     for line in pve_span_core::plan::changes(&done.actions) {
         out.line(&format!("pve-span: {line}"));
         log::info!("guest {vmid}: {line}");
@@ -172,7 +178,7 @@ fn tell(done: &Done, trigger: &Trigger, vmid: Vmid) {
     for change in &done.ports {
         log::info!("guest {vmid}: {change}");
     }
-    if done.applied == Applied::NotYet {
+    if done.applied == CommitState::NotYet {
         log::warn!("{NOT_ACTED}");
     }
     if let Some(notice) = done.look.in_force.notice() {

@@ -14,7 +14,7 @@ use pve_span::sys::error::with_causes;
 use pve_span::sys::logging;
 use pve_span::sys::logging::Journal;
 use pve_span::sys::output;
-use pve_span::sys::output::Out;
+use pve_span::sys::output::Printer;
 use pve_span::{cli, commands, daemon, hook};
 
 fn main() -> ExitCode {
@@ -103,9 +103,9 @@ fn run(cli: &Cli, caller: &Caller) -> ExitCode {
         Command::Detach(args) => return ExitCode::from(commands::detach(root, args)),
         Command::Doctor(args) => {
             let extent = if cli.verbose > 0 {
-                commands::Extent::All
+                commands::Verbosity::All
             } else {
-                commands::Extent::Findings
+                commands::Verbosity::Findings
             };
             return ExitCode::from(commands::doctor(root, extent, args.json.into()));
         }
@@ -137,7 +137,7 @@ fn run(cli: &Cli, caller: &Caller) -> ExitCode {
 fn fail(error: &Error, json: bool, failed: u8) -> u8 {
     let text = with_causes(error);
     if json {
-        Out::new().json(&serde_json::json!({"error": text}));
+        Printer::new().json(&serde_json::json!({"error": text}));
     }
     ::log::error!("{text}");
     match error {

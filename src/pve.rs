@@ -41,7 +41,7 @@ pub struct Pve {
 
 /// Whose configs are read: each one costs a round trip through FUSE.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Whose {
+pub enum GuestsToRead {
     /// These guests'.
     Of(BTreeSet<Vmid>),
     /// Every guest's of the cluster, and these, whether they are filed or not.
@@ -50,7 +50,7 @@ pub enum Whose {
 
 /// What the annotations ask about the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Questions {
+pub struct ClusterQueries {
     /// Do tags matter?
     pub tags: bool,
     /// Do pools matter?
@@ -59,7 +59,7 @@ pub struct Questions {
     pub nodes: bool,
 }
 
-impl Questions {
+impl ClusterQueries {
     /// Everything matters.
     pub const ALL: Self = Self {
         tags: true,
@@ -126,8 +126,8 @@ impl Pve {
     /// What the cluster knows; `migrated_from` is where an incoming guest's config may still be.
     pub fn cluster(
         &self,
-        questions: Questions,
-        whose: &Whose,
+        questions: ClusterQueries,
+        whose: &GuestsToRead,
         migrated_from: Option<&NodeName>,
     ) -> Cluster {
         let mut cluster = self.nodes(questions);
@@ -135,8 +135,8 @@ impl Pve {
             return cluster;
         }
         let wanted: BTreeSet<Vmid> = match whose {
-            Whose::Of(guests) => guests.clone(),
-            Whose::AllAnd(more) => {
+            GuestsToRead::Of(guests) => guests.clone(),
+            GuestsToRead::AllAnd(more) => {
                 let filed = cluster.placements.iter().flat_map(|all| all.keys());
                 filed.chain(more).copied().collect()
             }
@@ -146,7 +146,7 @@ impl Pve {
     }
 
     /// What the cluster knows, without guests' configs.
-    pub fn nodes(&self, questions: Questions) -> Cluster {
+    pub fn nodes(&self, questions: ClusterQueries) -> Cluster {
         if let Err(Unknown(why)) = self.expect_mounted() {
             return Cluster::unknown(&why);
         }

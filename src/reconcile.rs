@@ -15,13 +15,13 @@ mod execute;
 use std::collections::BTreeSet;
 
 use crate::config::active;
-use crate::engine::ovs::{Applied, Waited};
-use crate::reconcile::lock::Reach;
-use crate::sys::clock::Moment;
+use crate::engine::ovs::{CommitState, WaitResult};
+use crate::reconcile::lock::ReadScope;
+use crate::sys::clock::MonotonicTime;
 use crate::sys::error::with_causes;
 use pve_span_core::model::SessionName;
 
-use acquire::{Occasion, hold, vmids};
+use acquire::{LockPurpose, hold, vmids};
 use execute::{FlowScope, act};
 
 pub use clear::ours;
@@ -36,7 +36,7 @@ pub use error::Error;
 pub fn reconcile(
     context: &Context,
     trigger: &Trigger,
-    arrival: Moment,
+    arrival: MonotonicTime,
 ) -> Result<Option<Done>, Error> {
     reconcile_and(context, trigger, arrival, Done::follow)
 }
@@ -48,7 +48,7 @@ pub fn reconcile(
 pub fn reconcile_first(
     context: &Context,
     trigger: &Trigger,
-    arrival: Moment,
+    arrival: MonotonicTime,
 ) -> Result<Option<Done>, Error> {
     reconcile_and(context, trigger, arrival, |_, _| {})
 }
@@ -59,8 +59,8 @@ pub fn reconcile_first(
 /// See [`Error`].
 pub fn clear(context: &Context, sessions: Option<&BTreeSet<SessionName>>) -> Result<Done, Error> {
     let occasion = match sessions {
-        None => Occasion::ClearAll,
-        Some(_) => Occasion::Clear,
+        None => LockPurpose::ClearAll,
+        Some(_) => LockPurpose::Clear,
     };
     // Nobody else clears what is to be cleared.
     let mut held = hold(context, occasion)?.ok_or(Error::Conflicts)?;
@@ -84,10 +84,10 @@ pub fn clear(context: &Context, sessions: Option<&BTreeSet<SessionName>>) -> Res
 fn reconcile_and(
     context: &Context,
     trigger: &Trigger,
-    arrival: Moment,
+    arrival: MonotonicTime,
     follow: impl FnOnce(&mut Done, &Context),
 ) -> Result<Option<Done>, Error> {
-    let Some(held) = hold(context, Occasion::Reconcile(trigger, arrival))? else {
+    let Some(held) = hold(context, LockPurpose::Reconcile(trigger, arrival))? else {
         return Ok(None);
     };
     let (mut lock, began, gone) = (held.lock, held.began, held.gone);
@@ -118,14 +118,14 @@ fn reconcile_and(
     lock.memory.is_ovs_silent = done.look.is_ovs_silent;
     match done.waited {
         None => {}
-        Some(Waited::Reached) => lock.memory.stuck_at = None,
-        Some(Waited::InVain { stuck_at }) => lock.memory.stuck_at = stuck_at,
+        Some(WaitResult::Reached) => lock.memory.stuck_at = None,
+        Some(WaitResult::InVain { stuck_at }) => lock.memory.stuck_at = stuck_at,
     }
-    if done.applied == Applied::Yes && done.faults.is_empty() {
+    if done.applied == CommitState::Yes && done.faults.is_empty() {
         // Who has found all that were looked for need not have looked farther.
         let found_all = done.look.cluster.guests.values().all(Result::is_ok);
         let reach = match held.reach {
-            Reach::Node if found_all => Reach::Cluster,
+            ReadScope::Node if found_all => ReadScope::Cluster,
             reach => reach,
         };
         lock.memory.succeeded(began, gone, reach);

@@ -32,5 +32,5 @@ pub use link_names::names;
 pub use progress::Progress;
 pub use routes::is_routed;
 pub use rtnetlink::{Error, PortVlan, links, links_named, port_vlans};
-pub(crate) use supervise::{Attempt, Patience, supervise};
+pub(crate) use supervise::{ChildAttempt, Deadlines, supervise};
 pub use write::write_in_time;

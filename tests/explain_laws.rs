@@ -291,7 +291,7 @@ fn before_apply_what_is_not_there_is_told_as_that() {
         for (_, told) in made.explained() {
             for part in &told.sessions {
                 let changes = made.plan.sessions().contains(&part.session);
-                let not_yet = |leg: &explain::Leg| leg.in_force == Some(InForce::No);
+                let not_yet = |leg: &explain::OutputPath| leg.in_force == Some(InForce::No);
                 if part.outputs.iter().any(not_yet) && made.plan.problems.is_empty() {
                     prop_assert!(changes, "{part:?}");
                     pending.set(pending.get() + 1);

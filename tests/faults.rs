@@ -233,9 +233,9 @@ fn ovs_vswitchd_is_waited_for_once_and_not_by_everybody() {
     };
     let an_age = Duration::from_secs(1_000_000);
     let waited = commit("# nothing\n", an_age, stuck_at);
-    assert_eq!(waited, ovs::Waited::InVain { stuck_at });
+    assert_eq!(waited, ovs::WaitResult::InVain { stuck_at });
     node.start_vswitchd();
-    assert_eq!(commit(SPAN_CFG, an_age, stuck_at), ovs::Waited::Reached);
+    assert_eq!(commit(SPAN_CFG, an_age, stuck_at), ovs::WaitResult::Reached);
     hook(&node, 101, "pre-stop");
     assert_eq!(memory().stuck_at, None);
 }
@@ -311,7 +311,7 @@ fn somebody_elses_mirror_to_the_same_port_is_said_and_left_alone() {
 fn observed(node: &Node) -> (Observed, ovs::Client) {
     let (ovs, client) = ovs::observe(
         node.root(),
-        &ovs::Ports::All,
+        &ovs::PortSelection::All,
         Instant::now() + Duration::from_secs(20),
     );
     (

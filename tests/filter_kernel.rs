@@ -27,7 +27,7 @@ use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::TestRunner;
 use pve_span::engine::nft::json;
 use pve_span_core::engine::nft::frames::{Branch, To, lower};
-use pve_span_core::engine::nft::{Act, Command, Field, Hook, Match, Rule, Side, Test, Then};
+use pve_span_core::engine::nft::{Act, Command, CopyVerdict, Field, Hook, Match, Rule, Side, Test};
 use pve_span_core::filter;
 use pve_span_core::model::{IfName, VlanSet};
 
@@ -187,7 +187,7 @@ fn table(chains: &[Vec<Branch>], hooks: &[(&str, Side, &str)]) -> String {
             counter: "copied".into(),
             device: output.parse::<IfName>().unwrap(),
             index: 0,
-            then: Then::Accept,
+            then: CopyVerdict::Accept,
         };
         add(&copy, Vec::new(), copied);
     }

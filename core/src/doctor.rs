@@ -21,8 +21,8 @@ mod service;
 mod sources;
 
 pub use facts::{
-    Answer, Chain, ChainRecord, Clearing, Diversion, DivertedBy, Facts, Feature, File, Host, Node,
-    Original, OvsMore, Program, Script, Service, VolumeFact, VolumeState,
+    Answer, Chain, ChainRecord, Diversion, DivertedBy, Facts, Feature, File, Host, MirrorWipe,
+    Node, Original, OvsMore, Program, Script, Service, VolumeFact, VolumeState,
 };
 pub use findings::{Finding, Id, Severity};
 pub use foreign_scripts::clearing_lines;
@@ -41,7 +41,7 @@ pub fn examine(facts: &Facts<'_>) -> Vec<Finding> {
     if let Ok(node) = &facts.node {
         sources::judge(facts, node, &mut found);
         diversions::judge(facts, node, &mut found);
-        let mender = remedy::Mender::new(node, mtu::raised(node));
+        let mender = remedy::NicRemedy::new(node, mtu::raised(node));
         macs::judge(node, &mender.map, &mut found);
         sensors::judge(facts, node, &mender, &mut found);
         mtu::judge(node, &mender, &mut found);

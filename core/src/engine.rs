@@ -31,10 +31,10 @@ impl EngineKind {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase", tag = "engine", content = "bridge")]
 pub enum Engine {
-    /// Open vSwitch's own mirrors, on this bridge.
-    Ovs(IfName),
     /// nftables.
     Nft,
+    /// Open vSwitch's own mirrors, on this bridge.
+    Ovs(IfName),
 }
 
 impl Engine {

@@ -24,11 +24,11 @@ use super::resolve::reasons::reasons;
 use super::state::Assumptions;
 use super::state::port_map::PortMap;
 
-use index::{Ground, Index};
+use index::{ExplainContext, Index};
 use placement::devices;
 
 pub use arrival::Arrival;
-pub use delivery::{Leg, Part};
+pub use delivery::{OutputPath, Part};
 pub use effective::InForce;
 pub use path::{Hop, HopKind};
 pub use placement::{GuestState, NicState};
@@ -126,7 +126,7 @@ pub fn explain(view: &View<'_>, subjects: &[Subject]) -> Vec<Result<Guest, Unexp
         now: view.now,
     };
     let nics: Vec<NicId> = nics.into_iter().collect();
-    let ground = Ground {
+    let ground = ExplainContext {
         reasons: reasons(
             view.annotations,
             view.cluster,
@@ -200,7 +200,7 @@ fn no_guest(view: &View<'_>, vmid: Vmid) -> Unexplained {
     }
 }
 
-impl Ground<'_> {
+impl ExplainContext<'_> {
     fn guest(&self, vmid: Vmid, nics: &[NicId]) -> Guest {
         let config = self.view.cluster.guest(vmid);
         let state = self.guest_state(vmid);

@@ -307,7 +307,7 @@ pub struct Wanted {
     /// What it shall do.
     pub config: MirrorConfig,
     /// Is it there also without sources, to keep everything but copies from its output?
-    pub reserves: Reserves,
+    pub reserves: OutputReservation,
     /// Ports of which nobody can tell now whether they belong to it (a config that cannot be read):
     /// they stay in if they are in, and out if they are out.
     pub undecided: BTreeSet<IfName>,
@@ -315,7 +315,7 @@ pub struct Wanted {
 
 /// Is a mirror there for its output's sake?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reserves {
+pub enum OutputReservation {
     /// It is: nftables copies to its output.
     Yes,
     /// If it is there, it stays: nobody can tell whether nftables copies to its output.
@@ -493,7 +493,7 @@ pub struct OutputState {
     /// The other node that its guest is on: that node mirrors its own sources to it, and this one has nothing to do.
     pub elsewhere: Option<NodeName>,
     /// Sources that are here and not delivered there.
-    pub lacks: Vec<Lack>,
+    pub lacks: Vec<UndeliveredSource>,
     /// What an administrator should know of it.
     pub notes: Vec<String>,
 }
@@ -537,7 +537,7 @@ impl OutputState {
 
 /// A source that is not delivered to an output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Lack {
+pub struct UndeliveredSource {
     /// The guest's NIC, if it is one's.
     pub nic: Option<NicId>,
     /// The port, or the bridge for a `bridge:` source.
@@ -546,7 +546,7 @@ pub struct Lack {
     pub why: String,
 }
 
-impl fmt::Display for Lack {
+impl fmt::Display for UndeliveredSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.nic {
             Some(nic) => nic.fmt(f),

@@ -8,7 +8,7 @@ mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub use offer::Offer;
+pub use offer::Suggestions;
 pub use writer::text;
 
 use offer::{Bridge, Count, Others};
@@ -21,7 +21,7 @@ use super::pve::guest::Guest;
 use super::state::port_map::{BridgeKind, PortMap};
 
 /// Looks through what was seen.
-pub fn offer(cluster: &Cluster, map: &PortMap) -> Offer {
+pub fn offer(cluster: &Cluster, map: &PortMap) -> Suggestions {
     let guests = || {
         let known = cluster
             .guests
@@ -37,7 +37,7 @@ pub fn offer(cluster: &Cluster, map: &PortMap) -> Offer {
         .filter(|guest| !is_sensor.contains(&guest.vmid))
         .map(|guest| (guest.vmid, guest))
         .collect();
-    Offer {
+    Suggestions {
         node: cluster.this.as_ref().ok().map(ToString::to_string),
         others: if cluster.nodes.len() > 1 {
             Others::Some

@@ -7,9 +7,9 @@ use pve_span_core::model::OutputKey;
 use pve_span_core::model::Switch;
 use pve_span_core::model::{SessionName, VlanSet};
 use pve_span_core::verify::capture_points::{
-    Group, Part, Point, Sensor, Spot, Subject, Takes, Way,
+    DeviceSide, Group, Part, Point, Sensor, Subject, Takes, Way,
 };
-use pve_span_core::verify::identity::{Identities, Segments, Unit};
+use pve_span_core::verify::identity::{FrameHasher, Segments, WireFrame};
 use pve_span_core::verify::tally::{Arrival, Event, Window, tally};
 use pve_span_core::verify::{checksum, frame_length, outer_vlan};
 
@@ -42,15 +42,15 @@ fn is_tag(bytes: &[u8]) -> bool {
     matches!(bytes, [0x81, 0, ..] | [0x88, 0xa8, ..])
 }
 
-fn units(frame: &[u8], segments: Option<Segments>, snaplen: Option<usize>) -> Vec<Unit> {
+fn units(frame: &[u8], segments: Option<Segments>, snaplen: Option<usize>) -> Vec<WireFrame> {
     let mut units = Vec::new();
-    let identities = Identities { secret: 7, snaplen };
+    let identities = FrameHasher { secret: 7, snaplen };
     identities.units(frame, segments, |unit| units.push(unit));
     units
 }
 
 /// Segments of one piece follow each other in one stream.
-fn streams(units: &[Unit]) {
+fn streams(units: &[WireFrame]) {
     for pair in units.windows(2) {
         if let (Some(a), Some(b)) = (pair[0].stream, pair[1].stream) {
             assert_eq!(a.flow, b.flow);
@@ -60,9 +60,9 @@ fn streams(units: &[Unit]) {
 }
 
 /// Two sources, one sensor; of the frames `lost` bits do not arrive. What is lost is missing, and nothing else is wrong.
-fn counts(units: &[Unit], seen: u8, lost: u8) {
+fn counts(units: &[WireFrame], seen: u8, lost: u8) {
     let units = &units[..units.len().min(64)];
-    let spot = |device: &str| Spot {
+    let spot = |device: &str| DeviceSide {
         device: device.parse().unwrap(),
         side: Side::Ingress,
     };

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use pve_span::engine::ovs::monitor::{Heard, Monitor};
 use pve_span::engine::ovs::{
-    Client, Framing, FramingError, MARK_SESSION, Ports, asked, commit, read, wait,
+    Client, Framing, FramingError, MARK_SESSION, PortSelection, asked, commit, read, wait,
 };
 use pve_span::sys::error::with_causes;
 use pve_span_core::config;
@@ -28,9 +28,9 @@ pub fn check(data: &[u8]) {
         let names = ["tap101i0", "tap200i0"];
         let named = names.into_iter().map(|name| name.parse().unwrap());
         for which in [
-            Ports::All,
-            Ports::AllInDetail,
-            Ports::Named(named.collect()),
+            PortSelection::All,
+            PortSelection::AllInDetail,
+            PortSelection::Named(named.collect()),
         ] {
             conversation(data, &which);
         }
@@ -90,7 +90,7 @@ static SPAN_CFG: LazyLock<Annotations> = LazyLock::new(|| {
 });
 
 /// Reads, changes, reads back and waits, as a reconcile does, with a server that has said all of it before.
-fn conversation(data: &[u8], which: &Ports) {
+fn conversation(data: &[u8], which: &PortSelection) {
     let (ours, mut servers) = UnixStream::pair().unwrap();
     servers.write_all(data).unwrap();
     servers.shutdown(Shutdown::Write).unwrap();

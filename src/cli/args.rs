@@ -57,7 +57,7 @@ pub struct WatchArgs {
     pub metrics_file: Option<PathBuf>,
     /// Serve metrics over HTTP, at /metrics: a port (of the loopback address), or an address with one.
     #[arg(long, value_name = "[ADDRESS:]PORT")]
-    pub listen: Option<crate::daemon::metrics_server::Listen>,
+    pub listen: Option<crate::daemon::metrics_server::ListenAddress>,
     /// How often frames are counted, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 15.0, hide = true)]
     pub count_every: f64,

@@ -7,10 +7,10 @@ use serde::Serialize;
 use super::context::asked_context;
 use super::format::{Format, notice};
 use crate::config::active::InForce;
-use crate::engine::ovs::Applied;
+use crate::engine::ovs::CommitState;
 use crate::reconcile::{Done, Error, Trigger, reconcile};
-use crate::sys::clock::Moment;
-use crate::sys::output::Out;
+use crate::sys::clock::MonotonicTime;
+use crate::sys::output::Printer;
 use pve_span_core::health::{NOT_ACTED, faults_and_notes};
 use pve_span_core::plan::{Action, PortChange, Problem, Remark};
 use pve_span_core::state::{Fault, SessionState};
@@ -34,7 +34,7 @@ pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
     let Some(done) = reconcile(
         &asked_context(root, "apply"),
         &Trigger::Command,
-        Moment::now(),
+        MonotonicTime::now(),
     )?
     else {
         return Ok(0);
@@ -45,13 +45,13 @@ pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
 }
 
 pub(super) fn print(done: &Done, format: Format) {
-    let (mut out, look) = (Out::new(), &done.look);
+    let (mut out, look) = (Printer::new(), &done.look);
     if format == Format::Json {
         out.json(&Report {
             notice: look.in_force.notice(),
             actions: &done.actions,
             ports: &done.ports,
-            applied: done.applied == Applied::Yes,
+            applied: done.applied == CommitState::Yes,
             problems: &look.plan.problems,
             remarks: &look.plan.remarks,
             sessions: &look.desired.sessions,
@@ -66,7 +66,7 @@ pub(super) fn print(done: &Done, format: Format) {
         }
     }
     done.tell_faults();
-    if done.applied == Applied::NotYet {
+    if done.applied == CommitState::NotYet {
         log::warn!("{NOT_ACTED}");
     }
     for problem in &look.plan.problems {
@@ -91,7 +91,7 @@ fn is_whole(done: &Done) -> bool {
     };
     let by_the_file = !matches!(done.look.in_force, InForce::LastGood { .. });
     by_the_file
-        && done.applied == Applied::Yes
+        && done.applied == CommitState::Yes
         && done.faults.is_empty()
         && done.look.plan.problems.is_empty()
         && !done.look.desired.sessions.iter().any(refused)

@@ -10,13 +10,13 @@ use super::context::context;
 use super::format::Format;
 use crate::config::active;
 use crate::config::active::InForce;
-use crate::pve::{Pve, Questions, SPAN_CFG, Whose};
+use crate::pve::{ClusterQueries, GuestsToRead, Pve, SPAN_CFG};
 use crate::reconcile::observe::observe_for;
 use crate::sys::clock::now;
 use crate::sys::error::with_causes;
 use crate::sys::files;
 use crate::sys::output;
-use crate::sys::output::Out;
+use crate::sys::output::Printer;
 use pve_span_core::config;
 use pve_span_core::config::Annotations;
 use pve_span_core::config::diagnostic::{Diagnostic, Severity};
@@ -48,7 +48,7 @@ pub fn run(root: &Path, file: Option<&Path>, format: Format) -> u8 {
         Err(error) => {
             let text = with_causes(&error);
             if format == Format::Json {
-                Out::new().json(&serde_json::json!({"error": text}));
+                Printer::new().json(&serde_json::json!({"error": text}));
             }
             log::error!("{text}");
             if matches!(error, files::Error::NotText { .. }) {
@@ -63,7 +63,7 @@ pub fn run(root: &Path, file: Option<&Path>, format: Format) -> u8 {
         }
     };
     let name = path.display().to_string();
-    let Examined {
+    let CheckResult {
         annotations,
         warnings: config_warnings,
     } = examine(root, &name, &text);
@@ -81,7 +81,7 @@ pub fn run(root: &Path, file: Option<&Path>, format: Format) -> u8 {
     config_warnings
         .iter()
         .for_each(|warning| log::warn!("{warning}"));
-    let mut out = Out::new();
+    let mut out = Printer::new();
     if format == Format::Json {
         let (valid, sessions) = (annotations.is_valid(), annotations.sessions.len());
         out.json(&Report {
@@ -108,7 +108,7 @@ pub fn run(root: &Path, file: Option<&Path>, format: Format) -> u8 {
 }
 
 /// What is said of a text, whether it is span.cfg already or not.
-pub(super) struct Examined {
+pub(super) struct CheckResult {
     /// What it means, and every fault.
     pub annotations: Annotations,
     /// Lines of guests' configs that were kept opaque.
@@ -116,12 +116,16 @@ pub(super) struct Examined {
 }
 
 /// Reads a text as span.cfg, and looks up what it names.
-pub(super) fn examine(root: &Path, name: &str, text: &str) -> Examined {
+pub(super) fn examine(root: &Path, name: &str, text: &str) -> CheckResult {
     let pve = Pve::new(root);
     let mut annotations = config::parse(name, text);
     let mut warnings = Vec::new();
     if pve.is_mounted() {
-        let cluster = pve.cluster(Questions::ALL, &Whose::AllAnd(BTreeSet::new()), None);
+        let cluster = pve.cluster(
+            ClusterQueries::ALL,
+            &GuestsToRead::AllAnd(BTreeSet::new()),
+            None,
+        );
         annotations
             .diagnostics
             .extend(references::check(name, &annotations, &cluster));
@@ -144,7 +148,7 @@ pub(super) fn examine(root: &Path, name: &str, text: &str) -> Examined {
         });
     }
     diagnostics.sort_by(|a, b| a.place.cmp(&b.place));
-    Examined {
+    CheckResult {
         annotations,
         warnings,
     }
@@ -200,7 +204,7 @@ fn no_room(name: &str, annotations: &Annotations, desired: &Desired) -> Option<D
 }
 
 /// Every fault for people, and a line that sums them up.
-pub(super) fn tell(out: &mut Out, name: &str, annotations: &Annotations) {
+pub(super) fn tell(out: &mut Printer, name: &str, annotations: &Annotations) {
     let diagnostics = &annotations.diagnostics;
     diagnostics
         .iter()

@@ -10,13 +10,13 @@ use super::format::Format;
 use crate::cli::USAGE;
 use crate::config::active;
 use crate::config::active::InForce;
-use crate::engine::ovs::Applied;
+use crate::engine::ovs::CommitState;
 use crate::reconcile;
 use crate::reconcile::inputs::Detail;
 use crate::reconcile::inputs::PVE_HANGS;
 use crate::reconcile::observe::look;
 use crate::reconcile::{Context, Error, PveAccess};
-use crate::sys::output::Out;
+use crate::sys::output::Printer;
 use pve_span_core::config::diagnostic::did_you_mean;
 use pve_span_core::health::NOT_ACTED;
 use pve_span_core::model::{SessionName, printable};
@@ -48,7 +48,7 @@ pub fn run(root: &Path, sessions: &[String], format: Format) -> Result<u8, Error
         let missing = missing(&context, &chosen)?;
         if !missing.is_empty() {
             if format == Format::Json {
-                Out::new().json(&serde_json::json!({"error": missing.join("; ")}));
+                Printer::new().json(&serde_json::json!({"error": missing.join("; ")}));
             }
             missing.iter().for_each(|one| log::error!("{one}"));
             return Ok(USAGE);
@@ -66,12 +66,12 @@ pub fn run(root: &Path, sessions: &[String], format: Format) -> Result<u8, Error
     if wanted.is_none() && in_force.is_ok() {
         say_first_step(root);
     }
-    let mut out = Out::new();
+    let mut out = Printer::new();
     if format == Format::Json {
         out.json(&Report {
             actions: &done.actions,
             ports: &done.ports,
-            applied: done.applied == Applied::Yes,
+            applied: done.applied == CommitState::Yes,
         });
     } else if done.is_empty() && done.faults.is_empty() {
         out.line("nothing to clear");
@@ -101,10 +101,10 @@ pub fn run(root: &Path, sessions: &[String], format: Format) -> Result<u8, Error
         log::warn!("{error}; nobody can tell whether span.cfg brings them back");
     }
     done.tell_faults();
-    if done.applied == Applied::NotYet {
+    if done.applied == CommitState::NotYet {
         log::warn!("{NOT_ACTED}");
     }
-    let is_cleared = done.applied == Applied::Yes && done.faults.is_empty();
+    let is_cleared = done.applied == CommitState::Yes && done.faults.is_empty();
     Ok(u8::from(!is_cleared))
 }
 

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use crate::cli::complete::{Candidate, Cursor, Wanted, at_cursor};
 use crate::config::active;
-use crate::pve::{Pve, Questions, Whose};
+use crate::pve::{ClusterQueries, GuestsToRead, Pve};
 use crate::reconcile::lock::LockFile;
 use crate::sys::isolated;
-use crate::sys::output::Out;
+use crate::sys::output::Printer;
 use pve_span_core::config::Session;
 use pve_span_core::model::{GuestKind, NicId, NicIndex, Vmid, printable};
 use pve_span_core::pve::cluster::Placement;
@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub fn run(root: &Path, words: &[String]) -> u8 {
     let cursor = at_cursor(words);
     let root = cursor.root.as_deref().unwrap_or(root);
-    let mut out = Out::new();
+    let mut out = Printer::new();
     let candidates = match &cursor.wanted {
         Wanted::Anything => return 0,
         Wanted::File => {
@@ -90,12 +90,12 @@ fn guests(root: &Path) -> Vec<Candidate> {
 }
 
 fn nics(root: &Path, vmid: Vmid) -> Vec<Candidate> {
-    let nothing = Questions {
+    let nothing = ClusterQueries {
         tags: false,
         pools: false,
         nodes: true,
     };
-    let cluster = Pve::new(root).cluster(nothing, &Whose::Of([vmid].into()), None);
+    let cluster = Pve::new(root).cluster(nothing, &GuestsToRead::Of([vmid].into()), None);
     let nics = cluster.guest(vmid).map(|guest| &guest.nics).into_iter();
     let candidate = |index: &NicIndex| Candidate {
         word: NicId {

@@ -7,12 +7,12 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::format::Format;
-use crate::sys::output::Out;
+use crate::sys::output::Printer;
 use pve_span_core::doctor::{Finding, Severity};
 
 /// What is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Extent {
+pub enum Verbosity {
     /// What is not as it should be.
     Findings,
     /// Everything that was looked at.
@@ -26,12 +26,12 @@ struct Report<'a> {
 }
 
 /// Exit codes: 0 nothing worse than a note, 1 warnings, 2 errors.
-pub fn run(root: &Path, extent: Extent, format: Format) -> u8 {
+pub fn run(root: &Path, extent: Verbosity, format: Format) -> u8 {
     let findings = inspect::run(root);
     let worst = findings
         .first()
         .map_or(Severity::Ok, |finding| finding.severity);
-    let mut out = Out::new();
+    let mut out = Printer::new();
     if format == Format::Json {
         out.json(&Report {
             worst,
@@ -39,7 +39,7 @@ pub fn run(root: &Path, extent: Extent, format: Format) -> u8 {
         });
     } else {
         for finding in &findings {
-            if finding.severity != Severity::Ok || extent == Extent::All {
+            if finding.severity != Severity::Ok || extent == Verbosity::All {
                 tell(&mut out, finding);
             }
         }
@@ -52,7 +52,7 @@ pub fn run(root: &Path, extent: Extent, format: Format) -> u8 {
     }
 }
 
-fn tell(out: &mut Out, finding: &Finding) {
+fn tell(out: &mut Printer, finding: &Finding) {
     let (severity, id) = (finding.severity.word(), finding.id.word());
     out.line(&format!("{severity}: {} [{id}]", finding.what));
     out.note(&format!("seen: {}", finding.evidence));

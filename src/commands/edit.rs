@@ -13,9 +13,9 @@ use crate::config::span_file::SpanFile;
 use crate::reconcile;
 use crate::sys::error::with_causes;
 use crate::sys::files;
-use crate::sys::output::Out;
+use crate::sys::output::Printer;
 use crate::sys::process::Ended;
-use crate::sys::terminal::{Answer, Desk, Left};
+use crate::sys::terminal::{Answer, Left, Terminal};
 use pve_span_core::suggestions;
 
 /// What is in the way.
@@ -64,7 +64,7 @@ enum End {
 
 /// Exit codes: 0 written or unchanged, 1 not written.
 pub fn run(root: &Path, args: &EditArgs) -> u8 {
-    let mut out = Out::new();
+    let mut out = Printer::new();
     match begin(root, args, &mut out) {
         Ok(code) => code,
         Err(error) => {
@@ -74,8 +74,8 @@ pub fn run(root: &Path, args: &EditArgs) -> u8 {
     }
 }
 
-fn begin(root: &Path, args: &EditArgs, out: &mut Out) -> Result<u8, Error> {
-    if !args.yes && !Desk::is_attended() {
+fn begin(root: &Path, args: &EditArgs, out: &mut Printer) -> Result<u8, Error> {
+    if !args.yes && !Terminal::is_attended() {
         return Err(Error::NoTerminal);
     }
     let file = SpanFile::open(root)?;
@@ -85,7 +85,7 @@ fn begin(root: &Path, args: &EditArgs, out: &mut Out) -> Result<u8, Error> {
     }
     let was = file.content()?;
     let start = start(root, &file, was.as_deref(), out)?;
-    let desk = Desk::open().map_err(Error::Signals)?;
+    let desk = Terminal::open().map_err(Error::Signals)?;
     let draft = Draft::new(root, &start.text)?;
     let edit = Edit {
         root,
@@ -106,7 +106,12 @@ struct Start {
     counts: bool,
 }
 
-fn start(root: &Path, file: &SpanFile, was: Option<&[u8]>, out: &mut Out) -> Result<Start, Error> {
+fn start(
+    root: &Path,
+    file: &SpanFile,
+    was: Option<&[u8]>,
+    out: &mut Printer,
+) -> Result<Start, Error> {
     if let Some(text) = was {
         if let Some(notice) = active::load(root).notice() {
             log::warn!("{notice}");
@@ -139,12 +144,12 @@ struct Edit<'a> {
     was: Option<&'a [u8]>,
     start: &'a Start,
     draft: &'a Draft,
-    desk: &'a Desk,
+    desk: &'a Terminal,
     ask: bool,
 }
 
 impl Edit<'_> {
-    fn go(&self, out: &mut Out) -> Result<End, Error> {
+    fn go(&self, out: &mut Printer) -> Result<End, Error> {
         loop {
             self.call_editor()?;
             let text = match self.draft.content() {
@@ -237,7 +242,7 @@ fn conclude(
     file: &SpanFile,
     draft: Draft,
     start: &Start,
-    out: &mut Out,
+    out: &mut Printer,
 ) -> u8 {
     let (name, kept) = (file.name(), draft.path().display().to_string());
     let is_changed = !draft.holds_only(&start.text);

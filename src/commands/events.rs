@@ -5,7 +5,7 @@ use std::path::Path;
 use super::format::Format;
 use crate::reconcile::Error;
 use crate::reconcile::events;
-use crate::sys::output::Out;
+use crate::sys::output::Printer;
 use pve_span_core::model::printable;
 
 /// Exit code: 0.
@@ -15,7 +15,7 @@ use pve_span_core::model::printable;
 pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
     super::context::say_first_step(root);
     let events = events::load(root)?;
-    let mut out = Out::new();
+    let mut out = Printer::new();
     if format == Format::Json {
         out.json(&events);
         return Ok(0);

@@ -14,11 +14,11 @@ use crate::reconcile::inputs::Detail;
 use crate::reconcile::observe::{Look, look};
 use crate::sys::clock::now;
 use crate::sys::output;
-use crate::sys::output::Out;
+use crate::sys::output::Printer;
 use pve_span_core::config::Annotations;
 use pve_span_core::explain::{
-    Arrival, Guest, Hop, InForce as Force, Leg, Nic, NicState, Part, Subject, Unexplained, View,
-    explain,
+    Arrival, Guest, Hop, InForce as Force, Nic, NicState, OutputPath, Part, Subject, Unexplained,
+    View, explain,
 };
 use pve_span_core::model::{SessionName, some};
 
@@ -72,14 +72,14 @@ pub fn run(root: &Path, subjects: &[Subject], format: Format) -> Result<u8, Erro
         exit = 2;
     }
     if format == Format::Json {
-        Out::new().json(&Report {
+        Printer::new().json(&Report {
             notice: look.in_force.notice(),
             guests: &guests,
             errors: errors.clone(),
         });
     } else {
         let mut page = Page {
-            out: Out::new(),
+            out: Printer::new(),
             look: &look,
             is_first: true,
         };
@@ -115,7 +115,7 @@ fn counted(mut guest: Guest, look: &Look) -> Guest {
 
 /// What is printed, block by block.
 struct Page<'a> {
-    out: Out,
+    out: Printer,
     look: &'a Look,
     is_first: bool,
 }
@@ -181,7 +181,7 @@ impl Page<'_> {
         }
     }
 
-    fn leg(&mut self, leg: &Leg) {
+    fn leg(&mut self, leg: &OutputPath) {
         if let Some(fault) = &leg.fault {
             let text = format!("nothing of it gets to {}: {fault}", leg.output);
             self.out.note_as(&text, output::Look::Bad);

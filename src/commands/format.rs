@@ -1,7 +1,7 @@
 //! How commands print what they have to say, and what several of them say.
 
 use crate::reconcile::observe::Look;
-use crate::sys::output::Out;
+use crate::sys::output::Printer;
 use pve_span_core::health::faults_and_notes;
 use pve_span_core::state::SessionState;
 
@@ -27,7 +27,7 @@ pub(super) fn notice(look: &Look) {
     }
 }
 
-pub(super) fn line_per_session(out: &mut Out, states: &[SessionState]) {
+pub(super) fn line_per_session(out: &mut Printer, states: &[SessionState]) {
     for state in states {
         for fault in faults_and_notes(state) {
             out.line(&format!("{}: {fault}", state.name));

@@ -25,8 +25,8 @@ use crate::reconcile::inputs::Detail;
 use crate::reconcile::observe::{Look, look_by};
 use crate::sys::error::with_causes;
 use crate::sys::files;
-use crate::sys::output::Out;
-use crate::sys::terminal::{Answer, Desk};
+use crate::sys::output::Printer;
+use crate::sys::terminal::{Answer, Terminal};
 use pve_span_core::config;
 use pve_span_core::config::diagnostic::{Diagnostic, Severity};
 use pve_span_core::import;
@@ -110,7 +110,7 @@ struct Left<'a> {
 pub fn run(root: &Path, args: &ImportArgs) -> u8 {
     let fail = |error: &Error, code| {
         if args.json {
-            Out::new().json(&serde_json::json!({"error": with_causes(error)}));
+            Printer::new().json(&serde_json::json!({"error": with_causes(error)}));
         }
         log::error!("{}", with_causes(error));
         code
@@ -282,7 +282,7 @@ impl Found {
 }
 
 fn tell(root: &Path, args: &ImportArgs, found: &Found) -> u8 {
-    let mut out = Out::new();
+    let mut out = Printer::new();
     let text = found.text();
     let format = Format::from(args.json);
     if format == Format::Json {
@@ -355,7 +355,7 @@ fn left(origin: &Origin) -> impl Iterator<Item = Left<'_>> {
 
 /// Appends the sessions to span.cfg, as `edit` would.
 fn write(root: &Path, args: &ImportArgs, found: &Found, existing: &str) -> Result<u8, Error> {
-    let mut out = Out::new();
+    let mut out = Printer::new();
     for diagnostic in &found.diagnostics {
         takeover::say(&format!("{diagnostic}\n"));
     }
@@ -364,7 +364,7 @@ fn write(root: &Path, args: &ImportArgs, found: &Found, existing: &str) -> Resul
         takeover::say("there is nothing to write");
         return Ok(u8::from(!found.is_whole()));
     }
-    if !args.yes && !Desk::is_attended() {
+    if !args.yes && !Terminal::is_attended() {
         return Err(Error::NoTerminal);
     }
     let file = SpanFile::open(root)?;
@@ -387,7 +387,7 @@ fn write(root: &Path, args: &ImportArgs, found: &Found, existing: &str) -> Resul
         "" => whole.trim_start(),
         _ => whole.as_str(),
     };
-    let desk = Desk::open().map_err(Error::Signals)?;
+    let desk = Terminal::open().map_err(Error::Signals)?;
     if let Verdict::Faults = judge(root, &file, whole.as_bytes(), &mut out) {
         return Err(Error::NotValid(file.name()));
     }

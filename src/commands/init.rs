@@ -13,11 +13,11 @@ use crate::reconcile;
 use crate::reconcile::inputs::Detail;
 use crate::reconcile::observe::{Look, look_by};
 use crate::sys::error::with_causes;
-use crate::sys::output::Out;
+use crate::sys::output::Printer;
 use pve_span_core::state::OvsState;
 use pve_span_core::state::port_map::PortMap;
 use pve_span_core::suggestions;
-use pve_span_core::suggestions::Offer;
+use pve_span_core::suggestions::Suggestions;
 
 /// What is in the way.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +33,7 @@ pub(super) enum Error {
 
 /// Exit codes: 0 written, or shown with `--dry-run`; 1 not.
 pub fn run(root: &Path, args: &InitArgs) -> u8 {
-    let mut out = Out::new();
+    let mut out = Printer::new();
     match init(root, args, &mut out) {
         Ok(()) => 0,
         Err(error) => {
@@ -43,7 +43,7 @@ pub fn run(root: &Path, args: &InitArgs) -> u8 {
     }
 }
 
-fn init(root: &Path, args: &InitArgs, out: &mut Out) -> Result<(), Error> {
+fn init(root: &Path, args: &InitArgs, out: &mut Printer) -> Result<(), Error> {
     let file = SpanFile::open(root)?;
     let there_is_one = file.path().symlink_metadata().is_ok();
     if there_is_one && !args.dry_run {
@@ -94,7 +94,7 @@ pub(super) fn first_look(root: &Path) -> Result<Look, reconcile::Error> {
 }
 
 /// What `init` writes; `edit` begins with it, too, where there is no file.
-pub(super) fn offered(look: &Look) -> Offer {
+pub(super) fn offered(look: &Look) -> Suggestions {
     let map = PortMap::new(&look.observed);
     let mut offer = suggestions::offer(&look.cluster, &map);
     if let OvsState::Failed(why) = &look.observed.ovs {

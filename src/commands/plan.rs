@@ -11,7 +11,7 @@ use crate::config::active::InForce;
 use crate::reconcile::Error;
 use crate::reconcile::inputs::Detail;
 use crate::reconcile::observe::{Look, look};
-use crate::sys::output::Out;
+use crate::sys::output::Printer;
 use pve_span_core::plan::Plan;
 use pve_span_core::state::SessionState;
 
@@ -29,7 +29,7 @@ struct Report<'a> {
 /// It cannot be told what has to change.
 pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
     let look = look(&asked_context(root, "plan"), Detail::All, &BTreeSet::new())?;
-    let mut out = Out::new();
+    let mut out = Printer::new();
     if let InForce::Unknown { why, .. } = &look.in_force {
         return Err(Error::NotInForce(why.clone()));
     }
@@ -58,7 +58,7 @@ pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
 }
 
 /// The plan for people.
-pub(super) fn tell(out: &mut Out, look: &Look) {
+pub(super) fn tell(out: &mut Printer, look: &Look) {
     for state in &look.desired.sessions {
         for output in &state.outputs {
             let (name, spelled) = (&state.name, &output.output);

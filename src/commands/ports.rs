@@ -11,7 +11,7 @@ use crate::reconcile::Error;
 use crate::reconcile::inputs::Detail;
 use crate::reconcile::observe::{Look, look};
 use crate::sys::output;
-use crate::sys::output::{Out, Row};
+use crate::sys::output::{Printer, Row};
 use pve_span_core::model::{GuestKind, IfName, NicId, VlanSet, port_owner};
 use pve_span_core::state::SessionState;
 use pve_span_core::state::port_map::{BridgeKind, PluggedNic, Port, PortMap};
@@ -64,7 +64,7 @@ pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
     if let Some(why) = silent {
         log::error!("Open vSwitch cannot be asked, and its ports are missing here: {why}");
     }
-    let mut out = Out::new();
+    let mut out = Printer::new();
     if format == Format::Json {
         out.json(&Report {
             notice: look.in_force.notice(),

@@ -18,8 +18,8 @@ use crate::sys::error::with_causes;
 use crate::sys::files;
 use crate::sys::logging::say;
 use crate::sys::output;
-use crate::sys::output::Out;
-use crate::sys::terminal::{Answer, Desk};
+use crate::sys::output::Printer;
+use crate::sys::terminal::{Answer, Terminal};
 use pve_span_core::config::Annotations;
 
 /// May a text become span.cfg?
@@ -31,7 +31,7 @@ pub enum Verdict {
 }
 
 /// Tells what is wrong with a text, and if nothing is, what it would change on this node.
-pub fn judge(root: &Path, file: &SpanFile, bytes: &[u8], out: &mut Out) -> Verdict {
+pub fn judge(root: &Path, file: &SpanFile, bytes: &[u8], out: &mut Printer) -> Verdict {
     let text = match files::text_of(file.path(), bytes.to_vec()) {
         Ok(text) => text,
         Err(error) => {
@@ -54,7 +54,7 @@ pub fn judge(root: &Path, file: &SpanFile, bytes: &[u8], out: &mut Out) -> Verdi
 }
 
 /// Sessions that are in force and not in the text: they end on every node, whatever the plan for this one says.
-fn tell_ends(root: &Path, new: &Annotations, out: &mut Out) {
+fn tell_ends(root: &Path, new: &Annotations, out: &mut Printer) {
     let in_force = active::load(root);
     let Some(old) = in_force.annotations() else {
         return;
@@ -75,7 +75,7 @@ fn tell_ends(root: &Path, new: &Annotations, out: &mut Out) {
     out.line(&format!("It ends on every node: {}{all}", ended.join(", ")));
 }
 
-fn tell_plan(root: &Path, annotations: Annotations, out: &mut Out) {
+fn tell_plan(root: &Path, annotations: Annotations, out: &mut Printer) {
     let in_force = InForce::File {
         annotations,
         news: None,
@@ -101,7 +101,7 @@ fn tell_plan(root: &Path, annotations: Annotations, out: &mut Out) {
 }
 
 /// Asks; an empty answer is the last of the words.
-pub fn ask(desk: &Desk, question: &str) -> Answer {
+pub fn ask(desk: &Terminal, question: &str) -> Answer {
     output::note(std::io::stdout().flush());
     say(question);
     let answer = desk.answer();
@@ -120,7 +120,7 @@ pub fn install(
     file: &SpanFile,
     was: Option<&[u8]>,
     bytes: &[u8],
-    out: &mut Out,
+    out: &mut Printer,
 ) -> Result<(), Error> {
     let mut text = String::from_utf8_lossy(bytes).into_owned();
     // One that ends within a line may be the beginning of the last good copy, and would count as cut off.

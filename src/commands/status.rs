@@ -16,7 +16,7 @@ use crate::reconcile::observe::{Look, look};
 use crate::sys;
 use crate::sys::clock::now;
 use crate::sys::output;
-use crate::sys::output::{Out, Row};
+use crate::sys::output::{Printer, Row};
 use pve_span_core::engine::Statistics;
 use pve_span_core::engine::nft::{NftState, names};
 use pve_span_core::health::{Health, faults_and_notes, health, leftovers};
@@ -36,14 +36,14 @@ fn painted(health: Health) -> output::Look {
 struct Report<'a> {
     notice: Option<&'a str>,
     /// Is it the file itself that is gone by?
-    in_force: Going,
+    in_force: ConfigSource,
     sessions: Vec<Session<'a>>,
 }
 
 /// What is gone by.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-enum Going {
+enum ConfigSource {
     /// span.cfg itself.
     File,
     /// The last good copy of it.
@@ -116,11 +116,11 @@ pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
         |session: &Session<'_>| !session.state.is_healthy() && !waiting.contains(session.name);
     let is_any_sick = sessions.iter().any(is_sick);
     let in_force = match &look.in_force {
-        InForce::File { .. } => Going::File,
-        InForce::LastGood { .. } => Going::LastGood,
-        InForce::NotConfigured { .. } | InForce::Unknown { .. } => Going::Nothing,
+        InForce::File { .. } => ConfigSource::File,
+        InForce::LastGood { .. } => ConfigSource::LastGood,
+        InForce::NotConfigured { .. } | InForce::Unknown { .. } => ConfigSource::Nothing,
     };
-    let mut out = Out::new();
+    let mut out = Printer::new();
     if format == Format::Json {
         out.json(&Report {
             notice: look.in_force.notice(),
@@ -138,16 +138,18 @@ pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
             &rows,
         );
     }
-    if let (Format::Text, Going::LastGood, Some(instead)) =
+    if let (Format::Text, ConfigSource::LastGood, Some(instead)) =
         (format, in_force, look.in_force.instead())
     {
         out.line(&format!("span.cfg is not in force: {instead}"));
     }
-    Ok(match (is_any_sick || in_force == Going::LastGood, silent) {
-        (true, _) => 1,
-        (false, Some(_)) => 2,
-        (false, None) => 0,
-    })
+    Ok(
+        match (is_any_sick || in_force == ConfigSource::LastGood, silent) {
+            (true, _) => 1,
+            (false, Some(_)) => 2,
+            (false, None) => 0,
+        },
+    )
 }
 
 /// What devices have counted, by interface index.

@@ -21,13 +21,13 @@ use crate::reconcile::Error;
 use crate::reconcile::inputs::Detail;
 use crate::reconcile::observe::{Look, look};
 use capture::Outcome;
-use probe::Injector;
+use probe::ProbeSender;
 use pve_span_core::config::diagnostic::did_you_mean;
 use pve_span_core::health::{Health, ReasonId, faults, health};
 use pve_span_core::model::{NicId, SessionName, printable};
 use pve_span_core::state::{Desired, NO_SOURCE, SessionPhase, SessionState};
-use pve_span_core::verify::capture_points::Watching;
-use pve_span_core::verify::verdict::{Found, Inject, Reason, Verdict, Watched, reasons};
+use pve_span_core::verify::capture_points::CapturePlan;
+use pve_span_core::verify::verdict::{Found, Inject, Reason, RunConditions, Verdict, reasons};
 use report::{OutputReport, SessionReport};
 
 /// Exit codes: 0 no session has failed, 1 one has, 2 cannot tell. With `--strict`, untested is failed.
@@ -59,14 +59,14 @@ pub fn run(root: &Path, args: &VerifyArgs) -> Result<u8, Error> {
     let nobody = BTreeMap::new();
     let annotations = before.in_force.annotations();
     let sessions = annotations.map_or(&nobody, |annotations| &annotations.sessions);
-    let watching = Watching::of(sessions, &before.desired, &before.observed, &mac, &chosen);
+    let watching = CapturePlan::of(sessions, &before.desired, &before.observed, &mac, &chosen);
     // Keyed by the operating system's random numbers.
     let secret = RandomState::new().hash_one("pve-span verify");
     let mut injector = if args.inject {
         let is_asked = |name: &SessionName| chosen.iter().any(|state| state.name == *name);
-        Injector::of(&watching.groups, secret.rotate_left(32), is_asked)
+        ProbeSender::of(&watching.groups, secret.rotate_left(32), is_asked)
     } else {
-        Injector::default()
+        ProbeSender::default()
     };
     let time = Duration::from_secs(args.time.into());
     let outcome = if watching.groups.is_empty() {
@@ -123,9 +123,9 @@ fn asked<'a>(look: &'a Look, names: &[String]) -> Result<Vec<&'a SessionState>, 
 struct Verify<'a> {
     before: &'a Look,
     after: &'a Look,
-    watching: &'a Watching,
+    watching: &'a CapturePlan,
     outcome: &'a Outcome,
-    injector: &'a Injector,
+    injector: &'a ProbeSender,
     inject: Inject,
     by_name: bool,
 }
@@ -253,7 +253,7 @@ impl Verify<'_> {
                     oversize: heard.oversize,
                     bad_checksum: heard.bad_checksum,
                 };
-                let watched = Watched {
+                let watched = RunConditions {
                     seconds: self.outcome.judged.as_secs_f64(),
                     inject: self.inject,
                     device: group.sensor.spot.device.to_string(),

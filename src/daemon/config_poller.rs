@@ -19,7 +19,7 @@ use crate::sys::process::Child;
 
 /// The process that looks.
 #[derive(Debug)]
-pub struct Sentinel {
+pub struct ConfigPoller {
     child: Child,
     questions: File,
     /// Since when there is no answer.
@@ -47,7 +47,7 @@ const SAME: u8 = b's';
 const UNMOUNTED: u8 = b'u';
 const CHANGED: u8 = b'c';
 
-impl Sentinel {
+impl ConfigPoller {
     /// Starts the process.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::engine::ovs::monitor;
 use crate::engine::ovs::monitor::Monitor;
-use crate::sys::netlink_events::{About, Heard, Listener};
+use crate::sys::netlink_events::{Heard, KernelListener, Topic};
 
 /// How long to wait before Open vSwitch is tried again: at first, and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -16,19 +16,19 @@ const LAST_PAUSE: Duration = Duration::from_secs(5);
 
 /// The listeners.
 #[derive(Debug)]
-pub struct Wakers {
-    links: Option<Listener>,
-    table: Option<Listener>,
-    ovs: Database,
+pub struct EventSources {
+    links: Option<KernelListener>,
+    table: Option<KernelListener>,
+    ovs: OvsDatabaseEvents,
 }
 
-impl Wakers {
+impl EventSources {
     /// Listens from now on.
     ///
     /// # Errors
     /// The kernel does not tell of devices, or does not permit to listen.
     pub fn open(root: &Path) -> io::Result<Self> {
-        let table = match Listener::open(About::Table) {
+        let table = match KernelListener::open(Topic::Table) {
             Ok(listener) => Some(listener),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
             Err(error) => {
@@ -37,9 +37,9 @@ impl Wakers {
             }
         };
         let mut wakers = Self {
-            links: Some(Listener::open(About::Links)?),
+            links: Some(KernelListener::open(Topic::Links)?),
             table,
-            ovs: Database::new(root),
+            ovs: OvsDatabaseEvents::new(root),
         };
         wakers.reconnect();
         Ok(wakers)
@@ -59,8 +59,8 @@ impl Wakers {
 
     /// Reads what has arrived. Does it matter?
     pub fn drain(&mut self) -> bool {
-        let links = listen(&mut self.links, About::Links);
-        let table = listen(&mut self.table, About::Table);
+        let links = listen(&mut self.links, Topic::Links);
+        let table = listen(&mut self.table, Topic::Table);
         let ovs = self.ovs.drain();
         links || table || ovs
     }
@@ -81,22 +81,22 @@ impl Wakers {
 
     /// Listens to what the kernel did not tell of. If it does now, something may have been missed.
     pub fn listen_again(&mut self) -> bool {
-        let links = listen_again(&mut self.links, About::Links);
-        let table = listen_again(&mut self.table, About::Table);
+        let links = listen_again(&mut self.links, Topic::Links);
+        let table = listen_again(&mut self.table, Topic::Table);
         links || table
     }
 }
 
 /// Open vSwitch's database, which may be there or not.
 #[derive(Debug)]
-struct Database {
+struct OvsDatabaseEvents {
     root: PathBuf,
     monitor: Option<Monitor>,
     pause: Duration,
     next_try: Instant,
 }
 
-impl Database {
+impl OvsDatabaseEvents {
     fn new(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
@@ -144,8 +144,8 @@ impl Database {
     }
 }
 
-fn listen(listener: &mut Option<Listener>, about: About) -> bool {
-    match listener.as_mut().map(Listener::drain) {
+fn listen(listener: &mut Option<KernelListener>, about: Topic) -> bool {
+    match listener.as_mut().map(KernelListener::drain) {
         Some(Ok(Heard::Nothing)) | None => false,
         Some(Ok(Heard::Change)) => true,
         Some(Ok(Heard::Overrun)) => {
@@ -160,10 +160,10 @@ fn listen(listener: &mut Option<Listener>, about: About) -> bool {
     }
 }
 
-fn listen_again(listener: &mut Option<Listener>, about: About) -> bool {
+fn listen_again(listener: &mut Option<KernelListener>, about: Topic) -> bool {
     let is_missing = listener.is_none();
     if is_missing {
-        *listener = Listener::open(about).ok();
+        *listener = KernelListener::open(about).ok();
     }
     is_missing && listener.is_some()
 }
@@ -182,7 +182,7 @@ mod tests {
         let socket = root.path().join(SOCKET);
         std::fs::create_dir_all(socket.parent().unwrap()).unwrap();
         let server = UnixListener::bind(socket).unwrap();
-        let mut ovs = Database::new(root.path());
+        let mut ovs = OvsDatabaseEvents::new(root.path());
         for _ in 0..10 {
             ovs.connect();
             drop(server.accept().unwrap());

@@ -14,7 +14,7 @@ use pve_span_core::model::IfName;
 
 /// Who met a fault: each one says all that it meets each time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Whence {
+pub enum FaultSource {
     Reconcile,
     /// Somebody who undoes what is done.
     Again,
@@ -124,12 +124,12 @@ struct Known {
 
 /// The faults that there are.
 #[derive(Debug, Default)]
-pub struct Faults(BTreeMap<(Whence, FaultId), Known>);
+pub struct Faults(BTreeMap<(FaultSource, FaultId), Known>);
 
 impl Faults {
     /// Takes note of all that is wrong now, says what is new, and what is over.
-    pub fn now(&mut self, whence: Whence, wrong: &[Fault]) {
-        let is_over = |key: &&(Whence, FaultId)| {
+    pub fn now(&mut self, whence: FaultSource, wrong: &[Fault]) {
+        let is_over = |key: &&(FaultSource, FaultId)| {
             key.0 == whence && wrong.iter().all(|fault| fault.id != key.1)
         };
         let over: Vec<_> = self.0.keys().filter(is_over).cloned().collect();
@@ -167,7 +167,7 @@ impl Faults {
     }
 
     /// Is anything wrong, as far as one of them can tell?
-    pub fn any(&self, whence: Whence) -> bool {
+    pub fn any(&self, whence: FaultSource) -> bool {
         self.0.keys().any(|key| key.0 == whence)
     }
 }
@@ -180,13 +180,13 @@ mod tests {
     fn a_fault_is_one_until_it_is_over_whatever_was_measured() {
         let mut faults = Faults::default();
         let busy = |ms: u32| [Fault::new(FaultId::LockBusy, format!("not within {ms} ms"))];
-        faults.now(Whence::Reconcile, &busy(1));
-        faults.now(Whence::Reconcile, &busy(2));
+        faults.now(FaultSource::Reconcile, &busy(1));
+        faults.now(FaultSource::Reconcile, &busy(2));
         let times: Vec<u64> = faults.0.values().map(|fault| fault.times).collect();
         assert_eq!(times, [2]);
-        faults.now(Whence::Files, &[]);
-        assert!(faults.any(Whence::Reconcile));
-        faults.now(Whence::Reconcile, &[]);
-        assert!(!faults.any(Whence::Reconcile));
+        faults.now(FaultSource::Files, &[]);
+        assert!(faults.any(FaultSource::Reconcile));
+        faults.now(FaultSource::Reconcile, &[]);
+        assert!(!faults.any(FaultSource::Reconcile));
     }
 }

@@ -17,7 +17,7 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// What was changed last, and how often.
 #[derive(Debug, Default)]
-pub struct Again {
+pub struct FlapGuard {
     made: Value,
     /// Its first line in words.
     first: String,
@@ -27,7 +27,7 @@ pub struct Again {
     ahead: Duration,
 }
 
-impl Again {
+impl FlapGuard {
     /// Takes note of what a reconcile has changed: as data, and in words.
     pub fn changed(&mut self, made: &Value, words: &[String], now: Instant) {
         let Some(first) = words.first() else { return };
@@ -81,13 +81,13 @@ impl Again {
 mod tests {
     use super::*;
 
-    fn changed(again: &mut Again, what: &str, now: Instant) {
+    fn changed(again: &mut FlapGuard, what: &str, now: Instant) {
         again.changed(&what.into(), &[what.to_owned()], now);
     }
 
     #[test]
     fn who_is_undone_each_time_takes_its_time() {
-        let (mut again, start) = (Again::default(), Instant::now());
+        let (mut again, start) = (FlapGuard::default(), Instant::now());
         let mut now = start;
         let mut done = 0;
         while now < start + Duration::from_secs(60) {
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn who_does_the_same_now_and_then_is_not_kept_waiting() {
-        let (mut again, mut now) = (Again::default(), Instant::now());
+        let (mut again, mut now) = (FlapGuard::default(), Instant::now());
         for _ in 0..100 {
             changed(&mut again, "one", now);
             assert_eq!(again.pause(now + EVERY), Duration::ZERO);
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn changes_that_differ_are_no_fight() {
-        let (mut again, now) = (Again::default(), Instant::now());
+        let (mut again, now) = (FlapGuard::default(), Instant::now());
         for _ in 0..100 {
             changed(&mut again, "one", now);
             changed(&mut again, "two", now);

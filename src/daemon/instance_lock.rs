@@ -13,11 +13,11 @@ use crate::sys::files;
 
 /// Held for as long as the service runs: the folder of its files. Its children let go of it at once.
 #[derive(Debug)]
-pub struct Alone {
+pub struct InstanceLock {
     _folder: Option<Flock<File>>,
 }
 
-impl Alone {
+impl InstanceLock {
     /// Is there no other service?
     ///
     /// # Errors
@@ -50,10 +50,10 @@ mod tests {
     #[test]
     fn there_is_one_until_it_ends() {
         let root = tempfile::tempdir().unwrap();
-        let first = Alone::claim(root.path()).unwrap();
-        let second = Alone::claim(root.path()).unwrap_err().to_string();
+        let first = InstanceLock::claim(root.path()).unwrap();
+        let second = InstanceLock::claim(root.path()).unwrap_err().to_string();
         assert!(second.starts_with("another `pve-span watch` runs here already"));
         drop(first);
-        Alone::claim(root.path()).unwrap();
+        InstanceLock::claim(root.path()).unwrap();
     }
 }

@@ -16,9 +16,9 @@ use nix::poll::PollFlags;
 
 /// Where metrics are served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Listen(pub SocketAddr);
+pub struct ListenAddress(pub SocketAddr);
 
-impl FromStr for Listen {
+impl FromStr for ListenAddress {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -45,7 +45,7 @@ const PIECE: usize = http::LONGEST;
 
 /// The server.
 #[derive(Debug)]
-pub struct Server {
+pub struct MetricsServer {
     listener: TcpListener,
     /// In the order in which they came.
     connections: Vec<Connection>,
@@ -74,12 +74,12 @@ enum Phase {
     Over,
 }
 
-impl Server {
+impl MetricsServer {
     /// Listens.
     ///
     /// # Errors
     /// The address is not this node's, or in use, or not allowed.
-    pub fn open(listen: Listen) -> io::Result<Self> {
+    pub fn open(listen: ListenAddress) -> io::Result<Self> {
         let listener = TcpListener::bind(listen.0)?;
         listener.set_nonblocking(true)?;
         Ok(Self {

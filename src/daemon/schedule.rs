@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::sys::clock::Moment;
+use crate::sys::clock::MonotonicTime;
 
 /// How long after the first event of a burst a reconcile begins: what comes in one go is done in one go.
 const BURST: Duration = Duration::from_millis(2);
@@ -32,7 +32,7 @@ pub struct Schedule {
     survey: Option<Instant>,
     /// When the first event that has not been dealt with arrived, and the last one.
     roused: Option<Instant>,
-    arrival: Moment,
+    arrival: MonotonicTime,
     /// When the last reconcile began, how long it took, and when it ended.
     last_began: Option<Instant>,
     took: Duration,
@@ -46,16 +46,16 @@ pub struct Schedule {
 
 /// What a reconcile is for.
 #[derive(Debug, Clone, Copy)]
-pub struct Roused {
+pub struct ReconcileRequest {
     /// When its first event arrived.
     pub first: Instant,
     /// When the last one did.
-    pub last: Moment,
+    pub last: MonotonicTime,
 }
 
 /// What may be started now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Free {
+pub struct IdleWorkers {
     /// A reconcile.
     pub reconcile: bool,
     /// A survey or a count.
@@ -73,7 +73,7 @@ impl Schedule {
             reconcile: Some(started),
             survey: None,
             roused: Some(started),
-            arrival: Moment::now(),
+            arrival: MonotonicTime::now(),
             last_began: None,
             took: Duration::ZERO,
             last_end: None,
@@ -85,7 +85,7 @@ impl Schedule {
 
     /// Something has happened. There is a pause at least between two reconciles.
     pub fn rouse(&mut self, now: Instant, pause: Duration) {
-        self.arrival = Moment::now();
+        self.arrival = MonotonicTime::now();
         self.roused.get_or_insert(now);
         // Who hears of much that comes to nothing listens less eagerly, so that it costs a part of a core at most. One
         // that took long because something hung is no reason to be slow when it no longer does.
@@ -109,7 +109,7 @@ impl Schedule {
     /// Something was left undone.
     pub fn retry(&mut self, now: Instant) {
         // Whatever has been done until now does not count as having done it.
-        self.arrival = Moment::now();
+        self.arrival = MonotonicTime::now();
         self.reconcile_by(now + self.retry);
         self.retry = (self.retry * 2).min(LAST_RETRY);
     }
@@ -120,11 +120,11 @@ impl Schedule {
     }
 
     /// Sets off a reconcile, if one is due.
-    pub fn take_reconcile(&mut self, now: Instant) -> Option<Roused> {
+    pub fn take_reconcile(&mut self, now: Instant) -> Option<ReconcileRequest> {
         self.reconcile.filter(|due| now >= *due)?;
         self.reconcile = None;
         self.last_began = Some(now);
-        Some(Roused {
+        Some(ReconcileRequest {
             first: self.roused.take().unwrap_or(now),
             last: self.arrival,
         })
@@ -203,7 +203,7 @@ impl Schedule {
     }
 
     /// When the next of it is due. What waits for a tick (`anyway`) is no reason to wake.
-    pub fn next(&self, free: Free) -> Instant {
+    pub fn next(&self, free: IdleWorkers) -> Instant {
         let reconcile = self.reconcile.filter(|_| free.reconcile);
         let survey = self.survey.filter(|_| free.side);
         let count = Some(self.count).filter(|_| free.side);
@@ -226,7 +226,7 @@ mod tests {
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
-    const BOTH: Free = Free {
+    const BOTH: IdleWorkers = IdleWorkers {
         reconcile: true,
         side: true,
     };
@@ -301,7 +301,7 @@ mod tests {
         let (mut schedule, start) = running();
         schedule.rouse(start + 100 * MS, Duration::ZERO);
         schedule.survey_soon(start + 100 * MS);
-        assert_eq!(schedule.next(Free::default()), start + TICK);
+        assert_eq!(schedule.next(IdleWorkers::default()), start + TICK);
         assert!(schedule.take_survey(start + 100 * MS + SURVEY_AFTER));
         assert!(!schedule.take_survey(start + 300 * MS));
     }

@@ -12,13 +12,13 @@ const LONGEST: usize = 1000;
 
 /// The way to systemd.
 #[derive(Debug)]
-pub struct Notify {
+pub struct SdNotify {
     to: Option<(OwnedFd, UnixAddr)>,
     /// How often systemd wants to hear that the service is alive.
     pub watchdog: Option<Duration>,
 }
 
-impl Notify {
+impl SdNotify {
     /// As the environment says: `NOTIFY_SOCKET`, `WATCHDOG_USEC`, `WATCHDOG_PID`.
     pub fn from_environment() -> Self {
         let path = env::var("NOTIFY_SOCKET").unwrap_or_default();

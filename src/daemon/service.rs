@@ -16,24 +16,24 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use serde::Serialize;
 
-use super::config_poller::Sentinel;
+use super::config_poller::ConfigPoller;
 use super::error::Error;
-use super::event_sources::Wakers;
-use super::faults::{Fault, FaultId, Faults, Whence};
-use super::flap_guard::Again;
-use super::instance_lock::Alone;
+use super::event_sources::EventSources;
+use super::faults::{Fault, FaultId, FaultSource, Faults};
+use super::flap_guard::FlapGuard;
+use super::instance_lock::InstanceLock;
 use super::metrics;
-use super::metrics_server::{Listen, Server};
-use super::schedule::{Free, Schedule};
-use super::sd_notify::Notify;
+use super::metrics_server::{ListenAddress, MetricsServer};
+use super::schedule::{IdleWorkers, Schedule};
+use super::sd_notify::SdNotify;
 use super::session_health;
 use super::session_health::Flow;
 use super::state::State;
 use super::task_reports::Surveyed;
 use super::tasks;
-use super::transitions::Turns;
+use super::transitions::Transitions;
 use crate::engine::ovs::flows;
-use crate::engine::ovs::flows::Owed;
+use crate::engine::ovs::flows::StaleFlows;
 use crate::reconcile::lock;
 use crate::sys::clock::now;
 use crate::sys::error::with_causes;
@@ -59,7 +59,7 @@ pub struct Options {
     /// The file for node_exporter's textfile collector.
     pub metrics_file: Option<PathBuf>,
     /// Where metrics are served.
-    pub listen: Option<Listen>,
+    pub listen: Option<ListenAddress>,
     /// How often frames are counted.
     pub count_every: Duration,
 }
@@ -67,13 +67,13 @@ pub struct Options {
 /// The service.
 pub struct Service {
     options: Options,
-    _alone: Alone,
-    notify: Notify,
+    _alone: InstanceLock,
+    notify: SdNotify,
     signals: SignalFd,
-    wakers: Wakers,
-    server: Option<Server>,
+    wakers: EventSources,
+    server: Option<MetricsServer>,
     metrics_file: Option<PathBuf>,
-    sentinel: Option<Sentinel>,
+    sentinel: Option<ConfigPoller>,
     reconcile: Option<Running>,
     side: Option<(Side, Child)>,
     /// Children that were sent SIGKILL and have not ended.
@@ -87,10 +87,10 @@ pub struct Service {
     ping: Option<Instant>,
     faults: Faults,
     /// The revalidations that nobody sees to, as far as it is known.
-    abandoned: Owed,
-    again: Again,
+    abandoned: StaleFlows,
+    again: FlapGuard,
     flow: Flow,
-    turns: Turns,
+    turns: Transitions,
     surveyed: Surveyed,
     state: State,
     /// Until when blind seconds are counted.
@@ -118,7 +118,7 @@ enum Side {
 impl Service {
     /// Gets ready to run.
     pub fn new(options: Options) -> Result<Self, Error> {
-        let alone = Alone::claim(&options.root)?;
+        let alone = InstanceLock::claim(&options.root)?;
         let mut mask = SigSet::empty();
         for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
             mask.add(signal);
@@ -132,7 +132,7 @@ impl Service {
         mask.thread_block().map_err(failed("blocking signals"))?;
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         let signals = SignalFd::with_flags(&mask, flags).map_err(failed("listening to signals"))?;
-        let wakers = Wakers::open(&options.root).map_err(|source| Error::Start {
+        let wakers = EventSources::open(&options.root).map_err(|source| Error::Start {
             doing: "listening to the kernel",
             source,
         })?;
@@ -141,7 +141,7 @@ impl Service {
             let folder = options.root.join(METRICS_FOLDER);
             folder.is_dir().then(|| folder.join(METRICS_FILE))
         });
-        let notify = Notify::from_environment();
+        let notify = SdNotify::from_environment();
         let started = Instant::now();
         let mut state = State::load(&options.root).unwrap_or_default();
         state.version = env!("CARGO_PKG_VERSION").to_owned();
@@ -166,10 +166,10 @@ impl Service {
             schedule,
             ping,
             faults: Faults::default(),
-            abandoned: Owed::new(),
-            again: Again::default(),
+            abandoned: StaleFlows::new(),
+            again: FlapGuard::default(),
             flow: Flow::default(),
-            turns: Turns::default(),
+            turns: Transitions::default(),
             surveyed: Surveyed::default(),
             state,
             blind_until: started,
@@ -216,9 +216,9 @@ impl Service {
         let children = reconcile.into_iter().chain(side).chain(left);
         let mut waiting: Vec<PollFd<'_>> = reading
             .map(|fd| (fd, PollFlags::POLLIN))
-            .chain(self.sentinel.iter().flat_map(Sentinel::fds))
+            .chain(self.sentinel.iter().flat_map(ConfigPoller::fds))
             .chain(children.flat_map(Child::fds))
-            .chain(self.server.iter().flat_map(Server::fds))
+            .chain(self.server.iter().flat_map(MetricsServer::fds))
             .map(|(fd, flags)| PollFd::new(fd, flags))
             .collect();
         match poll(&mut waiting, self.timeout()) {
@@ -232,11 +232,11 @@ impl Service {
 
     fn timeout(&self) -> PollTimeout {
         let may_start = self.lost.is_empty();
-        let free = Free {
+        let free = IdleWorkers {
             reconcile: may_start && self.reconcile.is_none(),
             side: may_start && self.side.is_none(),
         };
-        let server = self.server.as_ref().and_then(Server::next_timeout);
+        let server = self.server.as_ref().and_then(MetricsServer::next_timeout);
         let others = [self.ping, self.wakers.next_try(), server, self.next_hang()];
         let others = others.into_iter().flatten();
         remaining(others.fold(self.schedule.next(free), Instant::min))
@@ -303,7 +303,7 @@ impl Service {
             }
             self.retry_abandoned_revalidations();
             if self.again.fault(time).is_none() {
-                self.faults.now(Whence::Again, &[]);
+                self.faults.now(FaultSource::Again, &[]);
             }
             if self.surveyed.expires.is_some_and(|end| now() >= end) {
                 self.surveyed.expires = None;
@@ -342,7 +342,7 @@ impl Service {
                 let (root, pve) = (self.options.root.clone(), self.pve());
                 match child(|report| tasks::reconcile(&root, roused.last, pve, report)) {
                     Ok(child) => {
-                        self.faults.now(Whence::Start, &[]);
+                        self.faults.now(FaultSource::Start, &[]);
                         let roused = roused.first;
                         self.reconcile = Some(Running { child, roused });
                     }
@@ -364,7 +364,7 @@ impl Service {
         };
         match started {
             Ok(side) => {
-                self.faults.now(Whence::Start, &[]);
+                self.faults.now(FaultSource::Start, &[]);
                 self.side = Some(side);
             }
             Err(error) => self.no_child(&error),
@@ -374,7 +374,7 @@ impl Service {
     fn no_child(&mut self, error: &io::Error) {
         let text = format!("cannot start a process: {error}");
         self.faults
-            .now(Whence::Start, &[Fault::new(FaultId::NoChild, text)]);
+            .now(FaultSource::Start, &[Fault::new(FaultId::NoChild, text)]);
         self.schedule.retry(Instant::now());
     }
 
@@ -386,7 +386,7 @@ impl Service {
                 log::debug!("{}", with_causes(&error));
             }
         }
-        self.sentinel.iter_mut().for_each(Sentinel::kill);
+        self.sentinel.iter_mut().for_each(ConfigPoller::kill);
         self.side.iter_mut().for_each(|(_, child)| child.kill());
         // A change that is being made is finished if that is soon; if not, the next one makes up for it.
         if let Some(running) = &mut self.reconcile {
@@ -400,14 +400,14 @@ impl Service {
 const METRICS_FOLDER: &str = "var/lib/prometheus/node-exporter";
 const METRICS_FILE: &str = "pve-span.prom";
 
-fn open_server(listen: Listen) -> Result<Server, Error> {
+fn open_server(listen: ListenAddress) -> Result<MetricsServer, Error> {
     if !listen.0.ip().is_loopback() {
         log::warn!(
             "metrics are served on {}, to whoever gets there: they name sessions, guests and devices",
             listen.0
         );
     }
-    Server::open(listen).map_err(|source| Error::Listen {
+    MetricsServer::open(listen).map_err(|source| Error::Listen {
         address: listen.0,
         source,
     })

@@ -21,11 +21,11 @@ const REASONS: usize = 10;
 /// What is known of frames, between one count and the next.
 #[derive(Debug, Default)]
 pub struct Flow {
-    last: BTreeMap<(String, String), Last>,
+    last: BTreeMap<(String, String), LastCount>,
 }
 
 #[derive(Debug)]
-struct Last {
+struct LastCount {
     count: Count,
     /// Since when nothing has been mirrored.
     since: Instant,
@@ -45,7 +45,7 @@ impl Flow {
             let key = (count.session.clone(), count.output.clone());
             let next = match last.remove(&key) {
                 Some(old) => old.next(count, now, patience),
-                None => Last::first(count, now),
+                None => LastCount::first(count, now),
             };
             self.last.insert(key, next);
         }
@@ -69,7 +69,7 @@ impl Flow {
     }
 }
 
-impl Last {
+impl LastCount {
     fn first(count: Count, now: Instant) -> Self {
         Self {
             count,

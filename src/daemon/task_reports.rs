@@ -8,7 +8,7 @@ use super::faults::Fault;
 use pve_span_core::health::{Health, Reason};
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct Reconciled {
+pub struct ReconcileReport {
     /// What was changed, in words.
     pub changed: Vec<String>,
     /// The same as data, without rows and indexes: what is made again has others each time.

@@ -6,11 +6,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::faults::{Fault, FaultId};
-use super::task_reports::{Count, Counts, Device, Output, Reconciled, Session, Source, Surveyed};
+use super::task_reports::{
+    Count, Counts, Device, Output, ReconcileReport, Session, Source, Surveyed,
+};
 use crate::config::active::InForce;
 use crate::engine::nft;
 use crate::engine::ovs;
-use crate::engine::ovs::Applied;
+use crate::engine::ovs::CommitState;
 use crate::pve::Pve;
 use crate::reconcile;
 use crate::reconcile::inputs::Detail;
@@ -19,7 +21,7 @@ use crate::reconcile::observe::{Look, look};
 use crate::reconcile::{Context, Done, Error, PveAccess, Trigger};
 use crate::sys;
 use crate::sys::Progress;
-use crate::sys::clock::Moment;
+use crate::sys::clock::MonotonicTime;
 use crate::sys::clock::now;
 use pve_span_core::engine::nft::spec::Passing;
 use pve_span_core::engine::nft::{Side, names};
@@ -45,27 +47,32 @@ fn context(root: &Path, pve: PveAccess, report: &File) -> Context {
 }
 
 /// Brings the node into its desired state.
-pub fn reconcile(root: &Path, arrival: Moment, pve: PveAccess, report: &File) -> Reconciled {
+pub fn reconcile(
+    root: &Path,
+    arrival: MonotonicTime,
+    pve: PveAccess,
+    report: &File,
+) -> ReconcileReport {
     let context = context(root, pve, report);
     let mut told = match reconcile::reconcile(&context, &Trigger::Watch, arrival) {
         Ok(Some(done)) => reconciled(&done),
         // A hook has just done it.
-        Ok(None) => Reconciled::default(),
+        Ok(None) => ReconcileReport::default(),
         // Said by the survey, for as long as it is so.
-        Err(Error::NotInForce(_)) => Reconciled::default(),
-        Err(error) => Reconciled {
+        Err(Error::NotInForce(_)) => ReconcileReport::default(),
+        Err(error) => ReconcileReport {
             faults: vec![Fault::from(&error)],
-            ..Reconciled::default()
+            ..ReconcileReport::default()
         },
     };
-    let settles_in = lock::peek(root).settles_in(Moment::now());
+    let settles_in = lock::peek(root).settles_in(MonotonicTime::now());
     told.settles_in = settles_in.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
     told
 }
 
-fn reconciled(done: &Done) -> Reconciled {
+fn reconciled(done: &Done) -> ReconcileReport {
     let mut faults: Vec<Fault> = done.faults.iter().map(Fault::from).collect();
-    if done.applied == Applied::NotYet {
+    if done.applied == CommitState::NotYet {
         faults.push(Fault::new(FaultId::NotActed, NOT_ACTED));
     }
     let sessions = done.actions.iter().map(|action| &action.mirror.of.session);
@@ -78,7 +85,7 @@ fn reconciled(done: &Done) -> Reconciled {
     let ports: Vec<_> = ports
         .map(|port| (port.device(), port.comes_first()))
         .collect();
-    Reconciled {
+    ReconcileReport {
         changed: done.in_words(),
         made: serde_json::json!([actions, ports, done.tidy]),
         sessions: sessions.into_iter().map(ToString::to_string).collect(),
@@ -109,7 +116,7 @@ fn looked_at(root: &Path, pve: PveAccess, report: &File) -> Surveyed {
         if round > 0 {
             std::thread::sleep(PAUSE);
         }
-        let gone = lock::peek(root).stopping(Moment::now());
+        let gone = lock::peek(root).stopping(MonotonicTime::now());
         let gone: BTreeSet<Vmid> = gone.into_iter().filter_map(Vmid::new).collect();
         match look(&context, Detail::All, &gone) {
             Ok(look) => {

@@ -31,7 +31,7 @@ impl Turn {
 
 /// What has been told, and what is about to be.
 #[derive(Debug, Default)]
-pub struct Turns {
+pub struct Transitions {
     told: BTreeMap<String, Told>,
     suspects: BTreeMap<String, Instant>,
 }
@@ -44,7 +44,7 @@ struct Told {
     since: i64,
 }
 
-impl Turns {
+impl Transitions {
     /// What there is to tell now.
     pub fn of(&mut self, state: &State, time: Instant, now: i64) -> Vec<Turn> {
         let mut turns = Vec::new();
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn what_lasts_is_told_once_and_its_end_too() {
-        let (mut turns, start) = (Turns::default(), Instant::now());
+        let (mut turns, start) = (Transitions::default(), Instant::now());
         let (bad, good) = (state(Health::Degraded, "why"), state(Health::Active, ""));
         let at = |seconds| start + Duration::from_secs(seconds);
         assert_eq!(told(&turns.of(&bad, at(0), 100)), [""; 0]);
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn for_how_long_was_waited_is_no_news() {
-        let (mut turns, start) = (Turns::default(), Instant::now());
+        let (mut turns, start) = (Transitions::default(), Instant::now());
         let hung = |ms: u32| {
             state(
                 Health::Degraded,
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn what_is_over_in_a_moment_is_not_told() {
-        let (mut turns, start) = (Turns::default(), Instant::now());
+        let (mut turns, start) = (Transitions::default(), Instant::now());
         turns.of(&state(Health::Degraded, "why"), start, 100);
         let later = start + Duration::from_secs(5);
         assert_eq!(
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_session_that_goes_is_no_longer_degraded() {
-        let (mut turns, start) = (Turns::default(), Instant::now());
+        let (mut turns, start) = (Transitions::default(), Instant::now());
         turns.of(&state(Health::Degraded, "why"), start, 100);
         turns.of(&state(Health::Degraded, "why"), start + GRACE, 102);
         assert_eq!(

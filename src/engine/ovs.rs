@@ -21,13 +21,13 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 pub use capabilities::more;
-pub use counters::{Figures, asked, statistics};
+pub use counters::{CounterReading, asked, statistics};
 pub use filters::filters;
 pub use framing::{Framing, FramingError};
-pub use observe::{MARK_OUTPUT, MARK_SESSION, Ports, read};
+pub use observe::{MARK_OUTPUT, MARK_SESSION, PortSelection, read};
 pub use openflow::Error as FlowsError;
 pub use rpc::{Client, Error, SOCKET};
-use rpc::{Pending, Transaction};
+use rpc::{PendingRequest, Transaction};
 
 use crate::sys::error::with_causes;
 use pve_span_core::plan::Plan;
@@ -42,7 +42,7 @@ const TRACES: [&str; 3] = [
 
 /// How far a transaction got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Applied {
+pub enum CommitState {
     /// ovs-vswitchd has acted on it.
     Yes,
     /// It is in the database; ovs-vswitchd has not acted on it in time.
@@ -50,7 +50,11 @@ pub enum Applied {
 }
 
 /// Connects and reads; a missing or failing Open vSwitch is a state, not an error.
-pub fn observe(root: &Path, which: &Ports, deadline: Instant) -> (OvsState, Option<Client>) {
+pub fn observe(
+    root: &Path,
+    which: &PortSelection,
+    deadline: Instant,
+) -> (OvsState, Option<Client>) {
     let read = Client::connect(&root.join(SOCKET), deadline).and_then(|mut client| {
         let ovs = observe::read(&mut client, which)?;
         Ok((ovs, client))
@@ -119,7 +123,7 @@ pub fn commit(
 fn sent(
     client: &mut Client,
     transaction: Transaction,
-) -> Result<(Vec<Value>, Transaction, Pending), Error> {
+) -> Result<(Vec<Value>, Transaction, PendingRequest), Error> {
     let asked = observe::ask_back(client)?;
     let following = client.follow("Open_vSwitch", &["cur_cfg"])?;
     Ok((client.results(transaction)?, asked, following))
@@ -129,12 +133,12 @@ fn sent(
 #[derive(Debug)]
 pub struct Goal {
     next_cfg: i64,
-    following: Pending,
+    following: PendingRequest,
 }
 
 /// How it went to wait for ovs-vswitchd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Waited {
+pub enum WaitResult {
     /// It has acted.
     Reached,
     /// It has not.
@@ -144,34 +148,39 @@ pub enum Waited {
     },
 }
 
-impl From<Waited> for Applied {
-    fn from(waited: Waited) -> Self {
+impl From<WaitResult> for CommitState {
+    fn from(waited: WaitResult) -> Self {
         match waited {
-            Waited::Reached => Self::Yes,
-            Waited::InVain { .. } => Self::NotYet,
+            WaitResult::Reached => Self::Yes,
+            WaitResult::InVain { .. } => Self::NotYet,
         }
     }
 }
 
 /// Waits until ovs-vswitchd has acted on a commit, for as long as there is patience; not at all if it is still where
 /// another one has left it after waiting in vain (`stuck_at`).
-pub fn wait(mut client: Client, goal: Goal, patience: Instant, stuck_at: Option<i64>) -> Waited {
+pub fn wait(
+    mut client: Client,
+    goal: Goal,
+    patience: Instant,
+    stuck_at: Option<i64>,
+) -> WaitResult {
     client.set_deadline(patience);
     let Ok(initial) = client.reply(goal.following) else {
         // Committed is committed; that nobody can tell how far it got is not worse than that it did not.
-        return Waited::InVain { stuck_at: None };
+        return WaitResult::InVain { stuck_at: None };
     };
     let mut seen = highest(&initial, 0);
     while seen.is_none_or(|cur_cfg| cur_cfg < goal.next_cfg) {
         if seen.is_some() && seen == stuck_at {
-            return Waited::InVain { stuck_at };
+            return WaitResult::InVain { stuck_at };
         }
         let Ok(update) = client.notification() else {
-            return Waited::InVain { stuck_at: seen };
+            return WaitResult::InVain { stuck_at: seen };
         };
         seen = seen.max(update.get("params").and_then(|params| highest(params, 0)));
     }
-    Waited::Reached
+    WaitResult::Reached
 }
 
 /// The `cur_cfg` anywhere in an update (`{table: {row: {"initial": {column: value}}}}`).

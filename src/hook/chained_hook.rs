@@ -135,7 +135,7 @@ const UNKNOWN: &str = "unknown\n";
 
 /// Is nothing called after us?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum IsLast {
+pub enum IsLastPhase {
     /// Nothing.
     Yes,
     /// Another hookscript.
@@ -143,18 +143,18 @@ pub enum IsLast {
 }
 
 /// The child's part: reads the record. Where somebody else is known to hang in /etc/pve, it does not even try.
-pub(super) fn answer(root: &Path, vmid: Vmid, mut to: &File) -> IsLast {
+pub(super) fn answer(root: &Path, vmid: Vmid, mut to: &File) -> IsLastPhase {
     let read = || Pve::new(root).chained(vmid);
     let chained = match LockFile::open(root) {
         Ok(file) if file.hung().is_some() => Err(Unknown(PVE_HANGS.into())),
         Ok(file) => file.while_reading(read),
         Err(_) => read(),
     };
-    let mut is_last = IsLast::Yes;
+    let mut is_last = IsLastPhase::Yes;
     let text = match chained {
         Ok(None) => NOBODY.to_owned(),
         Ok(Some(chained)) => {
-            is_last = IsLast::No;
+            is_last = IsLastPhase::No;
             chained.to_text(vmid)
         }
         Err(why) => {

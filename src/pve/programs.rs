@@ -127,7 +127,7 @@ pub fn call(call: &Call, patience: Duration) -> Result<Vec<u8>, Error> {
 }
 
 #[derive(Deserialize)]
-struct Listed {
+struct VolumeEntry {
     volid: String,
 }
 
@@ -137,10 +137,11 @@ struct Listed {
 /// As [`call`], or the answer is not its JSON.
 pub fn volumes(listing: &Call, patience: Duration) -> Result<BTreeSet<String>, Error> {
     let answer = call(listing, patience)?;
-    let listed: Vec<Listed> = serde_json::from_slice(&answer).map_err(|error| Error::Answer {
-        call: listing.clone(),
-        why: excerpt(&error.to_string()),
-    })?;
+    let listed: Vec<VolumeEntry> =
+        serde_json::from_slice(&answer).map_err(|error| Error::Answer {
+            call: listing.clone(),
+            why: excerpt(&error.to_string()),
+        })?;
     Ok(listed.into_iter().map(|listed| listed.volid).collect())
 }
 

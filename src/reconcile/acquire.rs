@@ -10,12 +10,12 @@ use super::context::{Context, PveAccess, Trigger};
 use super::error::Error;
 use crate::config::active::InForce;
 use crate::pve::{Pve, SPAN_CFG};
-use crate::reconcile::inputs::{Detail, Reading};
+use crate::reconcile::inputs::{ClusterInput, Detail};
 use crate::reconcile::lock::readers::Turn;
-use crate::reconcile::lock::{Life, Lock, LockFile, Memory, Reach};
+use crate::reconcile::lock::{Life, Lock, LockFile, Memory, ReadScope};
 use crate::reconcile::observe::{Look, OVS_SHORT_PATIENCE, resolved, see};
 use crate::sys;
-use crate::sys::clock::Moment;
+use crate::sys::clock::MonotonicTime;
 use pve_span_core::model::{PortRole, Vmid, port_owner};
 use pve_span_core::state::Observed;
 
@@ -25,9 +25,9 @@ const READINGS: usize = 3;
 
 /// What the lock is taken for.
 #[derive(Debug, Clone, Copy)]
-pub enum Occasion<'a> {
+pub enum LockPurpose<'a> {
     /// A reconcile, and when whoever asks for it did so.
-    Reconcile(&'a Trigger, Moment),
+    Reconcile(&'a Trigger, MonotonicTime),
     /// Mirrors of some sessions go.
     Clear,
     /// All of them go, whatever /etc/pve says.
@@ -42,20 +42,20 @@ pub struct Held {
     /// What is there and what shall be there.
     pub look: Look,
     /// Since when what is seen and read may have changed.
-    pub began: Moment,
+    pub began: MonotonicTime,
     /// The guests that count as gone.
     pub gone: BTreeSet<u32>,
     /// How far was looked.
-    pub reach: Reach,
+    pub reach: ReadScope,
 }
 
 /// Reads, looks, and takes the lock. Nothing comes back if somebody else has just done what is to be done.
 ///
 /// # Errors
 /// The lock is not had, or the kernel cannot be asked.
-pub fn hold(context: &Context, occasion: Occasion<'_>) -> Result<Option<Held>, Error> {
+pub fn hold(context: &Context, occasion: LockPurpose<'_>) -> Result<Option<Held>, Error> {
     let file = LockFile::open(&context.root)?;
-    if let Occasion::ClearAll = occasion {
+    if let LockPurpose::ClearAll = occasion {
         return blind(context, occasion, file);
     }
     if let PveAccess::Hangs(_) = context.pve {
@@ -76,24 +76,28 @@ pub fn hold(context: &Context, occasion: Occasion<'_>) -> Result<Option<Held>, E
 }
 
 /// Nothing in /etc/pve is touched: all of it can be done under the lock.
-fn blind(context: &Context, occasion: Occasion<'_>, file: LockFile) -> Result<Option<Held>, Error> {
+fn blind(
+    context: &Context,
+    occasion: LockPurpose<'_>,
+    file: LockFile,
+) -> Result<Option<Held>, Error> {
     context.progress.leave();
     let mut lock = file.lock(context.deadline)?;
-    let began = Moment::now();
+    let began = MonotonicTime::now();
     if let PveAccess::Hangs(Some(pid)) = context.pve {
         lock.memory.hung = Some(pid);
     }
     let context = occasion.hurried(context, &lock.memory);
     let mut reading = match occasion {
-        Occasion::ClearAll => {
-            Reading::without_cluster(nothing_asked(&context), Detail::Mirrors, "not read")
+        LockPurpose::ClearAll => {
+            ClusterInput::without_cluster(nothing_asked(&context), Detail::Mirrors, "not read")
         }
-        _ => Reading::take(&context, occasion.detail()),
+        _ => ClusterInput::take(&context, occasion.detail()),
     };
     reading.close();
     let seen = see(&context, &reading)?;
     let gone = occasion.note(&mut lock.memory, &seen.observed, began)?;
-    let reach = Reach::LastGood;
+    let reach = ReadScope::LastGood;
     if occasion.is_done(&lock.memory, began, &gone, reach) {
         lock.store();
         return Ok(None);
@@ -112,10 +116,10 @@ fn blind(context: &Context, occasion: Occasion<'_>, file: LockFile) -> Result<Op
 /// It is our turn to read.
 fn in_turn(
     context: &Context,
-    occasion: Occasion<'_>,
+    occasion: LockPurpose<'_>,
     mut file: LockFile,
 ) -> Result<Option<Held>, Error> {
-    let began = Moment::now();
+    let began = MonotonicTime::now();
     let before = file.peek();
     let reach = occasion.reach();
     if let Some(gone) = occasion.known(&before, began) {
@@ -124,7 +128,7 @@ fn in_turn(
         }
     }
     let context = &occasion.hurried(context, &before);
-    let mut reading = file.while_reading(|| Reading::take(context, occasion.detail()));
+    let mut reading = file.while_reading(|| ClusterInput::take(context, occasion.detail()));
     for left in (0..READINGS).rev() {
         let memory = file.peek();
         let mut seen = see(context, &reading)?;
@@ -136,7 +140,7 @@ fn in_turn(
             }
         };
         let mut lock = file.lock(context.deadline)?;
-        let now = Moment::now();
+        let now = MonotonicTime::now();
         let as_before = lock.at_once && lock.memory.is_as_at(&memory);
         if as_before && occasion.note(&mut lock.memory, &look.observed, now)? == gone {
             return Ok(occasion.held(lock, *look, began, gone));
@@ -164,7 +168,7 @@ fn in_turn(
     Err(Error::Conflicts)
 }
 
-impl Occasion<'_> {
+impl LockPurpose<'_> {
     /// How much is looked at.
     fn detail(self) -> Detail {
         match self {
@@ -176,10 +180,10 @@ impl Occasion<'_> {
         }
     }
 
-    fn reach(self) -> Reach {
+    fn reach(self) -> ReadScope {
         match self.detail() {
-            Detail::All | Detail::Anywhere => Reach::Cluster,
-            Detail::Mirrors => Reach::Node,
+            Detail::All | Detail::Anywhere => ReadScope::Cluster,
+            Detail::Mirrors => ReadScope::Node,
         }
     }
 
@@ -202,7 +206,7 @@ impl Occasion<'_> {
         self,
         memory: &mut Memory,
         observed: &Observed,
-        now: Moment,
+        now: MonotonicTime,
     ) -> Result<BTreeSet<u32>, Error> {
         let Self::Reconcile(trigger, _) = self else {
             return Ok(BTreeSet::new());
@@ -217,7 +221,7 @@ impl Occasion<'_> {
     }
 
     /// The guests that count as gone, where that can be told without a look.
-    fn known(self, memory: &Memory, now: Moment) -> Option<BTreeSet<u32>> {
+    fn known(self, memory: &Memory, now: MonotonicTime) -> Option<BTreeSet<u32>> {
         match self {
             Self::Reconcile(Trigger::Stopping(_), _) => None,
             _ => self
@@ -227,14 +231,26 @@ impl Occasion<'_> {
     }
 
     /// Has somebody else done it? What an administrator asks for is always done.
-    fn is_done(self, memory: &Memory, now: Moment, gone: &BTreeSet<u32>, reach: Reach) -> bool {
+    fn is_done(
+        self,
+        memory: &Memory,
+        now: MonotonicTime,
+        gone: &BTreeSet<u32>,
+        reach: ReadScope,
+    ) -> bool {
         match self {
             Self::Reconcile(Trigger::Command, _) | Self::Clear | Self::ClearAll => false,
             Self::Reconcile(_, arrival) => memory.covers(arrival, now, gone, reach),
         }
     }
 
-    fn held(self, mut lock: Lock, look: Look, began: Moment, gone: BTreeSet<u32>) -> Option<Held> {
+    fn held(
+        self,
+        mut lock: Lock,
+        look: Look,
+        began: MonotonicTime,
+        gone: BTreeSet<u32>,
+    ) -> Option<Held> {
         lock.end_turn();
         lock.memory.hung = None;
         Some(Held {

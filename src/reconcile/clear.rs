@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::observe::Look;
 use pve_span_core::engine::nft::NftState;
 use pve_span_core::engine::nft::names;
-use pve_span_core::engine::nft::names::Named;
+use pve_span_core::engine::nft::names::ChainName;
 use pve_span_core::model::SessionName;
 use pve_span_core::state::{Desired, Observed, OvsState, SessionPhase};
 
@@ -71,7 +71,7 @@ pub fn ours(observed: &Observed) -> BTreeSet<SessionName> {
             .chains
             .keys()
             .filter_map(|name| match names::read(name) {
-                Named::Own { session, .. } => Some(SessionName::from_mark(session)),
+                ChainName::Own { session, .. } => Some(SessionName::from_mark(session)),
                 _ => None,
             });
         sessions.extend(own);

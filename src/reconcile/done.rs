@@ -8,8 +8,8 @@ use super::events;
 use super::lock::Lock;
 use super::observe::Look;
 use crate::engine::ovs;
-use crate::engine::ovs::flows::{Owed, Tried};
-use crate::engine::ovs::{Applied, Waited};
+use crate::engine::ovs::flows::{RevalidationResults, StaleFlows};
+use crate::engine::ovs::{CommitState, WaitResult};
 use crate::sys::error::with_causes;
 use pve_span_core::model::IfName;
 use pve_span_core::plan::{Action, PortChange, changes};
@@ -28,11 +28,11 @@ pub struct Done {
     /// What could not be done.
     pub faults: Vec<Error>,
     /// Has ovs-vswitchd acted on it?
-    pub applied: Applied,
+    pub applied: CommitState,
     /// How it went to wait for ovs-vswitchd, if that was needed.
-    pub waited: Option<Waited>,
+    pub waited: Option<WaitResult>,
     /// The bridges whose flows are to be revalidated.
-    pub(super) flows: Owed,
+    pub(super) flows: StaleFlows,
 }
 
 impl Done {
@@ -90,13 +90,13 @@ impl Done {
         !self.flows.is_empty()
     }
 
-    fn revalidate(&mut self, context: &Context) -> Option<Tried> {
+    fn revalidate(&mut self, context: &Context) -> Option<RevalidationResults> {
         let owed = std::mem::take(&mut self.flows);
         let deadline = context.deadline.min(Instant::now() + context.patience);
         (!owed.is_empty()).then(|| ovs::flows::revalidate(&context.root, &owed, deadline))
     }
 
-    fn settle(&mut self, context: &Context, tried: Tried) {
+    fn settle(&mut self, context: &Context, tried: RevalidationResults) {
         self.failed(ovs::flows::settle(&context.root, tried));
     }
 

@@ -11,8 +11,8 @@ use super::observe::{Look, observe_outputs, resolved, see};
 use crate::config::active::InForce;
 use crate::engine::nft;
 use crate::engine::ovs;
-use crate::engine::ovs::flows::{Owed, give_up};
-use crate::engine::ovs::{Applied, Client, Goal, Waited};
+use crate::engine::ovs::flows::{StaleFlows, give_up};
+use crate::engine::ovs::{Client, CommitState, Goal, WaitResult};
 use crate::engine::port::setup;
 use crate::sys;
 use crate::sys::error::with_causes;
@@ -42,7 +42,7 @@ pub struct Round {
     /// Has a device been set up or down since the last look?
     pub raised: bool,
     waiting: Option<(Client, Goal)>,
-    pub waited: Option<Waited>,
+    pub waited: Option<WaitResult>,
     /// Was a transaction sent of which nobody knows when ovs-vswitchd has acted on it?
     is_uncertain: bool,
 }
@@ -161,7 +161,7 @@ impl Round {
         look: &Look,
         flow_scope: FlowScope,
         stuck_at: Option<i64>,
-    ) -> (Applied, Owed) {
+    ) -> (CommitState, StaleFlows) {
         // What others have just changed they see to themselves; who asks for all that is there to be in force waits for nobody,
         // unless there is something that ovs-vswitchd has not even taken yet.
         let has_caught_up = matches!(&look.observed.ovs, OvsState::Present(ovs) if ovs.caught_up);
@@ -171,7 +171,7 @@ impl Round {
             takes_all || revalidation.is_ours() || revalidation.is_abandoned()
         });
         let applied = match (self.waiting.take(), &look.observed.ovs) {
-            _ if self.is_uncertain => Applied::NotYet,
+            _ if self.is_uncertain => CommitState::NotYet,
             (Some((client, goal)), _) => {
                 let patience = context.deadline.min(Instant::now() + context.patience);
                 let waited = ovs::wait(client, goal, patience, stuck_at);
@@ -179,10 +179,12 @@ impl Round {
                 waited.into()
             }
             // An earlier commit has left it behind, and was waited for then.
-            (None, OvsState::Present(_)) if !owed.is_empty() && !has_caught_up => Applied::NotYet,
-            (None, _) => Applied::Yes,
+            (None, OvsState::Present(_)) if !owed.is_empty() && !has_caught_up => {
+                CommitState::NotYet
+            }
+            (None, _) => CommitState::Yes,
         };
-        if applied == Applied::NotYet && !owed.is_empty() {
+        if applied == CommitState::NotYet && !owed.is_empty() {
             // For the next one.
             give_up(&context.root, &owed);
             owed.clear();

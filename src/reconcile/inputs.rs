@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::active;
 use crate::config::active::InForce;
-use crate::pve::{Pve, Questions};
+use crate::pve::{ClusterQueries, Pve};
 use crate::reconcile::context::{Context, PveAccess};
 use pve_span_core::config::Annotations;
 use pve_span_core::config::selector::Output;
@@ -34,7 +34,7 @@ pub enum Detail {
 
 /// May more be read than has been?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum More {
+pub enum FurtherReads {
     /// It may.
     Yes,
     /// It may not: it is not asked for, /etc/pve does not answer, or the lock is held.
@@ -43,7 +43,7 @@ pub enum More {
 
 /// What /etc/pve says.
 #[derive(Debug)]
-pub struct Reading {
+pub struct ClusterInput {
     /// Which annotations are gone by.
     pub in_force: InForce,
     /// What is known of nodes and guests.
@@ -51,28 +51,28 @@ pub struct Reading {
     /// How much of it is asked for.
     pub detail: Detail,
     /// May more be read?
-    pub more: More,
+    pub more: FurtherReads,
     /// Has it been asked where guests are filed, because that mattered?
     pub asked_where: bool,
 }
 
 /// Files in /etc/pve.
 #[derive(Debug, Default)]
-pub struct Files {
+pub struct FilesToRead {
     /// These guests' configs.
     guests: BTreeSet<Vmid>,
     /// The list of where guests are filed.
     placements: bool,
 }
 
-impl Files {
+impl FilesToRead {
     /// None?
     pub fn is_nothing(&self) -> bool {
         self.guests.is_empty() && !self.placements
     }
 }
 
-impl Reading {
+impl ClusterInput {
     /// Reads span.cfg and what the cluster knows of its nodes; or takes the last good copy.
     pub fn take(context: &Context, detail: Detail) -> Self {
         context.progress.enter();
@@ -98,9 +98,9 @@ impl Reading {
         let pve = Pve::new(&context.root);
         let questions = questions(&in_force, detail);
         let more = if pve.is_mounted() {
-            More::Yes
+            FurtherReads::Yes
         } else {
-            More::No
+            FurtherReads::No
         };
         let cluster = pve.nodes(questions);
         context.progress.leave();
@@ -119,13 +119,13 @@ impl Reading {
             in_force,
             cluster: Cluster::unknown(why),
             detail,
-            more: More::No,
+            more: FurtherReads::No,
             asked_where: false,
         }
     }
 
     /// Reads these files too.
-    pub fn add(&mut self, context: &Context, files: &Files) {
+    pub fn add(&mut self, context: &Context, files: &FilesToRead) {
         let pve = Pve::new(&context.root);
         context.progress.enter();
         if files.placements {
@@ -152,35 +152,37 @@ impl Reading {
     }
 
     /// What else is to be read, now that it is known who is here.
-    pub fn more_with(&self, observed: &Observed) -> Files {
+    pub fn more_with(&self, observed: &Observed) -> FilesToRead {
         let here = || {
             let map = PortMap::new(observed);
             let here: BTreeSet<Vmid> = map.nics().map(|(_, nic)| nic.id.vmid).collect();
             here
         };
         let guests = match self.detail {
-            _ if self.more == More::No => BTreeSet::new(),
+            _ if self.more == FurtherReads::No => BTreeSet::new(),
             Detail::All => {
                 let filed = self.cluster.placements.iter().flat_map(|all| all.keys());
                 filed.copied().chain(here()).collect()
             }
-            Detail::Mirrors | Detail::Anywhere if Questions::of(self.annotations()).tags => here(),
+            Detail::Mirrors | Detail::Anywhere if ClusterQueries::of(self.annotations()).tags => {
+                here()
+            }
             Detail::Mirrors | Detail::Anywhere => sensors_here(self.annotations(), observed),
         };
         let guests = self.unread(guests);
-        Files {
+        FilesToRead {
             guests,
             placements: false,
         }
     }
 
     /// What else is to be read, now that it is known what shall be there.
-    pub fn more_for(&self, desired: &Desired) -> Files {
-        if self.more == More::No || self.detail == Detail::All {
-            return Files::default();
+    pub fn more_for(&self, desired: &Desired) -> FilesToRead {
+        if self.more == FurtherReads::No || self.detail == Detail::All {
+            return FilesToRead::default();
         }
         let is_unknown = self.cluster.placements.is_err() && !self.asked_where;
-        Files {
+        FilesToRead {
             guests: self.unread(desired.unread(&self.cluster)),
             placements: desired.asks_where() && is_unknown,
         }
@@ -193,7 +195,7 @@ impl Reading {
 
     /// Goes on without what has not been read.
     pub fn close(&mut self) {
-        self.more = More::No;
+        self.more = FurtherReads::No;
     }
 }
 
@@ -202,14 +204,14 @@ static NOBODY: Annotations = Annotations {
     diagnostics: Vec::new(),
 };
 
-fn questions(in_force: &InForce, detail: Detail) -> Questions {
+fn questions(in_force: &InForce, detail: Detail) -> ClusterQueries {
     let questions = in_force
         .annotations()
-        .map_or(Questions::NONE, Questions::of);
+        .map_or(ClusterQueries::NONE, ClusterQueries::of);
     match detail {
-        Detail::All => Questions::ALL,
+        Detail::All => ClusterQueries::ALL,
         Detail::Mirrors => questions,
-        Detail::Anywhere => Questions {
+        Detail::Anywhere => ClusterQueries {
             nodes: true,
             ..questions
         },

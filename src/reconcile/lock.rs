@@ -23,7 +23,7 @@ use crate::sys::files::open_or_make;
 use crate::sys::lock_held::HeldMark;
 use crate::sys::mounts;
 
-pub use memory::{Life, Memory, Reach, STOPPING};
+pub use memory::{Life, Memory, ReadScope, STOPPING};
 
 /// The lock, below the root directory.
 pub const PATH: &str = "run/pve-span.lock";
@@ -279,7 +279,7 @@ fn read(file: &File) -> Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::clock::Moment;
+    use crate::sys::clock::MonotonicTime;
     use crate::sys::lock_held::is_held;
     use pve_span_core::model::Vmid;
     use std::fs::Permissions;
@@ -344,11 +344,11 @@ mod tests {
         let mut lock = Lock::acquire(root.path(), soon()).unwrap();
         assert_eq!(lock.memory, Memory::default());
         lock.memory
-            .stops(Vmid::new(101).unwrap(), &[7].into(), Moment::now());
+            .stops(Vmid::new(101).unwrap(), &[7].into(), MonotonicTime::now());
         lock.store();
         drop(lock);
         let lock = Lock::acquire(root.path(), soon()).unwrap();
-        assert_eq!(lock.memory.stopping(Moment::now()), [101].into());
+        assert_eq!(lock.memory.stopping(MonotonicTime::now()), [101].into());
     }
 
     #[test]
@@ -358,7 +358,7 @@ mod tests {
         for vmid in 100..600 {
             let life = (vmid..vmid + 10).collect();
             lock.memory
-                .stops(Vmid::new(vmid).unwrap(), &life, Moment::now());
+                .stops(Vmid::new(vmid).unwrap(), &life, MonotonicTime::now());
         }
         lock.store();
         let long = lock.memory.clone();

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use crate::config::active::InForce;
 use crate::engine::ovs;
-use crate::engine::ovs::flows::Owed;
-use crate::engine::ovs::{Client, Ports};
+use crate::engine::ovs::flows::StaleFlows;
+use crate::engine::ovs::{Client, PortSelection};
 use crate::engine::port::backup;
 use crate::engine::{nft, port};
 use crate::reconcile::context::Context;
 use crate::reconcile::error::Error;
-use crate::reconcile::inputs::{Detail, Files, More, Reading, sensors_here};
+use crate::reconcile::inputs::{ClusterInput, Detail, FilesToRead, FurtherReads, sensors_here};
 use crate::reconcile::lock::{LockFile, readers};
 use crate::sys;
 use crate::sys::clock;
@@ -43,10 +43,10 @@ pub struct Look {
     /// The connection to Open vSwitch.
     pub client: Option<Client>,
     /// Which of its bridges are owed a revalidation of their flows.
-    pub owed: Owed,
+    pub owed: StaleFlows,
     /// How much it has looked at.
     detail: Detail,
-    more: More,
+    more: FurtherReads,
     asked_where: bool,
     /// Was Open vSwitch waited for in vain?
     pub is_ovs_silent: bool,
@@ -57,7 +57,7 @@ pub struct Look {
 /// # Errors
 /// The kernel cannot be asked. A failing Open vSwitch or an unknown file is part of the look.
 pub fn look(context: &Context, detail: Detail, gone: &BTreeSet<Vmid>) -> Result<Look, Error> {
-    look_from(|| Reading::take(context, detail), context, gone)
+    look_from(|| ClusterInput::take(context, detail), context, gone)
 }
 
 /// The same by other annotations than the file's: what would change if they were in force.
@@ -70,11 +70,15 @@ pub fn look_by(
     detail: Detail,
     gone: &BTreeSet<Vmid>,
 ) -> Result<Look, Error> {
-    look_from(|| Reading::by(in_force, context, detail), context, gone)
+    look_from(
+        || ClusterInput::by(in_force, context, detail),
+        context,
+        gone,
+    )
 }
 
 fn look_from(
-    read: impl FnOnce() -> Reading,
+    read: impl FnOnce() -> ClusterInput,
     context: &Context,
     gone: &BTreeSet<Vmid>,
 ) -> Result<Look, Error> {
@@ -96,26 +100,26 @@ pub struct Seen {
     /// It.
     pub observed: Observed,
     client: Option<Client>,
-    owed: Owed,
+    owed: StaleFlows,
     is_ovs_silent: bool,
 }
 
 /// A look that lacks something which has to be read for it.
-pub struct Unread {
-    reading: Reading,
+pub struct IncompleteObservation {
+    reading: ClusterInput,
     seen: Seen,
-    more: Files,
+    more: FilesToRead,
 }
 
-impl Unread {
+impl IncompleteObservation {
     /// Reads it.
-    pub fn read(mut self: Box<Self>, context: &Context) -> (Reading, Seen) {
+    pub fn read(mut self: Box<Self>, context: &Context) -> (ClusterInput, Seen) {
         self.reading.add(context, &self.more);
         (self.reading, self.seen)
     }
 
     /// Leaves it unknown.
-    pub fn leave(mut self: Box<Self>) -> (Reading, Seen) {
+    pub fn leave(mut self: Box<Self>) -> (ClusterInput, Seen) {
         self.reading.close();
         (self.reading, self.seen)
     }
@@ -125,7 +129,7 @@ impl Unread {
 ///
 /// # Errors
 /// The kernel cannot be asked.
-pub fn see(context: &Context, reading: &Reading) -> Result<Seen, Error> {
+pub fn see(context: &Context, reading: &ClusterInput) -> Result<Seen, Error> {
     let (began, patience) = (Instant::now(), share(context));
     let (mut observed, client) = observe(context, &reading.interest())?;
     add_routes(&mut observed.links, reading.annotations())?;
@@ -154,13 +158,13 @@ pub fn see(context: &Context, reading: &Reading) -> Result<Seen, Error> {
 /// # Errors
 /// More has to be read for it.
 pub fn resolved(
-    reading: Reading,
+    reading: ClusterInput,
     mut seen: Seen,
     context: &Context,
     gone: &BTreeSet<Vmid>,
-) -> Result<Box<Look>, Box<Unread>> {
+) -> Result<Box<Look>, Box<IncompleteObservation>> {
     let lacks = |reading, seen, more| {
-        Err(Box::new(Unread {
+        Err(Box::new(IncompleteObservation {
             reading,
             seen,
             more,
@@ -218,8 +222,8 @@ pub fn resolved(
 
 impl Look {
     /// What it went by.
-    pub fn into_reading(self) -> Reading {
-        Reading {
+    pub fn into_reading(self) -> ClusterInput {
+        ClusterInput {
             in_force: self.in_force,
             cluster: self.cluster,
             detail: self.detail,
@@ -277,7 +281,7 @@ pub fn observe_for(context: &Context, annotations: &Annotations) -> Result<Obser
 
 /// Looks at the kernel and at Open vSwitch, as far as it matters.
 fn observe(context: &Context, interest: &Interest) -> Result<(Observed, Option<Client>), Error> {
-    let asked = |which: &Ports| {
+    let asked = |which: &PortSelection| {
         let deadline = Instant::now() + share(context);
         let (ovs, mut client) = ovs::observe(&context.root, which, deadline);
         if let Some(client) = &mut client {
@@ -298,7 +302,7 @@ fn observe(context: &Context, interest: &Interest) -> Result<(Observed, Option<C
                     .filter(|name| name.can_be_device())
                     .cloned(),
             );
-            let which = Ports::Named(few.iter().chain(&scope.ports).cloned().collect());
+            let which = PortSelection::Named(few.iter().chain(&scope.ports).cloned().collect());
             let (ovs, client) = asked(&which);
             if let OvsState::Present(present) = &ovs {
                 few.extend(
@@ -324,8 +328,8 @@ fn observe(context: &Context, interest: &Interest) -> Result<(Observed, Option<C
         }
     }
     let (ovs, client) = asked(match interest {
-        Interest::Everything => &Ports::AllInDetail,
-        Interest::EveryGuest(_) | Interest::Only(_) => &Ports::All,
+        Interest::Everything => &PortSelection::AllInDetail,
+        Interest::EveryGuest(_) | Interest::Only(_) => &PortSelection::All,
     });
     let links = match (&ovs, interest) {
         (OvsState::Present(present), Interest::EveryGuest(sensors)) => {

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 /// A moment on a clock that all processes share and nobody sets, in nanoseconds since boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
-pub struct Moment(pub(crate) u64);
+pub struct MonotonicTime(pub(crate) u64);
 
-impl Moment {
+impl MonotonicTime {
     /// Now.
     pub fn now() -> Self {
         let now = clock_gettime(ClockId::CLOCK_BOOTTIME)

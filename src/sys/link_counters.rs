@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::Error;
-use super::netlink_socket::{Netlink, Want};
+use super::netlink_socket::{Netlink, RequestKind};
 
 /// What a device has counted (struct rtnl_link_stats64).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -39,7 +39,7 @@ pub fn counters() -> Result<BTreeMap<u32, Counted>, Error> {
     body.extend((1_u32 << (LINK_64 - 1)).to_ne_bytes());
     let mut found = BTreeMap::new();
     socket
-        .ask(GET_STATS, Want::List, &body, |_, answer| {
+        .ask(GET_STATS, RequestKind::List, &body, |_, answer| {
             found.extend(counted(answer));
         })
         .map_err(failed)?;

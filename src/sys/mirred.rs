@@ -5,7 +5,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::Error;
 use super::netlink_attributes::Attributes;
-use super::netlink_socket::{Netlink, Want};
+use super::netlink_socket::{Netlink, RequestKind};
 
 /// Where on its device a filter hangs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,7 +69,7 @@ pub fn mirred(index: u32) -> Result<Vec<Mirred>, Error> {
             body.extend(number.to_ne_bytes());
         }
         socket
-            .ask(GET_FILTER, Want::List, &body, |_, answer| {
+            .ask(GET_FILTER, RequestKind::List, &body, |_, answer| {
                 found.extend(filters(parent, answer).unwrap_or_default());
             })
             .map_err(failed)?;

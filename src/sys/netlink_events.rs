@@ -15,7 +15,7 @@ use pve_span_core::engine::nft::TABLE;
 
 /// Which announcements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum About {
+pub enum Topic {
     /// Devices and bridge ports.
     Links,
     /// Our table in nftables.
@@ -51,21 +51,21 @@ const MOST: usize = 1000;
 
 /// A socket that announcements arrive at.
 #[derive(Debug)]
-pub struct Listener {
+pub struct KernelListener {
     socket: Socket,
-    about: About,
+    about: Topic,
     buffer: Vec<u8>,
 }
 
-impl Listener {
+impl KernelListener {
     /// Listens from now on.
     ///
     /// # Errors
     /// The kernel has none of it, or does not permit it.
-    pub fn open(about: About) -> io::Result<Self> {
+    pub fn open(about: Topic) -> io::Result<Self> {
         let (protocol, group) = match about {
-            About::Links => (NETLINK_ROUTE, GROUP_LINK),
-            About::Table => (NETLINK_NETFILTER, GROUP_NFTABLES),
+            Topic::Links => (NETLINK_ROUTE, GROUP_LINK),
+            Topic::Table => (NETLINK_NETFILTER, GROUP_NFTABLES),
         };
         let mut socket = Socket::new(protocol)?;
         socket.set_non_blocking(true)?;
@@ -115,8 +115,8 @@ impl Listener {
 
     fn matters(&self, datagram: &[u8]) -> bool {
         match self.about {
-            About::Links => true,
-            About::Table => Messages::of(datagram).any(|message| match message {
+            Topic::Links => true,
+            Topic::Table => Messages::of(datagram).any(|message| match message {
                 Ok((kind, body)) => kind >> 8 == SUBSYSTEM_NFTABLES && is_ours(body),
                 Err(_) => true,
             }),
@@ -130,7 +130,7 @@ pub(crate) fn is_ours(body: &[u8]) -> bool {
     body.first() == Some(&FAMILY_NETDEV) && table(attributes).as_deref() == Some(TABLE)
 }
 
-impl AsFd for Listener {
+impl AsFd for KernelListener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }

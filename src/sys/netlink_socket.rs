@@ -24,7 +24,7 @@ const LARGEST: usize = 64 * 1024;
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Want {
+pub enum RequestKind {
     /// One thing, or a change.
     One,
     /// All there are.
@@ -33,7 +33,7 @@ pub enum Want {
 
 /// How an answer arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Arrived {
+pub enum DumpState {
     /// In one piece.
     Whole,
     /// What it tells of changed meanwhile: some may be missing, some be there twice.
@@ -71,16 +71,16 @@ impl Netlink {
     pub fn ask(
         &mut self,
         kind: u16,
-        want: Want,
+        want: RequestKind,
         body: &[u8],
         mut take: impl FnMut(u16, &[u8]),
-    ) -> io::Result<Arrived> {
+    ) -> io::Result<DumpState> {
         let flags = match want {
-            Want::One => NLM_F_REQUEST | NLM_F_ACK,
-            Want::List => NLM_F_REQUEST | NLM_F_DUMP,
+            RequestKind::One => NLM_F_REQUEST | NLM_F_ACK,
+            RequestKind::List => NLM_F_REQUEST | NLM_F_DUMP,
         };
         self.socket.send(&message(kind, flags, body), 0)?;
-        let mut arrived = Arrived::Whole;
+        let mut arrived = DumpState::Whole;
         loop {
             let length = recv(
                 self.socket.as_raw_fd(),
@@ -93,11 +93,11 @@ impl Netlink {
             for message in Messages(answer) {
                 let message = message?;
                 if message.flags & DUMP_INTERRUPTED != 0 {
-                    arrived = Arrived::Broken;
+                    arrived = DumpState::Broken;
                 }
                 match message.kind {
                     NLMSG_DONE | NLMSG_ERROR => return message.end().map(|()| arrived),
-                    NLMSG_OVERRUN => arrived = Arrived::Broken,
+                    NLMSG_OVERRUN => arrived = DumpState::Broken,
                     kind => take(kind, message.body),
                 }
             }

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use pve_span_core::model::{is_control, printable};
 
-/// The first error of a write to standard output, from whichever [`Out`].
+/// The first error of a write to standard output, from whichever [`Printer`].
 static UNWRITTEN: OnceLock<io::Error> = OnceLock::new();
 
 /// Writes what is still to be written, and tells why something could not be. A reader that has gone is not a fault.
@@ -25,7 +25,7 @@ pub fn note(written: io::Result<()>) {
 }
 
 /// Standard output.
-pub struct Out {
+pub struct Printer {
     stream: io::Stdout,
     width: Option<usize>,
     colour: bool,
@@ -44,7 +44,7 @@ pub enum Look {
     Heading,
 }
 
-impl Out {
+impl Printer {
     /// Colour and a width only on a terminal.
     pub fn new() -> Self {
         let stream = io::stdout();
@@ -191,7 +191,7 @@ impl Out {
     }
 }
 
-impl Default for Out {
+impl Default for Printer {
     fn default() -> Self {
         Self::new()
     }

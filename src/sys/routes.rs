@@ -6,7 +6,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::libc;
 
 use super::Error;
-use super::netlink_socket::{Netlink, Want};
+use super::netlink_socket::{Netlink, RequestKind};
 
 /// The `rtm_type` of a route to somewhere (linux/rtnetlink.h, `RTN_UNICAST`).
 const UNICAST: u8 = 1;
@@ -36,7 +36,7 @@ pub fn is_routed(index: u32) -> Result<bool, Error> {
         let family = u8::try_from(family).unwrap_or_default();
         let asked = socket.ask(
             libc::RTM_GETROUTE,
-            Want::List,
+            RequestKind::List,
             &question(family, index),
             |kind, route| {
                 found |= kind == libc::RTM_NEWROUTE && leads_away(route);

@@ -14,7 +14,7 @@ use netlink_packet_route::link::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 
-use crate::sys::netlink_socket::{Arrived, Netlink, Want};
+use crate::sys::netlink_socket::{DumpState, Netlink, RequestKind};
 use pve_span_core::model::IfName;
 use pve_span_core::state::{Link, LinkState};
 
@@ -310,16 +310,19 @@ fn dump_once<T>(
     let mut fault = None;
     let kind = request.message_type();
     let arrived = socket
-        .ask(kind, Want::List, &body(request), |kind, body| {
-            match parse(kind, body) {
+        .ask(
+            kind,
+            RequestKind::List,
+            &body(request),
+            |kind, body| match parse(kind, body) {
                 Ok(message) => taken.extend(message.and_then(take)),
                 Err(error) => fault = Some(error),
-            }
-        })
+            },
+        )
         .map_err(failed("listing"))?;
     match fault {
         Some(error) => Err(error),
-        None => Ok((arrived == Arrived::Whole).then_some(taken)),
+        None => Ok((arrived == DumpState::Whole).then_some(taken)),
     }
 }
 
@@ -337,7 +340,7 @@ fn one(socket: &mut Netlink, name: Option<&IfName>, index: u32) -> Result<Option
     let mut answer = None;
     let asked = socket.ask(
         request.message_type(),
-        Want::One,
+        RequestKind::One,
         &body(&request),
         |kind, body| {
             answer = Some(parse(kind, body));

@@ -11,7 +11,7 @@ use super::write::write_in_time;
 
 /// Which child it is that works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Attempt {
+pub enum ChildAttempt {
     /// The first one.
     First,
     /// The second one, which is to keep off what the first one, this process, hangs in.
@@ -20,7 +20,7 @@ pub enum Attempt {
 
 /// Until when a child is waited for.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
+pub struct Deadlines {
     /// The work as a whole.
     pub deadline: Instant,
     /// How long the first child may be in what may hang ([`super::Progress`]) until there is a second one.
@@ -40,17 +40,17 @@ pub struct Patience {
 /// # Errors
 /// There can be no first child; nothing was done.
 pub fn supervise(
-    patience: Patience,
-    work: impl Fn(Attempt, File) -> i32,
+    patience: Deadlines,
+    work: impl Fn(ChildAttempt, File) -> i32,
 ) -> io::Result<(Option<Ended>, Vec<u8>)> {
     let deadline = patience.deadline;
     let mut answer = Vec::new();
-    let mut child = Child::fork(None, |report| work(Attempt::First, report))?;
-    if relay(&mut child, deadline, Some(patience.hung), &mut answer) == Relayed::Hung {
+    let mut child = Child::fork(None, |report| work(ChildAttempt::First, report))?;
+    if relay(&mut child, deadline, Some(patience.hung), &mut answer) == RelayEnd::Hung {
         child.kill();
         // One that was only slow is reaped, so that nobody finds it still at it.
         child.update();
-        let instead = Attempt::Instead(child.pid());
+        let instead = ChildAttempt::Instead(child.pid());
         let Ok(second) = Child::fork(None, |report| work(instead, report)) else {
             // What the first one has said still counts.
             return Ok((None, answer));
@@ -68,7 +68,7 @@ pub fn supervise(
 
 /// Why there is no more to relay.
 #[derive(PartialEq, Eq)]
-enum Relayed {
+enum RelayEnd {
     /// The child has ended, it is too late, or the child need not be waited for.
     All,
     Hung,
@@ -80,7 +80,7 @@ fn relay(
     deadline: Instant,
     hung: Option<Duration>,
     answer: &mut Vec<u8>,
-) -> Relayed {
+) -> RelayEnd {
     let (stdout, stderr) = (io::stdout(), io::stderr());
     loop {
         let hangs_at = |child: &Child| hung.and_then(|patience| child.hangs_at(patience));
@@ -90,10 +90,10 @@ fn relay(
         write_in_time(stderr.as_fd(), &stderr, &child.stderr.take(), deadline);
         answer.append(&mut child.report.take());
         if child.is_over() || child.may_be_left() || Instant::now() >= deadline {
-            return Relayed::All;
+            return RelayEnd::All;
         }
         if !in_time && hangs_at(child).is_some_and(|at| Instant::now() >= at) {
-            return Relayed::Hung;
+            return RelayEnd::Hung;
         }
     }
 }

@@ -33,7 +33,7 @@ const GRACE: Duration = Duration::from_secs(2);
 
 /// A terminal, while signals are held back.
 #[derive(Debug)]
-pub struct Desk {
+pub struct Terminal {
     signals: SignalFd,
     before: SigSet,
 }
@@ -56,7 +56,7 @@ pub enum Answer {
     Nobody,
 }
 
-impl Desk {
+impl Terminal {
     /// Holds signals back from now on.
     ///
     /// # Errors
@@ -132,7 +132,7 @@ impl Desk {
     }
 }
 
-impl Drop for Desk {
+impl Drop for Terminal {
     fn drop(&mut self) {
         // What is still waiting has been meant for what is over now.
         while let Ok(Some(_)) = self.signals.read_signal() {}

@@ -16,7 +16,7 @@ cd "$1"
 for folder in usr proc sys dev; do
     mount --rbind "/$folder" "$folder"
 done
-# What the pages install and remove there is not this machine's.
+# The pages install and remove things there.
 mount --bind local-bin usr/local/bin
 exec env -i LAB_ROOT= HOME=/root TERM=dumb PATH=/opt/bin:/usr/sbin:/usr/bin:/sbin:/bin chroot . /bin/sh -c "cd /root; $2"
 "#;

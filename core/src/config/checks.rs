@@ -6,10 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::config::cycles::{Circles, Feeds, Knot};
+use crate::config::cycles::{Cycles, FeedGraph, Vertex};
 use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::config::selector::{Output, Selector};
-use crate::engine::nft::frames::Lowered;
+use crate::engine::nft::frames::LoweredFilters;
 use crate::model::{Direction, SessionName, Switch, Vmid};
 
 use super::session::{At, EngineChoice, Session};
@@ -30,7 +30,7 @@ pub fn check(file: &str, sessions: &BTreeMap<SessionName, Session>) -> Vec<Diagn
     }
     found.two_engines(sessions);
     found.loops(sessions);
-    let mut lowered = Lowered::default();
+    let mut lowered = LoweredFilters::default();
     for session in sessions.values() {
         found.engines(session, &mut lowered);
         found.tunnels(session);
@@ -168,7 +168,7 @@ impl Found<'_> {
 
     /// A sensor that is, by its number, a source of what feeds it: in one session or around several.
     fn loops(&mut self, sessions: &BTreeMap<SessionName, Session>) {
-        let mut feeds = Feeds::new();
+        let mut feeds = FeedGraph::new();
         for (name, session) in sessions
             .iter()
             .filter(|(_, session)| session.enabled == Switch::Yes)
@@ -179,16 +179,16 @@ impl Found<'_> {
                 .filter_map(|source| named(session, source))
             {
                 feeds
-                    .entry(Knot::Guest(from))
+                    .entry(Vertex::Guest(from))
                     .or_default()
-                    .insert(Knot::Session(name));
+                    .insert(Vertex::Session(name));
             }
             feeds
-                .entry(Knot::Session(name))
+                .entry(Vertex::Session(name))
                 .or_default()
-                .extend(sensors(session).map(Knot::Guest));
+                .extend(sensors(session).map(Vertex::Guest));
         }
-        let circles = Circles::of(&feeds);
+        let circles = Cycles::of(&feeds);
         for session in sessions.values() {
             let own: BTreeSet<Vmid> = sensors(session).collect();
             let in_circles = circles.sensors(own.iter().copied());
@@ -218,7 +218,7 @@ impl Found<'_> {
     }
 
     /// What a session asks for has to be in one engine, and in the one that it names.
-    fn engines<'s>(&mut self, session: &'s Session, lowered: &mut Lowered<'s>) {
+    fn engines<'s>(&mut self, session: &'s Session, lowered: &mut LoweredFilters<'s>) {
         let at = |key: &str| At {
             value: (),
             place: session.keys.get(key).unwrap_or(&session.place).clone(),

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::model::{SessionName, Vmid};
 
 /// Who feeds whom: from a source's guest to its sessions, and from a session to its sensors.
-pub type Feeds<'a> = BTreeMap<Knot<'a>, BTreeSet<Knot<'a>>>;
+pub type FeedGraph<'a> = BTreeMap<Vertex<'a>, BTreeSet<Vertex<'a>>>;
 
 /// What frames pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Knot<'a> {
+pub enum Vertex<'a> {
     /// A guest, as source and as sensor.
     Guest(Vmid),
     /// A session.
@@ -18,13 +18,13 @@ pub enum Knot<'a> {
 
 /// The circles of a graph: what can be reached from each other has the same number.
 #[derive(Debug, Default)]
-pub struct Circles<'a>(BTreeMap<Knot<'a>, usize>);
+pub struct Cycles<'a>(BTreeMap<Vertex<'a>, usize>);
 
-impl<'a> Circles<'a> {
+impl<'a> Cycles<'a> {
     /// Finds them (strongly connected components by Kosaraju's algorithm), in time that grows with the
     /// number of edges.
-    pub fn of(feeds: &Feeds<'a>) -> Self {
-        let mut backwards: Feeds<'a> = Feeds::new();
+    pub fn of(feeds: &FeedGraph<'a>) -> Self {
+        let mut backwards: FeedGraph<'a> = FeedGraph::new();
         for (from, to) in feeds {
             for to in to {
                 backwards.entry(*to).or_default().insert(*from);
@@ -47,12 +47,12 @@ impl<'a> Circles<'a> {
 
     /// The guest among `sensors` that feeds `source` in turn, over whatever lies between.
     pub fn back<'s>(&self, source: Vmid, sensors: &'s Sensors) -> Option<&'s Vmid> {
-        sensors.0.get(self.0.get(&Knot::Guest(source))?)
+        sensors.0.get(self.0.get(&Vertex::Guest(source))?)
     }
 
     /// Prepares a session's sensors for [`Circles::back`].
     pub fn sensors(&self, sensors: impl IntoIterator<Item = Vmid>) -> Sensors {
-        let circle = |guest| Some((*self.0.get(&Knot::Guest(guest))?, guest));
+        let circle = |guest| Some((*self.0.get(&Vertex::Guest(guest))?, guest));
         Sensors(sensors.into_iter().filter_map(circle).collect())
     }
 }
@@ -62,10 +62,10 @@ pub struct Sensors(BTreeMap<usize, Vmid>);
 
 /// Depth first, without recursion; `leave` is told each knot after all that it leads to.
 fn walk<'a>(
-    graph: &Feeds<'a>,
-    start: Knot<'a>,
-    seen: &mut BTreeSet<Knot<'a>>,
-    leave: &mut impl FnMut(Knot<'a>),
+    graph: &FeedGraph<'a>,
+    start: Vertex<'a>,
+    seen: &mut BTreeSet<Vertex<'a>>,
+    leave: &mut impl FnMut(Vertex<'a>),
 ) {
     let next = |knot| {
         graph
@@ -100,12 +100,12 @@ mod tests {
     }
 
     fn closing(edges: &[(u32, u32)]) -> Vec<(u32, u32)> {
-        let mut feeds = Feeds::new();
+        let mut feeds = FeedGraph::new();
         for (from, to) in edges {
-            let (from, to) = (Knot::Guest(vmid(*from)), Knot::Guest(vmid(*to)));
+            let (from, to) = (Vertex::Guest(vmid(*from)), Vertex::Guest(vmid(*to)));
             feeds.entry(from).or_default().insert(to);
         }
-        let circles = Circles::of(&feeds);
+        let circles = Cycles::of(&feeds);
         edges
             .iter()
             .copied()

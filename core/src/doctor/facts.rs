@@ -35,7 +35,7 @@ pub struct Facts<'a> {
     /// Where the package keeps the snippet, if it is installed.
     pub packaged: Option<String>,
     /// Commands that wipe everybody's mirrors.
-    pub clearing: Vec<Clearing>,
+    pub clearing: Vec<MirrorWipe>,
     /// What others have that copies or diverts frames of devices that matter.
     pub diversions: Vec<Diversion>,
     /// Network cards that may switch frames past the host (`hw-tc-offload`).
@@ -337,7 +337,7 @@ pub struct ChainRecord {
 
 /// A line that wipes mirrors.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Clearing {
+pub struct MirrorWipe {
     /// The file.
     pub file: String,
     /// The line, from 1.

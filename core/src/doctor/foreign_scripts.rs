@@ -1,6 +1,6 @@
 //! Scripts of others that wipe everybody's mirrors, as guides to mirroring have them.
 
-use super::facts::{Clearing, Facts};
+use super::facts::{Facts, MirrorWipe};
 use super::findings::{Findings, Id, Severity};
 use crate::model::excerpt;
 
@@ -11,7 +11,7 @@ const MOST: usize = 3;
 pub fn judge(facts: &Facts<'_>, found: &mut Findings) {
     let files = facts.clearing.chunk_by(|a, b| a.file == b.file);
     for lines in files {
-        let Some(Clearing { file, line, text }) = lines.first() else {
+        let Some(MirrorWipe { file, line, text }) = lines.first() else {
             continue;
         };
         let more = match lines.len() {

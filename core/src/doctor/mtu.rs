@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 
 use super::facts::Node;
 use super::findings::{Findings, Id, Severity, plural};
-use super::remedy::Mender;
+use super::remedy::NicRemedy;
 use crate::config::selector::Output;
 use crate::model::OutputKey;
 use crate::model::{IfName, NicId};
 use crate::state::MirrorOutput;
 
 /// A device and its MTU, in bytes.
-type Sized<'a> = (u32, &'a IfName);
+type DeviceMtu<'a> = (u32, &'a IfName);
 
 /// Judges sizes.
-pub fn judge(node: &Node<'_>, mender: &Mender<'_>, found: &mut Findings) {
+pub fn judge(node: &Node<'_>, mender: &NicRemedy<'_>, found: &mut Findings) {
     let pairs = pairs(node);
     let count = pairs.len();
     let wrong = wrong(node, pairs);
@@ -29,7 +29,7 @@ pub fn judge(node: &Node<'_>, mender: &Mender<'_>, found: &mut Findings) {
         );
     }
     for wrong in wrong {
-        let Wrong {
+        let MtuMismatch {
             key, takes, sends, ..
         } = &wrong;
         found.add(
@@ -58,7 +58,7 @@ pub fn raised(node: &Node<'_>) -> BTreeMap<NicId, u32> {
 }
 
 /// An output that takes less than its sources send.
-struct Wrong<'a> {
+struct MtuMismatch<'a> {
     key: OutputKey,
     device: &'a IfName,
     takes: Takes,
@@ -66,8 +66,8 @@ struct Wrong<'a> {
     source: &'a IfName,
 }
 
-impl Wrong<'_> {
-    fn remedy(&self, mender: &Mender<'_>) -> String {
+impl MtuMismatch<'_> {
+    fn remedy(&self, mender: &NicRemedy<'_>) -> String {
         let (device, mtu) = (self.device, self.sends);
         match self.takes.by.and_then(|nic| mender.set(nic)) {
             Some(set) => format!("{set}; the sensor has to take such frames, too"),
@@ -79,12 +79,15 @@ impl Wrong<'_> {
     }
 }
 
-fn wrong<'a>(node: &Node<'a>, pairs: BTreeMap<OutputKey, Option<Sized<'a>>>) -> Vec<Wrong<'a>> {
+fn wrong<'a>(
+    node: &Node<'a>,
+    pairs: BTreeMap<OutputKey, Option<DeviceMtu<'a>>>,
+) -> Vec<MtuMismatch<'a>> {
     let wrong = pairs.into_iter().filter_map(|(key, largest)| {
         let device = node.desired.device_of(&key)?;
         let takes = takes(node, &key, device)?;
         let (sends, source) = largest.filter(|(sends, _)| *sends > takes.mtu)?;
-        Some(Wrong {
+        Some(MtuMismatch {
             key,
             device,
             takes,
@@ -96,8 +99,8 @@ fn wrong<'a>(node: &Node<'a>, pairs: BTreeMap<OutputKey, Option<Sized<'a>>>) -> 
 }
 
 /// Each session's output with the largest of the sources that are sent to it.
-fn pairs<'a>(node: &Node<'a>) -> BTreeMap<OutputKey, Option<Sized<'a>>> {
-    let mut pairs: BTreeMap<OutputKey, Option<Sized<'a>>> = BTreeMap::new();
+fn pairs<'a>(node: &Node<'a>) -> BTreeMap<OutputKey, Option<DeviceMtu<'a>>> {
+    let mut pairs: BTreeMap<OutputKey, Option<DeviceMtu<'a>>> = BTreeMap::new();
     let mut add = |key: OutputKey, device: &'a IfName| {
         let size = mtu(node, device).map(|mtu| (mtu, device));
         let largest = pairs.entry(key).or_default();

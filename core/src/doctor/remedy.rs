@@ -9,14 +9,14 @@ use crate::model::{GuestKind, IfName, NicId};
 use crate::state::port_map::PortMap;
 
 /// Knows what is wrong with sensors' NICs.
-pub struct Mender<'a> {
+pub struct NicRemedy<'a> {
     node: &'a Node<'a>,
     pub map: PortMap,
     /// The MTU that a NIC's config has to have, where it has too small a one.
     raised: BTreeMap<NicId, u32>,
 }
 
-impl<'a> Mender<'a> {
+impl<'a> NicRemedy<'a> {
     pub fn new(node: &'a Node<'a>, raised: BTreeMap<NicId, u32>) -> Self {
         Self {
             node,

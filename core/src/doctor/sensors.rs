@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::facts::{Facts, Node};
 use super::findings::{Findings, Id, Severity, listed, plural};
-use super::remedy::Mender;
+use super::remedy::NicRemedy;
 use crate::config::selector::Output;
 use crate::config::{EngineChoice, Session};
 use crate::model::{GuestKind, NicId, SessionName, Vmid};
@@ -23,7 +23,7 @@ struct Sensor<'a> {
 }
 
 /// Judges sensors.
-pub fn judge(facts: &Facts<'_>, node: &Node<'_>, mender: &Mender<'_>, found: &mut Findings) {
+pub fn judge(facts: &Facts<'_>, node: &Node<'_>, mender: &NicRemedy<'_>, found: &mut Findings) {
     let sensors = sensors(node.running());
     let count = sensors.len();
     for sensor in sensors {
@@ -84,7 +84,7 @@ fn sensors<'a>(sessions: impl Iterator<Item = &'a Session>) -> Vec<Sensor<'a>> {
 fn plugged(
     facts: &Facts<'_>,
     node: &Node<'_>,
-    mender: &Mender<'_>,
+    mender: &NicRemedy<'_>,
     sensor: &Sensor<'_>,
     found: &mut Findings,
 ) {
@@ -165,7 +165,7 @@ fn configured(
     guest: &Guest,
     nic: &Nic,
     sensor: &Sensor<'_>,
-    mender: &Mender<'_>,
+    mender: &NicRemedy<'_>,
     found: &mut Findings,
 ) {
     let id = sensor.nic;

@@ -87,13 +87,13 @@ pub enum Act {
         /// Its interface index, by which the kernel knows it.
         index: u32,
         /// Whether the base chain ends with it.
-        then: Then,
+        then: CopyVerdict,
     },
 }
 
 /// What follows a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Then {
+pub enum CopyVerdict {
     /// No other session copies the frame to the same output.
     Accept,
     /// The next session has its turn.
@@ -249,8 +249,8 @@ impl fmt::Display for Rule {
                 then,
             } => {
                 let then = match then {
-                    Then::Accept => " accept",
-                    Then::Continue => "",
+                    CopyVerdict::Accept => " accept",
+                    CopyVerdict::Continue => "",
                 };
                 write!(f, "counter name {counter} dup to {device}#{index}{then}")
             }

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::delivery::{in_other_vlan, to_output};
 use super::effective::InForce;
-use super::index::Ground;
+use super::index::ExplainContext;
 use super::path::{Hop, HopKind};
 use crate::config::Session;
 use crate::config::selector::Output;
@@ -36,7 +36,7 @@ pub struct Arrival {
     pub frames: Option<u64>,
 }
 
-impl Ground<'_> {
+impl ExplainContext<'_> {
     pub(super) fn arrivals(&self, nic: NicId) -> Vec<Arrival> {
         let spelled = nic.to_string();
         let of = |state: &SessionState| {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use super::effective::InForce;
-use super::index::Ground;
+use super::index::ExplainContext;
 use super::path::{Hop, HopKind};
 use super::placement::NicState;
 use super::reason_text::{DELIVERED, SENT, why};
@@ -34,12 +34,12 @@ pub struct Part {
     /// Why, in words.
     pub why: String,
     /// Where its frames go, if it is taken: one for each output and engine.
-    pub outputs: Vec<Leg>,
+    pub outputs: Vec<OutputPath>,
 }
 
 /// The way from a NIC to one of a session's outputs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Leg {
+pub struct OutputPath {
     /// The output, as span.cfg writes it.
     pub output: String,
     /// The whole way, from the NIC; it ends at the session where nothing gets to the output.
@@ -68,7 +68,7 @@ struct Source<'a> {
     reason: &'a Reason,
 }
 
-impl Ground<'_> {
+impl ExplainContext<'_> {
     pub(super) fn part(
         &self,
         nic: NicId,
@@ -150,7 +150,7 @@ impl Ground<'_> {
         Some((key, wanted))
     }
 
-    fn legs(&self, source: &Source<'_>) -> Vec<Leg> {
+    fn legs(&self, source: &Source<'_>) -> Vec<OutputPath> {
         let mut legs = Vec::new();
         for output in &source.session.outputs {
             let spelled = output.value.to_string();
@@ -165,12 +165,12 @@ impl Ground<'_> {
                 legs.truncate(before);
                 let leg = leg(source, &output.value, source.path, Vec::new());
                 legs.push(if self.is_held(&source.session.name, state) {
-                    Leg {
+                    OutputPath {
                         in_force: Some(InForce::Unknown(fault)),
                         ..leg
                     }
                 } else {
-                    Leg {
+                    OutputPath {
                         fault: Some(fault),
                         ..leg
                     }
@@ -209,7 +209,7 @@ impl Ground<'_> {
         Some(why.to_owned())
     }
 
-    fn by_ovs(&self, source: &Source<'_>, output: &Output) -> Option<Leg> {
+    fn by_ovs(&self, source: &Source<'_>, output: &Output) -> Option<OutputPath> {
         let port = source.port;
         let takes =
             |wanted: &Wanted| wanted.config.all || wanted.config.ports.contains_key(&port.name);
@@ -221,7 +221,7 @@ impl Ground<'_> {
             MirrorOutput::Vlan(_) | MirrorOutput::None => None,
         };
         let why = why_ovs(source.session, output);
-        Some(Leg {
+        Some(OutputPath {
             engine: Some(EngineKind::Ovs),
             why: Some(format!("{why}, {}", port.bridge)),
             at: Some(format!(
@@ -239,7 +239,7 @@ impl Ground<'_> {
         })
     }
 
-    fn by_nft(&self, source: &Source<'_>, output: &Output) -> Option<Leg> {
+    fn by_nft(&self, source: &Source<'_>, output: &Output) -> Option<OutputPath> {
         let key = OutputKey::new(&source.session.name, output);
         let copies = self.view.desired.copies.get(&key)?;
         let mut sources = copies.sources.iter();
@@ -248,7 +248,7 @@ impl Ground<'_> {
         let upto = source.path.iter().position(is_there);
         let path = upto.map_or(source.path, |at| &source.path[..=at]);
         let end = to_output(output, Some(&copies.device), &source.port.bridge);
-        Some(Leg {
+        Some(OutputPath {
             engine: Some(EngineKind::Nft),
             why: source.reason.nft.get(&key.output).cloned(),
             at: Some(format!(
@@ -288,11 +288,11 @@ pub(super) fn in_other_vlan(session: &Session, port: &Port) -> Option<String> {
 }
 
 /// The way so far, the session, and the hops to its output if it gets there.
-fn leg(source: &Source<'_>, output: &Output, path: &[Hop], end: Vec<Hop>) -> Leg {
+fn leg(source: &Source<'_>, output: &Output, path: &[Hop], end: Vec<Hop>) -> OutputPath {
     let mut path = path.to_vec();
     path.push(Hop::new(HopKind::Session, &source.session.name));
     path.extend(end);
-    Leg {
+    OutputPath {
         output: output.to_string(),
         path,
         engine: None,

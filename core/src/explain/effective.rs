@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::index::Ground;
+use super::index::ExplainContext;
 use crate::engine::Engine;
 use crate::engine::nft::NftState;
 use crate::engine::nft::names::Label;
@@ -45,7 +45,7 @@ impl InForce {
     }
 }
 
-impl Ground<'_> {
+impl ExplainContext<'_> {
     pub(super) fn ovs_in_force(&self, key: &MirrorKey, port: &IfName) -> InForce {
         let ovs = match &self.view.observed.ovs {
             OvsState::Present(ovs) => ovs,

@@ -6,7 +6,7 @@ use super::view::View;
 use crate::config::selector::Output;
 use crate::engine::nft::NftState;
 use crate::engine::nft::names;
-use crate::engine::nft::names::{Label, Named};
+use crate::engine::nft::names::{ChainName, Label};
 use crate::engine::nft::spec::Passing;
 use crate::model::OutputKey;
 use crate::model::{IfName, NicId, SessionName, Vmid};
@@ -94,7 +94,7 @@ impl<'a> Index<'a> {
             return;
         };
         for (name, chain) in &seen.chains {
-            let (Named::Base { label }, Some(hook)) = (names::read(name), &chain.hook) else {
+            let (ChainName::Base { label }, Some(hook)) = (names::read(name), &chain.hook) else {
                 continue;
             };
             let told = chain
@@ -108,14 +108,14 @@ impl<'a> Index<'a> {
 }
 
 /// What an explanation is read off.
-pub(super) struct Ground<'a> {
+pub(super) struct ExplainContext<'a> {
     pub view: &'a View<'a>,
     pub map: PortMap,
     pub reasons: BTreeMap<NicId, Vec<Reason>>,
     pub index: Index<'a>,
 }
 
-impl Ground<'_> {
+impl ExplainContext<'_> {
     pub fn laid_out(&self, session: &SessionName) -> Option<&SessionState> {
         self.index.states.get(session).copied()
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::index::Ground;
+use super::index::ExplainContext;
 use super::placement::NicState;
 use crate::model::{IfName, NicId, VlanSet};
 use crate::pve::guest;
@@ -68,7 +68,7 @@ impl fmt::Display for Hop {
     }
 }
 
-impl Ground<'_> {
+impl ExplainContext<'_> {
     /// From the NIC to its bridge, or as far as there is anything.
     pub(super) fn path(&self, nic: NicId, state: &NicState) -> Vec<Hop> {
         let mut path = vec![Hop::new(HopKind::Nic, nic)];

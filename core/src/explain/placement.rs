@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::index::Ground;
+use super::index::ExplainContext;
 use crate::model::{GuestKind, NicId, NodeName, Vmid, excerpt, some};
 use crate::resolve::firewall::without_bridge;
 use crate::state::port_map::{PortMap, why_in_no_bridge, without_device};
@@ -50,7 +50,7 @@ pub(super) fn devices(map: &PortMap, vmid: Vmid) -> impl Iterator<Item = NicId> 
     plugged.chain(unplugged).filter(move |nic| nic.vmid == vmid)
 }
 
-impl Ground<'_> {
+impl ExplainContext<'_> {
     pub(super) fn kind(&self, vmid: Vmid) -> Option<GuestKind> {
         let config = self.view.cluster.guest(vmid);
         config.map(|config| config.kind).or_else(|| {

@@ -1,6 +1,6 @@
 //! Why a session takes a NIC or not, in the words of span.cfg.
 
-use super::index::Ground;
+use super::index::ExplainContext;
 use super::placement::NicState;
 use crate::config::Session;
 use crate::config::selector::{Output, Selector};
@@ -16,7 +16,7 @@ pub(super) const DELIVERED: &str = "what is delivered to it";
 
 /// Why a session takes a NIC or not.
 pub(super) fn why(
-    ground: &Ground<'_>,
+    ground: &ExplainContext<'_>,
     session: &Session,
     reason: &Reason,
     nic: NicId,
@@ -45,7 +45,7 @@ fn stands(session: &Session, key: &str) -> String {
 }
 
 fn standing(
-    ground: &Ground<'_>,
+    ground: &ExplainContext<'_>,
     session: &Session,
     reason: &Reason,
     nic: NicId,
@@ -131,7 +131,7 @@ fn word(word: &Word) -> String {
 }
 
 /// The sessions whose sensor a guest is.
-fn sensor_of(ground: &Ground<'_>, vmid: Vmid) -> String {
+fn sensor_of(ground: &ExplainContext<'_>, vmid: Vmid) -> String {
     let sessions = ground.index.sensor_of.get(&vmid).into_iter().flatten();
     let names: Vec<&SessionName> = sessions.copied().collect();
     some(&names)
@@ -143,7 +143,7 @@ fn is_output(session: &Session, nic: NicId) -> bool {
 }
 
 /// What its words are, and what the NIC has instead.
-fn no_word(ground: &Ground<'_>, session: &Session, nic: NicId, state: &NicState) -> String {
+fn no_word(ground: &ExplainContext<'_>, session: &Session, nic: NicId, state: &NicState) -> String {
     let mut words: Vec<&Selector> = session.sources.iter().map(|at| &at.value).collect();
     if words.len() > MAX_LISTED {
         // The words that something is said of are not those that are left out.
@@ -164,7 +164,12 @@ fn no_word(ground: &Ground<'_>, session: &Session, nic: NicId, state: &NicState)
 }
 
 /// What is true of the NIC, of the kind that a selector looks at.
-fn fact(ground: &Ground<'_>, selector: &Selector, nic: NicId, state: &NicState) -> Option<String> {
+fn fact(
+    ground: &ExplainContext<'_>,
+    selector: &Selector,
+    nic: NicId,
+    state: &NicState,
+) -> Option<String> {
     let cluster = ground.view.cluster;
     let vmid = nic.vmid;
     let guest = cluster.guest(vmid);

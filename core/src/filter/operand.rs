@@ -2,7 +2,7 @@
 //!
 //! This exists to keep the rules of writing a value apart from the rules of putting words together.
 //! It sees one word at a time and knows no positions: what is wrong goes to the parser as a
-//! [`Complaint`], which knows where the word stands. Nothing is looked up by name.
+//! [`OperandError`], which knows where the word stands. Nothing is looked up by name.
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 
@@ -10,12 +10,12 @@ use super::tree::{EtherAddr, Ipv4Net, Ipv6Net, PortRange, VlanTag};
 
 /// What is wrong with an operand.
 #[derive(Debug)]
-pub(super) struct Complaint {
+pub(super) struct OperandError {
     pub message: String,
     pub hint: Option<String>,
 }
 
-impl Complaint {
+impl OperandError {
     pub(super) fn new(message: impl Into<String>) -> Self {
         Self {
             message: message.into(),
@@ -98,53 +98,53 @@ fn digits(word: &str) -> Option<(&str, u32)> {
 }
 
 /// A number, decimal or hexadecimal, up to `most`; `what` is what it is for, with its article.
-fn number(word: &str, what: &str, most: u16) -> Result<u16, Complaint> {
+fn number(word: &str, what: &str, most: u16) -> Result<u16, OperandError> {
     let shown = shown(word);
     let Some((digits, base)) = digits(word) else {
-        return Err(Complaint::new(format!("{shown} is not {what}")));
+        return Err(OperandError::new(format!("{shown} is not {what}")));
     };
     if base == 10 && digits.len() > 1 && digits.starts_with('0') {
-        return Err(Complaint::new(format!("{shown} has a leading zero"))
+        return Err(OperandError::new(format!("{shown} has a leading zero"))
             .hint("drop the zero: tcpdump would read an octal number"));
     }
     match u16::from_str_radix(digits, base) {
         Ok(number) if number <= most => Ok(number),
-        _ => Err(Complaint::new(format!(
+        _ => Err(OperandError::new(format!(
             "{shown} is too large for {what}: at most {most}"
         ))),
     }
 }
 
 /// The VLAN id in `vlan N`.
-pub(super) fn vlan(word: &str) -> Result<VlanTag, Complaint> {
+pub(super) fn vlan(word: &str) -> Result<VlanTag, OperandError> {
     let id = number(word, "a VLAN id", VlanTag::MAX)?;
-    VlanTag::new(id).ok_or_else(|| Complaint::new("the VLAN id does not fit in a tag"))
+    VlanTag::new(id).ok_or_else(|| OperandError::new("the VLAN id does not fit in a tag"))
 }
 
 /// The operand of `port`.
-pub(super) fn port(word: &str) -> Result<PortRange, Complaint> {
+pub(super) fn port(word: &str) -> Result<PortRange, OperandError> {
     if word.contains('-') && port_range(word).is_ok() {
         let message = format!("{} is not a port number", shown(word));
-        return Err(Complaint::new(message).hint(format!("a range is `portrange {word}`")));
+        return Err(OperandError::new(message).hint(format!("a range is `portrange {word}`")));
     }
     one_port(word).map(|port| PortRange::new(port, port))
 }
 
 /// The operand of `portrange`: `A-B` in either order, or a single port.
-pub(super) fn port_range(word: &str) -> Result<PortRange, Complaint> {
+pub(super) fn port_range(word: &str) -> Result<PortRange, OperandError> {
     match word.split_once('-') {
         Some((first, last)) if !first.is_empty() && !last.is_empty() => {
             Ok(PortRange::new(one_port(first)?, one_port(last)?))
         }
         Some(_) => Err(
-            Complaint::new(format!("{} is not a port range", shown(word)))
+            OperandError::new(format!("{} is not a port range", shown(word)))
                 .hint("a range is two numbers, such as `1-1023`"),
         ),
         None => one_port(word).map(|port| PortRange::new(port, port)),
     }
 }
 
-fn one_port(word: &str) -> Result<u16, Complaint> {
+fn one_port(word: &str) -> Result<u16, OperandError> {
     number(word, "a port number", u16::MAX).map_err(|complaint| match shape(word) {
         Shape::Dotted | Shape::V6 => complaint.hint(format!("an address is `host {word}`")),
         Shape::Name | Shape::Mac(_) => {
@@ -155,16 +155,16 @@ fn one_port(word: &str) -> Result<u16, Complaint> {
 }
 
 /// The operand of `ether proto`; `name` is what stood behind a backslash.
-pub(super) fn ether_type(word: &str) -> Result<u16, Complaint> {
+pub(super) fn ether_type(word: &str) -> Result<u16, OperandError> {
     let type_number = match word.strip_prefix('\\') {
         Some(name) => protocol_number(name).ok_or_else(|| {
             let message = format!("unknown EtherType name {}", shown(word));
-            Complaint::new(message)
+            OperandError::new(message)
                 .hint(r"known are `\ip`, `\ip6`, `\arp` and `\rarp`: write the number")
         })?,
         None if protocol_number(word).is_some() => {
             return Err(
-                Complaint::new(format!("{} needs a backslash here", shown(word)))
+                OperandError::new(format!("{} needs a backslash here", shown(word)))
                     .hint(format!(r"write `ether proto \{word}`")),
             );
         }
@@ -172,12 +172,12 @@ pub(super) fn ether_type(word: &str) -> Result<u16, Complaint> {
     };
     match type_number {
         // IEEE 802.3 §3.2.6: below is a length; libpcap takes the number for an LLC SAP there.
-        ..0x0600 => Err(Complaint::new(format!(
+        ..0x0600 => Err(OperandError::new(format!(
             "{} is too small for an EtherType: at least 0x0600",
             shown(word)
         ))),
         // libpcap, gencode.c, gen_linktype: these two also match in SNAP frames.
-        0x809b | 0x80f3 => Err(Complaint::new("AppleTalk is not supported")),
+        0x809b | 0x80f3 => Err(OperandError::new("AppleTalk is not supported")),
         other => Ok(other),
     }
 }
@@ -193,9 +193,9 @@ fn protocol_number(name: &str) -> Option<u16> {
 }
 
 /// The operand of `ether host`.
-pub(super) fn ether_host(word: &str) -> Result<EtherAddr, Complaint> {
+pub(super) fn ether_host(word: &str) -> Result<EtherAddr, OperandError> {
     mac(word).ok_or_else(|| {
-        Complaint::new(format!("invalid MAC address {}", shown(word)))
+        OperandError::new(format!("invalid MAC address {}", shown(word)))
             .hint("a MAC address is six bytes in hexadecimal, such as `bc:24:11:00:00:01`")
     })
 }
@@ -230,7 +230,7 @@ fn hex_byte(part: &str) -> Option<u8> {
 }
 
 /// The operand of `host`. As in tcpdump, `10.1` is every address that begins so.
-pub(super) fn host(word: &str) -> Result<Network, Complaint> {
+pub(super) fn host(word: &str) -> Result<Network, OperandError> {
     match shape(word) {
         Shape::Number if word.parse::<u8>().is_err() => {
             Err(not_an_address(word).hint(format!("did you mean `port {word}`?")))
@@ -246,7 +246,7 @@ pub(super) fn host(word: &str) -> Result<Network, Complaint> {
 }
 
 /// The operand of `net`.
-pub(super) fn net(word: &str, suffix: Suffix<'_>) -> Result<Network, Complaint> {
+pub(super) fn net(word: &str, suffix: Suffix<'_>) -> Result<Network, OperandError> {
     match shape(word) {
         Shape::Number => classful(word, suffix),
         Shape::Dotted => ipv4_net(word, suffix).map(Network::V4),
@@ -258,22 +258,22 @@ pub(super) fn net(word: &str, suffix: Suffix<'_>) -> Result<Network, Complaint> 
     }
 }
 
-fn not_an_address(word: &str) -> Complaint {
-    Complaint::new(format!("{} is not an IP address", shown(word)))
+fn not_an_address(word: &str) -> OperandError {
+    OperandError::new(format!("{} is not an IP address", shown(word)))
 }
 
-fn not_a_network(word: &str) -> Complaint {
-    Complaint::new(format!("{} is not a network", shown(word)))
+fn not_a_network(word: &str) -> OperandError {
+    OperandError::new(format!("{} is not a network", shown(word)))
 }
 
 /// `net 10` is 10.0.0.0/8. What tcpdump makes of 0 and of numbers above 255 is nobody's intent.
-fn classful(word: &str, suffix: Suffix<'_>) -> Result<Network, Complaint> {
+fn classful(word: &str, suffix: Suffix<'_>) -> Result<Network, OperandError> {
     let octet = number(word, "the first part of an address", 255)
         .map_err(|complaint| complaint.hint("write the network as `10.0.0.0/8`"))?;
     let octet = u8::try_from(octet).map_err(|_| not_a_network(word))?;
     if !matches!(suffix, Suffix::None) {
         let message = format!("{} needs a second part before a mask", shown(word));
-        return Err(Complaint::new(message).hint(format!("write `{octet}.0.0.0`")));
+        return Err(OperandError::new(message).hint(format!("write `{octet}.0.0.0`")));
     }
     if octet == 0 {
         return Err(not_a_network(word).hint("every IPv4 address is `net 0.0.0.0/0`"));
@@ -284,7 +284,7 @@ fn classful(word: &str, suffix: Suffix<'_>) -> Result<Network, Complaint> {
         .ok_or_else(|| not_a_network(word))
 }
 
-fn ipv4_net(word: &str, suffix: Suffix<'_>) -> Result<Ipv4Net, Complaint> {
+fn ipv4_net(word: &str, suffix: Suffix<'_>) -> Result<Ipv4Net, OperandError> {
     let (address, given) = ipv4_parts(word)?;
     let (mask, written) = match suffix {
         Suffix::None => (prefix_mask(given), word.to_owned()),
@@ -298,7 +298,7 @@ fn ipv4_net(word: &str, suffix: Suffix<'_>) -> Result<Ipv4Net, Complaint> {
         }
     };
     Ipv4Net::new(address, mask).ok_or_else(|| {
-        let complaint = Complaint::new(format!("non-network bits set in {}", shown(&written)));
+        let complaint = OperandError::new(format!("non-network bits set in {}", shown(&written)));
         match Ipv4Net::new(address & mask, mask) {
             Some(meant) => complaint.hint(format!("did you mean `{meant}`?")),
             None => complaint,
@@ -307,8 +307,8 @@ fn ipv4_net(word: &str, suffix: Suffix<'_>) -> Result<Ipv4Net, Complaint> {
 }
 
 /// One to four leading parts of an IPv4 address, and how many bits they are.
-fn ipv4_parts(word: &str) -> Result<(Ipv4Addr, u32), Complaint> {
-    let invalid = || Complaint::new(format!("invalid IPv4 address {}", shown(word)));
+fn ipv4_parts(word: &str) -> Result<(Ipv4Addr, u32), OperandError> {
+    let invalid = || OperandError::new(format!("invalid IPv4 address {}", shown(word)));
     let mut octets = [0_u8; 4];
     let mut bits = 0;
     for (index, part) in word.split('.').enumerate() {
@@ -334,23 +334,23 @@ fn prefix_mask(bits: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(u32::MAX.checked_shl(host_bits).unwrap_or(0))
 }
 
-fn ipv6_net(word: &str, suffix: Suffix<'_>) -> Result<Ipv6Net, Complaint> {
+fn ipv6_net(word: &str, suffix: Suffix<'_>) -> Result<Ipv6Net, OperandError> {
     let address: Ipv6Addr = word
         .parse()
-        .map_err(|_| Complaint::new(format!("invalid IPv6 address {}", shown(word))))?;
+        .map_err(|_| OperandError::new(format!("invalid IPv6 address {}", shown(word))))?;
     let bits = match suffix {
         Suffix::None => 128,
         Suffix::Length(length) => prefix_length(length, 128)?,
         Suffix::Mask(_) => {
             return Err(
-                Complaint::new("`mask` does not go with an IPv6 network").hint(format!(
+                OperandError::new("`mask` does not go with an IPv6 network").hint(format!(
                     "write the length of the prefix, such as `{word}/64`"
                 )),
             );
         }
     };
     Ipv6Net::new(address, bits).ok_or_else(|| {
-        let complaint = Complaint::new(format!("non-network bits set in `{word}/{bits}`"));
+        let complaint = OperandError::new(format!("non-network bits set in `{word}/{bits}`"));
         let host_bits = 128_u32.saturating_sub(u32::from(bits));
         let mask = u128::MAX.checked_shl(host_bits).unwrap_or(0);
         match Ipv6Net::new(Ipv6Addr::from_bits(address.to_bits() & mask), bits) {
@@ -360,9 +360,9 @@ fn ipv6_net(word: &str, suffix: Suffix<'_>) -> Result<Ipv6Net, Complaint> {
     })
 }
 
-fn prefix_length(word: &str, most: u8) -> Result<u8, Complaint> {
+fn prefix_length(word: &str, most: u8) -> Result<u8, OperandError> {
     let bits = number(word, "a prefix length", u16::from(most))?;
-    u8::try_from(bits).map_err(|_| Complaint::new("the prefix length is out of range"))
+    u8::try_from(bits).map_err(|_| OperandError::new("the prefix length is out of range"))
 }
 
 /// A whole IP address, which tcpdump would want `host` in front of.

@@ -1,18 +1,18 @@
 //! Puts words together: tokens → [`Expr`].
 //!
 //! This exists to follow the grammar of libpcap (grammar.y): a primitive is qualifiers and an
-//! operand, and an operand alone takes the qualifiers left of it, which travel as a [`Carry`]. How
+//! operand, and an operand alone takes the qualifiers left of it, which travel as a [`InheritedQualifier`]. How
 //! a value is written is `operand`'s business. Recursion is bounded by [`MAX_DEPTH`].
 
 use super::error::FilterError;
 use super::lexer::{Key, Kind, Token};
 use super::operand;
-use super::operand::{Complaint, Shape, Suffix, is_address};
+use super::operand::{OperandError, Shape, Suffix, is_address};
 use super::tree::{Expr, MAX_DEPTH, Primitive, Side};
 
-use cursor::{Head, Parser, Piece, span};
+use cursor::{Head, Parser, Subtree, span};
 use errors::{proto_without_ether, too_deep};
-use qualifier::{AddressWord, Carry, Family, Qualifier, Range, of_family};
+use qualifier::{AddressWord, Family, InheritedQualifier, Qualifier, Range, of_family};
 
 mod cursor;
 mod errors;
@@ -24,26 +24,28 @@ pub(super) fn parse(text: &str) -> Result<Expr, FilterError> {
     let mut parser = Parser::new(text);
     let first = parser.peek();
     if first.kind == Kind::End {
-        let complaint = Complaint::new("the filter expression is empty");
+        let complaint = OperandError::new("the filter expression is empty");
         return Err(parser.fault(
             first,
             complaint.hint("leave the key out to mirror every frame"),
         ));
     }
-    let (piece, _) = parser.expression(Carry::Start)?;
+    let (piece, _) = parser.expression(InheritedQualifier::Start)?;
     let end = parser.peek();
     match end.kind {
         Kind::End => Ok(piece.expr),
-        Kind::Close => Err(parser.fault(end, Complaint::new("this parenthesis was never opened"))),
+        Kind::Close => {
+            Err(parser.fault(end, OperandError::new("this parenthesis was never opened")))
+        }
         _ => Err(parser.not_joined(end, "`and` or `or`")),
     }
 }
 
-type Parsed = Result<(Piece, Carry), FilterError>;
+type Parsed = Result<(Subtree, InheritedQualifier), FilterError>;
 
 impl<'a> Parser<'a> {
     /// `unit { (and | or) unit }`, from left to right.
-    fn expression(&mut self, carry: Carry) -> Parsed {
+    fn expression(&mut self, carry: InheritedQualifier) -> Parsed {
         let (mut left, mut carry) = self.unit(carry)?;
         loop {
             let operator = self.peek();
@@ -61,7 +63,7 @@ impl<'a> Parser<'a> {
     }
 
     /// `not unit`, `( expression )`, an operand, or qualifiers and their operand.
-    fn unit(&mut self, carry: Carry) -> Parsed {
+    fn unit(&mut self, carry: InheritedQualifier) -> Parsed {
         let token = self.take();
         match token.kind {
             Kind::Not => {
@@ -82,7 +84,9 @@ impl<'a> Parser<'a> {
                 Ok((piece, carry))
             }
             Kind::Text | Kind::Escaped => self.bare(token, carry),
-            Kind::Key(key) if !matches!(carry, Carry::Given(_)) => self.primitive(token, key),
+            Kind::Key(key) if !matches!(carry, InheritedQualifier::Given(_)) => {
+                self.primitive(token, key)
+            }
             _ => Err(self.unexpected(token, carry)),
         }
     }
@@ -110,7 +114,7 @@ impl<'a> Parser<'a> {
             Key::Proto => Err(self.fault(token, proto_without_ether())),
             Key::Mask => Err(self.fault(
                 token,
-                Complaint::new("`mask` goes with `net` only")
+                OperandError::new("`mask` goes with `net` only")
                     .hint("such as `net 10.0.0.0 mask 255.0.0.0`"),
             )),
         }?;
@@ -118,29 +122,34 @@ impl<'a> Parser<'a> {
             Head::Whole(piece, carry) => Ok((piece, carry)),
             // An operand, or several in parentheses.
             Head::Qualifier(qualifier) => {
-                let (piece, _) = self.unit(Carry::Given(qualifier))?;
-                Ok((piece, Carry::Earlier(qualifier)))
+                let (piece, _) = self.unit(InheritedQualifier::Given(qualifier))?;
+                Ok((piece, InheritedQualifier::Earlier(qualifier)))
             }
         }
     }
 
     /// An operand that takes the qualifiers left of it.
-    fn bare(&mut self, token: Token, carry: Carry) -> Parsed {
+    fn bare(&mut self, token: Token, carry: InheritedQualifier) -> Parsed {
         match carry {
-            Carry::Given(qualifier) | Carry::Earlier(qualifier) => {
+            InheritedQualifier::Given(qualifier) | InheritedQualifier::Earlier(qualifier) => {
                 let primitive = self.operand(token, qualifier)?;
                 Ok((self.test(token, primitive)?, carry))
             }
-            Carry::Start if is_address(self.word(token)) && self.peek().kind != Kind::Slash => {
+            InheritedQualifier::Start
+                if is_address(self.word(token)) && self.peek().kind != Kind::Slash =>
+            {
                 let qualifier = Qualifier::Address {
                     family: Family::Any,
                     side: Side::Either,
                     word: AddressWord::Host,
                 };
                 let primitive = self.operand(token, qualifier)?;
-                Ok((self.test(token, primitive)?, Carry::Earlier(qualifier)))
+                Ok((
+                    self.test(token, primitive)?,
+                    InheritedQualifier::Earlier(qualifier),
+                ))
             }
-            Carry::Start | Carry::Nothing | Carry::Vlan => {
+            InheritedQualifier::Start | InheritedQualifier::Nothing | InheritedQualifier::Vlan => {
                 Err(self.fault(token, self.unqualified(token, carry)))
             }
         }
@@ -188,7 +197,7 @@ impl<'a> Parser<'a> {
         let network = if address_word == AddressWord::Net {
             operand::net(word, suffix)
         } else if end.is_some() {
-            let complaint = Complaint::new("only a network can have a mask");
+            let complaint = OperandError::new("only a network can have a mask");
             Err(complaint.hint(format!("write `{}net {}`", side.prefix(), self.word(whole))))
         } else {
             operand::host(word).map_err(|complaint| {
@@ -227,9 +236,9 @@ impl<'a> Parser<'a> {
     }
 }
 
-fn join(left: Piece, operator: Kind, right: Piece) -> Piece {
+fn join(left: Subtree, operator: Kind, right: Subtree) -> Subtree {
     let and = operator == Kind::And;
-    let members = |piece: &Piece| match piece.expr {
+    let members = |piece: &Subtree| match piece.expr {
         Expr::All(_) if and => piece.height,
         Expr::Any(_) if !and => piece.height,
         _ => piece.height + 1,
@@ -240,15 +249,15 @@ fn join(left: Piece, operator: Kind, right: Piece) -> Piece {
     } else {
         left.expr.or(right.expr)
     };
-    Piece { expr, height }
+    Subtree { expr, height }
 }
 
-fn negate(piece: Piece) -> Piece {
+fn negate(piece: Subtree) -> Subtree {
     let height = match piece.expr {
         Expr::Not(_) => piece.height.saturating_sub(1),
         _ => piece.height + 1,
     };
-    Piece {
+    Subtree {
         expr: piece.expr.negate(),
         height,
     }

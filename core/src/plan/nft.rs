@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::change::{Action, Change, Plan, Problem, why_removed};
 use crate::engine::Engine;
-use crate::engine::nft::diff::{Kept, diff, same};
+use crate::engine::nft::diff::{Preserved, diff, same};
 use crate::engine::nft::names;
-use crate::engine::nft::names::{Label, Named, Part, Role, Told};
+use crate::engine::nft::names::{ChainName, Label, Part, Role, Told};
 use crate::engine::nft::spec::{Copies, Exclusive, Passing};
 use crate::engine::nft::table::{Table, table};
 use crate::engine::nft::{NftState, Seen};
@@ -17,7 +17,7 @@ use crate::model::{IfName, NicId, SessionName, port_owner};
 use crate::state::{Desired, MirrorKey, MirrorOutput, Observed};
 
 /// Compares the table; tells what of it is left alone.
-pub fn plan<'a>(desired: &'a Desired, observed: &Observed, plan: &mut Plan) -> Kept<'a> {
+pub fn plan<'a>(desired: &'a Desired, observed: &Observed, plan: &mut Plan) -> Preserved<'a> {
     let nothing = Seen::default();
     let seen = match &observed.nft {
         NftState::Present(seen) => seen,
@@ -28,10 +28,10 @@ pub fn plan<'a>(desired: &'a Desired, observed: &Observed, plan: &mut Plan) -> K
                     text: format!("nothing is copied to {}: {why}", key.output),
                 });
             }
-            return Kept::of(desired.nft(), &nothing);
+            return Preserved::of(desired.nft(), &nothing);
         }
     };
-    let kept = Kept::of(desired.nft(), seen);
+    let kept = Preserved::of(desired.nft(), seen);
     let is_idle = |key: &OutputKey, copies: &Copies| {
         copies.sources.is_empty() && !kept.perhaps(key.session.as_str(), Label::of(&key.output))
     };
@@ -51,7 +51,7 @@ pub fn plan<'a>(desired: &'a Desired, observed: &Observed, plan: &mut Plan) -> K
         return kept;
     }
     let before = plan.actions.len();
-    let was = Was::read(seen);
+    let was = ObservedCopies::read(seen);
     let different = different(&wanted, seen);
     let too_large: BTreeSet<&OutputKey> = wanted.too_large.iter().map(|(key, _)| key).collect();
     let unfit: BTreeSet<(&str, Label)> = too_large
@@ -112,23 +112,23 @@ fn mirror(of: OutputKey) -> MirrorKey {
 
 /// What the table does now.
 #[derive(Default)]
-struct Was<'a> {
-    copies: BTreeMap<(&'a str, Label), WasCopies>,
+struct ObservedCopies<'a> {
+    copies: BTreeMap<(&'a str, Label), ObservedOutputCopies>,
 }
 
 #[derive(Default)]
-struct WasCopies {
+struct ObservedOutputCopies {
     to: Option<u32>,
     sources: BTreeMap<IfName, BTreeSet<Passing>>,
 }
 
-impl<'a> Was<'a> {
+impl<'a> ObservedCopies<'a> {
     fn read(seen: &'a Seen) -> Self {
         let mut was = Self::default();
         for (name, chain) in &seen.chains {
             match (names::read(name), &chain.hook) {
                 (
-                    Named::Own {
+                    ChainName::Own {
                         session,
                         label,
                         role: Role::Copies,
@@ -138,7 +138,7 @@ impl<'a> Was<'a> {
                     was.copies.entry((session, label)).or_default().to =
                         chain.rules.iter().find_map(|rule| rule.copies_to);
                 }
-                (Named::Base { label }, Some(hook)) => {
+                (ChainName::Base { label }, Some(hook)) => {
                     let told = chain
                         .rules
                         .iter()
@@ -182,15 +182,15 @@ fn removal(desired: &Desired, (session, label): &(&str, Label), is_unfit: bool) 
 fn changes(
     key: &OutputKey,
     copies: &Copies,
-    was: Option<&WasCopies>,
+    was: Option<&ObservedOutputCopies>,
     (wanted, seen): (&Table, &Seen),
-    different: &[Named<'_>],
+    different: &[ChainName<'_>],
     observed: &Observed,
 ) -> Vec<Change> {
     let mut changes = Vec::new();
     let to = MirrorOutput::Port(copies.device.clone());
     let words = chosen(copies);
-    let nothing = WasCopies::default();
+    let nothing = ObservedOutputCopies::default();
     let is_new = was.is_none_or(|was| was.to.is_none());
     let was = was.unwrap_or(&nothing);
     if is_new {
@@ -272,14 +272,14 @@ fn changes(
 }
 
 /// The chains that are not as they shall be, but for the rules of those at a hook: sources tell of these.
-fn different<'a>(wanted: &'a Table, seen: &'a Seen) -> Vec<Named<'a>> {
+fn different<'a>(wanted: &'a Table, seen: &'a Seen) -> Vec<ChainName<'a>> {
     let all: BTreeSet<&String> = wanted.chains.keys().chain(seen.chains.keys()).collect();
-    let differs = |name: &String, read: &Named<'_>| {
+    let differs = |name: &String, read: &ChainName<'_>| {
         let (Some(wanted), Some(seen)) = (wanted.chains.get(name), seen.chains.get(name)) else {
             return true;
         };
         let rules_differ = match read {
-            Named::Base { .. } => wanted.rules.len() != seen.rules.len(),
+            ChainName::Base { .. } => wanted.rules.len() != seen.rules.len(),
             _ => !same(&wanted.rules, &seen.rules),
         };
         seen.hook != wanted.hook || rules_differ
@@ -293,10 +293,10 @@ fn different<'a>(wanted: &'a Table, seen: &'a Seen) -> Vec<Named<'a>> {
 
 /// Is anything else of the session's own different? That another source's MAC address has become known is not worth a
 /// word of each session.
-fn touches(key: &OutputKey, different: &[Named<'_>]) -> bool {
+fn touches(key: &OutputKey, different: &[ChainName<'_>]) -> bool {
     let label = Label::of(&key.output);
     different.iter().any(|named| match named {
-        Named::Own {
+        ChainName::Own {
             session,
             label: other,
             role,

@@ -11,7 +11,7 @@ use crate::engine::Engine;
 use crate::engine::nft::spec::Exclusive;
 use crate::model::IfName;
 use crate::state::{
-    Desired, Mirror, MirrorConfig, MirrorKey, MirrorOutput, OvsBridge, Reserves, Wanted,
+    Desired, Mirror, MirrorConfig, MirrorKey, MirrorOutput, OutputReservation, OvsBridge, Wanted,
 };
 
 /// The mirrors that a bridge shall have: those with sources, and one for each output port that is only to be kept free.
@@ -37,7 +37,7 @@ pub fn shared<'a>(
         if !wanted.undecided.is_empty() {
             // It stays for those that are in it.
             let undecided = Wanted {
-                reserves: Reserves::No,
+                reserves: OutputReservation::No,
                 ..wanted.clone()
             };
             mirrors.insert(key.clone(), Cow::Owned(undecided));
@@ -51,11 +51,11 @@ pub fn shared<'a>(
             holder(desired, name, bridge, port, &mirrors).unwrap_or_else(|| (*first).clone());
         let is_needed = group
             .values()
-            .any(|wanted| wanted.reserves == Reserves::Yes);
+            .any(|wanted| wanted.reserves == OutputReservation::Yes);
         let reserves = if is_needed {
-            Reserves::Yes
+            OutputReservation::Yes
         } else {
-            Reserves::IfThere
+            OutputReservation::IfThere
         };
         let own = group.get(&holder).map(|wanted| wanted.config.clone());
         let there = rows(bridge, &holder).find(|row| !takes_something(&row.config));
@@ -71,7 +71,7 @@ pub fn shared<'a>(
                 undecided: [].into(),
             })
         });
-        if mirror.reserves != Reserves::Yes && mirror.reserves != reserves {
+        if mirror.reserves != OutputReservation::Yes && mirror.reserves != reserves {
             mirror.to_mut().reserves = reserves;
         }
         // As long as it takes nothing it does not matter of what.
@@ -84,7 +84,7 @@ pub fn shared<'a>(
 }
 
 fn only_reserves(wanted: &Wanted) -> bool {
-    wanted.reserves != Reserves::No && !takes_something(&wanted.config)
+    wanted.reserves != OutputReservation::No && !takes_something(&wanted.config)
 }
 
 /// Of the sessions with this output, the first whose mirror does that already and nothing else, or else the first whose

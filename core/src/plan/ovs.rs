@@ -9,7 +9,8 @@ use super::output_reservation::{holds_undecided, shared, takes_something};
 use crate::engine::Engine;
 use crate::model::{IfName, port_owner, printable};
 use crate::state::{
-    Desired, Mirror, MirrorConfig, MirrorKey, MirrorOutput, Ovs, OvsBridge, Reserves, RowId, Wanted,
+    Desired, Mirror, MirrorConfig, MirrorKey, MirrorOutput, OutputReservation, Ovs, OvsBridge,
+    RowId, Wanted,
 };
 
 /// Compares mirrors.
@@ -94,12 +95,14 @@ pub fn plan(desired: &Desired, ovs: &Ovs, plan: &mut Plan) {
 
 /// Is the mirror needed, even if it is not there yet?
 fn is_needed(wanted: &Wanted) -> bool {
-    takes_something(&wanted.config) || wanted.reserves == Reserves::Yes
+    takes_something(&wanted.config) || wanted.reserves == OutputReservation::Yes
 }
 
 /// Does a mirror still have something to do: wanted sources, or undecided ones that are in it?
 fn stays(wanted: &Wanted, mirror: &Mirror) -> bool {
-    is_needed(wanted) || wanted.reserves == Reserves::IfThere || holds_undecided(wanted, mirror)
+    is_needed(wanted)
+        || wanted.reserves == OutputReservation::IfThere
+        || holds_undecided(wanted, mirror)
 }
 
 fn changes(is: &MirrorConfig, wanted: &Wanted) -> Vec<Change> {

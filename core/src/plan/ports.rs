@@ -6,7 +6,7 @@ mod display;
 use std::collections::BTreeSet;
 
 use super::change::{Plan, PortChange, Problem};
-use crate::engine::nft::diff::Kept;
+use crate::engine::nft::diff::Preserved;
 use crate::engine::nft::spec::{Exclusive, OutputPort, Raise, SourcePort};
 use crate::engine::nft::{NftState, Seen, names};
 use crate::engine::port::{BridgeFlags, LinkChange, PortSettings};
@@ -16,14 +16,14 @@ use crate::state::{Desired, MirrorOutput, Observed, OvsState};
 
 /// Which of a device's settings are ours for as long as it is what it is.
 #[derive(Clone, Copy, Default)]
-struct Ours {
+struct OwnedSettings {
     flags: bool,
     offloads: bool,
     link: bool,
 }
 
 /// Compares devices' settings.
-pub fn plan(desired: &Desired, observed: &Observed, kept: &Kept<'_>, plan: &mut Plan) {
+pub fn plan(desired: &Desired, observed: &Observed, kept: &Preserved<'_>, plan: &mut Plan) {
     let seen = match &observed.nft {
         NftState::Present(seen) => Some(seen),
         NftState::Failed(_) => None,
@@ -39,7 +39,7 @@ pub fn plan(desired: &Desired, observed: &Observed, kept: &Kept<'_>, plan: &mut 
             continue;
         };
         let change = prepare(device, output, is, saved, seen);
-        let ours = Ours {
+        let ours = OwnedSettings {
             flags: output.exclusive == Exclusive::Us,
             offloads: output.wire == Switch::Yes,
             link: false,
@@ -61,9 +61,9 @@ pub fn plan(desired: &Desired, observed: &Observed, kept: &Kept<'_>, plan: &mut 
         // While Open vSwitch cannot be asked, the device may be a port of it.
         let may_change = !matches!(observed.ovs, OvsState::Failed(_));
         let change = listen(device, source, is, saved).filter(|_| may_change);
-        let ours = Ours {
+        let ours = OwnedSettings {
             link: true,
-            ..Ours::default()
+            ..OwnedSettings::default()
         };
         add(device, is, saved, ours, change, plan);
     }
@@ -108,7 +108,7 @@ fn add(
     device: &IfName,
     is: &PortSettings,
     saved: Option<&PortSettings>,
-    ours: Ours,
+    ours: OwnedSettings,
     change: Option<PortChange>,
     plan: &mut Plan,
 ) {
@@ -124,7 +124,7 @@ fn add(
 }
 
 /// Devices that are nothing to us any more.
-fn put_back_former(desired: &Desired, observed: &Observed, kept: &Kept<'_>, plan: &mut Plan) {
+fn put_back_former(desired: &Desired, observed: &Observed, kept: &Preserved<'_>, plan: &mut Plan) {
     let is_former = |device: &IfName| {
         !desired.outputs.contains_key(device)
             && !desired.listening.contains_key(device)
@@ -151,7 +151,7 @@ fn is_over(
     (is, saved): (&PortSettings, &PortSettings),
     desired: &Desired,
     observed: &Observed,
-    kept: &Kept<'_>,
+    kept: &Preserved<'_>,
 ) -> bool {
     let master = observed
         .links
@@ -258,7 +258,7 @@ fn before(is: &PortSettings, saved: Option<&PortSettings>) -> PortSettings {
 /// Puts back what is not ours any more: everything, or all but `ours`.
 fn give_back(
     device: &IfName,
-    ours: Option<Ours>,
+    ours: Option<OwnedSettings>,
     is: &PortSettings,
     saved: &PortSettings,
 ) -> Option<PortChange> {

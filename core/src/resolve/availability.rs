@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::need::Need;
 use super::outputs::{Outputs, Place, Target};
-use super::reachability::{Leads, Ways};
+use super::reachability::{ForwardingGraph, UplinkRequirement};
 use crate::config::Session;
 use crate::config::selector::Output;
 use crate::engine::nft::NftState;
@@ -80,8 +80,10 @@ impl<'a> Outputs<'a> {
             let known = self.standing_of_port(session, name);
             let standing = known.transpose().map_err(refused)?;
             let place = self.place(output)?;
-            let is_open =
-                || Ways::new(self.observed).reaches(name, |device| self.map.may_be_on_ovs(device));
+            let is_open = || {
+                ForwardingGraph::new(self.observed)
+                    .reaches(name, |device| self.map.may_be_on_ovs(device))
+            };
             // Unknown changes nothing: what is mirrored goes on, and nothing new begins.
             return match standing {
                 Some(standing) if !is_open() => Ok((place, standing)),
@@ -251,7 +253,7 @@ impl<'a> Outputs<'a> {
         }
         self.part_of(name)?;
         self.below(name)?;
-        let ways = Ways::new(self.observed);
+        let ways = ForwardingGraph::new(self.observed);
         let others: BTreeSet<&IfName> = others.iter().collect();
         if let Some((bridge, address)) = ways.address_behind(name) {
             let need = if ways.strands(name, &others) {
@@ -266,9 +268,9 @@ impl<'a> Outputs<'a> {
         let is_reserved = self.is_device_reserved(name, index)
             || self.is_mirrored_to(&Output::Port(name.clone()));
         let leads = if is_reserved {
-            Leads::Whenever
+            UplinkRequirement::Whenever
         } else {
-            Leads::Now
+            UplinkRequirement::Now
         };
         if let Some((bridge, nic)) = ways.guest_without(name, &others, leads) {
             return Err(Need::GuestsWay(name.clone(), bridge, nic));

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::availability::Standing;
 use super::engine_choice::{ChosenEngine, From, Reason, engine, never_ovs, why_ovs};
-use super::nft::Copying;
+use super::nft::CopyBuilder;
 use super::offload::hands_over_unfinished;
 use super::output_notes::{notes, rspan_note};
 use super::outputs::{Outputs, Place, Target};
-use super::selection::{Choice, Whole};
+use super::selection::{Choice, WholeBridgeMode};
 use crate::config::Session;
 use crate::config::selector::Output;
 use crate::engine::Engine;
@@ -20,8 +20,8 @@ use crate::model::Taken;
 use crate::model::{IfName, SessionName};
 use crate::state::port_map::{BridgeKind, Port, PortMap};
 use crate::state::{
-    Desired, DownRole, Engines, Fault, Lack, LinkState, MirrorConfig, MirrorKey, MirrorOutput,
-    OutputState, PortDown, Reserves, SessionState, Wanted,
+    Desired, DownRole, Engines, Fault, LinkState, MirrorConfig, MirrorKey, MirrorOutput,
+    OutputReservation, OutputState, PortDown, SessionState, UndeliveredSource, Wanted,
 };
 
 /// Lays a running session out over the node. `reserved` are the ports that are outputs, and whose.
@@ -143,15 +143,15 @@ struct Layout<'a> {
 
 /// The sources of one output by what takes them there.
 #[derive(Default)]
-struct Split<'a> {
+struct SourcesByEngine<'a> {
     ovs: Vec<&'a Port>,
     ovs_undecided: BTreeSet<IfName>,
-    ovs_bridge: Option<(&'a IfName, Whole)>,
+    ovs_bridge: Option<(&'a IfName, WholeBridgeMode)>,
     nft: Vec<(&'a Port, Taken)>,
     nft_bridges: Vec<&'a IfName>,
     nft_undecided: Vec<&'a Port>,
     reasons: BTreeSet<Reason>,
-    lacks: Vec<Lack>,
+    lacks: Vec<UndeliveredSource>,
 }
 
 impl<'a> Layout<'a> {
@@ -171,8 +171,11 @@ impl<'a> Layout<'a> {
                 .filter(here)
                 .partition(|port| port.tag == Some(vlan));
             let whole = self.choice.bridges.get(*bridge).copied();
-            for port in own.iter().filter(|_| whole != Some(Whole::Everything)) {
-                lacks.push(Lack {
+            for port in own
+                .iter()
+                .filter(|_| whole != Some(WholeBridgeMode::Everything))
+            {
+                lacks.push(UndeliveredSource {
                     nic: port.nic.as_ref().map(|nic| nic.id),
                     port: port.name.clone(),
                     why: format!(
@@ -180,7 +183,7 @@ impl<'a> Layout<'a> {
                     ),
                 });
             }
-            let split = Split {
+            let split = SourcesByEngine {
                 ovs: others,
                 ovs_undecided: self
                     .choice
@@ -190,13 +193,13 @@ impl<'a> Layout<'a> {
                     .map(|port| port.name.clone())
                     .collect(),
                 ovs_bridge: whole.map(|whole| (*bridge, whole)),
-                ..Split::default()
+                ..SourcesByEngine::default()
             };
             self.mirror(
                 bridge,
                 MirrorOutput::Vlan(vlan),
                 &split,
-                Reserves::No,
+                OutputReservation::No,
                 desired,
             );
         }
@@ -205,7 +208,7 @@ impl<'a> Layout<'a> {
             .present()
             .into_iter()
             .filter(|source| !bridges.contains(&source.bridge));
-        lacks.extend(elsewhere.map(|source| Lack {
+        lacks.extend(elsewhere.map(|source| UndeliveredSource {
             why: match self.map.bridges.get(&source.bridge) {
                 Some(_) => format!(
                     "it is on the Linux bridge {}, and RSPAN (vlan:) is for Open vSwitch bridges",
@@ -253,7 +256,7 @@ impl<'a> Layout<'a> {
         desired: &mut Desired,
     ) {
         let mut split = self.split(target);
-        let mut copying = Copying {
+        let mut copying = CopyBuilder {
             session: self.session,
             outputs: self.outputs,
             target,
@@ -272,11 +275,11 @@ impl<'a> Layout<'a> {
         let key = self.key();
         if target.is_on_ovs() {
             let reserves = match &copies {
-                Some(copies) if copies.sources.is_empty() => Reserves::IfThere,
-                Some(_) => Reserves::Yes,
+                Some(copies) if copies.sources.is_empty() => OutputReservation::IfThere,
+                Some(_) => OutputReservation::Yes,
                 // Without its mirror it would not be told tomorrow that it was an output.
-                None if standing == Standing::Kept => Reserves::IfThere,
-                None => Reserves::No,
+                None if standing == Standing::Kept => OutputReservation::IfThere,
+                None => OutputReservation::No,
             };
             let output = MirrorOutput::Port(target.port.name.clone());
             self.mirror(&target.port.bridge, output, &split, reserves, desired);
@@ -302,8 +305,8 @@ impl<'a> Layout<'a> {
     }
 
     /// Whatever the session takes, by engine.
-    fn split(&self, target: &Target<'a>) -> Split<'a> {
-        let mut split = Split::default();
+    fn split(&self, target: &Target<'a>) -> SourcesByEngine<'a> {
+        let mut split = SourcesByEngine::default();
         let (session, output) = (self.session, self.output);
         for (bridge, whole) in &self.choice.bridges {
             let kind = self
@@ -323,7 +326,7 @@ impl<'a> Layout<'a> {
                     split.reasons.insert(reason);
                     split.nft_bridges.push(*bridge);
                 }
-                Err(why) => split.lacks.push(Lack {
+                Err(why) => split.lacks.push(UndeliveredSource {
                     nic: None,
                     port: (*bridge).clone(),
                     why,
@@ -349,7 +352,7 @@ impl<'a> Layout<'a> {
                     split.nft.extend(taken.map(|taken| (*port, taken)));
                 }
                 Err(_) if is_whole => {}
-                Err(why) => split.lacks.push(Lack {
+                Err(why) => split.lacks.push(UndeliveredSource {
                     nic: port.nic.as_ref().map(|nic| nic.id),
                     port: port.name.clone(),
                     why,
@@ -397,8 +400,8 @@ impl<'a> Layout<'a> {
         &self,
         bridge: &IfName,
         output: MirrorOutput,
-        split: &Split<'_>,
-        reserves: Reserves,
+        split: &SourcesByEngine<'_>,
+        reserves: OutputReservation,
         desired: &mut Desired,
     ) {
         let (vlans, snaplen) = (self.session.vlans.clone(), self.session.snaplen);
@@ -409,7 +412,7 @@ impl<'a> Layout<'a> {
             ..MirrorConfig::default()
         };
         let mut undecided = split.ovs_undecided.clone();
-        if split.ovs_bridge == Some((bridge, Whole::Everything)) {
+        if split.ovs_bridge == Some((bridge, WholeBridgeMode::Everything)) {
             config.all = true;
             undecided.clear();
         } else {
@@ -425,7 +428,7 @@ impl<'a> Layout<'a> {
             }
         }
         let is_empty = !config.all && config.ports.is_empty() && undecided.is_empty();
-        if is_empty && reserves == Reserves::No {
+        if is_empty && reserves == OutputReservation::No {
             return;
         }
         let key = MirrorKey {
@@ -500,7 +503,7 @@ impl<'a> Layout<'a> {
     }
 
     /// The engines and why.
-    fn explained(&self, target: &Target<'_>, split: &Split<'_>) -> Engines {
+    fn explained(&self, target: &Target<'_>, split: &SourcesByEngine<'_>) -> Engines {
         let by_ovs =
             !split.ovs.is_empty() || split.ovs_bridge.is_some() || !split.ovs_undecided.is_empty();
         let mut reasons = split.reasons.clone();

@@ -4,24 +4,24 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::outputs::{Outputs, Target};
 use crate::config::{Point, Session};
-use crate::engine::nft::spec::{Copies, CopySource, Facing, Frames, Mac, Vlans};
+use crate::engine::nft::spec::{Copies, CopySource, DeviceEnd, Frames, Mac, Vlans};
 use crate::model::Taken;
 use crate::model::{IfName, NicId, SessionName};
-use crate::state::Lack;
+use crate::state::UndeliveredSource;
 use crate::state::port_map::{BridgeKind, Port};
 
 /// One output's part of a session.
-pub struct Copying<'a> {
+pub struct CopyBuilder<'a> {
     pub session: &'a Session,
     pub outputs: &'a Outputs<'a>,
     pub target: &'a Target<'a>,
     /// The ports that are outputs, and whose.
     pub reserved: &'a BTreeMap<IfName, &'a SessionName>,
     /// What cannot be copied, and why.
-    pub lacks: Vec<Lack>,
+    pub lacks: Vec<UndeliveredSource>,
 }
 
-impl<'a> Copying<'a> {
+impl<'a> CopyBuilder<'a> {
     /// Everything that is copied there; nothing if the kernel does not show the output.
     pub fn copies(
         &mut self,
@@ -93,7 +93,7 @@ impl<'a> Copying<'a> {
         {
             Ok(device) => device.clone(),
             Err(_) if port.kind == "patch" && nic.is_none() => {
-                self.lacks.push(Lack {
+                self.lacks.push(UndeliveredSource {
                     nic,
                     port: port.name.clone(),
                     why: "a patch port has no device: what comes in by it is not seen".into(),
@@ -101,7 +101,7 @@ impl<'a> Copying<'a> {
                 return None;
             }
             Err(why) => {
-                self.lacks.push(Lack {
+                self.lacks.push(UndeliveredSource {
                     nic,
                     port: port.name.clone(),
                     why,
@@ -121,9 +121,9 @@ impl<'a> Copying<'a> {
         let is_own_device = device != port.name;
         let facing =
             if port.bridge_kind == BridgeKind::Ovs && port.kind == "internal" && !is_own_device {
-                Facing::Node
+                DeviceEnd::Node
             } else {
-                Facing::Source
+                DeviceEnd::Source
             };
         let source = CopySource {
             nic,
@@ -148,7 +148,7 @@ impl<'a> Copying<'a> {
         let source = CopySource {
             nic: None,
             taken: Taken::Sent,
-            facing: Facing::Node,
+            facing: DeviceEnd::Node,
             vlans,
             mac: Mac::None,
         };

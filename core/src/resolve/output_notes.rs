@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::outputs::{Target, is_uplink};
 use crate::config::Session;
 use crate::config::selector::Output;
-use crate::engine::nft::spec::{Copies, Facing};
+use crate::engine::nft::spec::{Copies, DeviceEnd};
 use crate::model::{IfName, NicId, Switch, some};
 use crate::state::port_map::{BridgeKind, Port, PortMap};
 
@@ -53,7 +53,7 @@ pub(super) fn notes(
     // From outside, where nobody here can see what leads where.
     let outside = copies.into_iter().flat_map(|copies| &copies.sources);
     let outside = outside.filter(|(_, source)| {
-        is_uplink(port) && source.nic.is_none() && source.facing == Facing::Source
+        is_uplink(port) && source.nic.is_none() && source.facing == DeviceEnd::Source
     });
     let outside: Vec<String> = outside.map(|(device, _)| device.to_string()).collect();
     if !outside.is_empty() {

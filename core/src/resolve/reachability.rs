@@ -15,7 +15,7 @@ const UPLINKS: [&str; 4] = ["bond", "team", "vlan", "vxlan"];
 
 /// Which ports lead out of the node?
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Leads {
+pub enum UplinkRequirement {
     /// Those that provably carry now.
     Now,
     /// Those that do while their cable is in and they are up.
@@ -23,11 +23,11 @@ pub enum Leads {
 }
 
 /// The ways between this node's devices.
-pub struct Ways<'a> {
+pub struct ForwardingGraph<'a> {
     observed: &'a Observed,
 }
 
-impl<'a> Ways<'a> {
+impl<'a> ForwardingGraph<'a> {
     pub fn new(observed: &'a Observed) -> Self {
         Self { observed }
     }
@@ -60,7 +60,7 @@ impl<'a> Ways<'a> {
             let left = self.reach(self.down_from(device), &closed);
             !left
                 .into_iter()
-                .any(|name| self.leads_out(name, Leads::Now))
+                .any(|name| self.leads_out(name, UplinkRequirement::Now))
         })
     }
 
@@ -70,7 +70,7 @@ impl<'a> Ways<'a> {
         &self,
         port: &IfName,
         others: &BTreeSet<&IfName>,
-        leads: Leads,
+        leads: UplinkRequirement,
     ) -> Option<(IfName, NicId)> {
         let bridges = self.bridges_of(port);
         if bridges.is_empty() || self.is_dead_end(port) {
@@ -209,11 +209,11 @@ impl<'a> Ways<'a> {
     }
 
     /// Is it a port that leads out of the node?
-    fn leads_out(&self, name: &IfName, leads: Leads) -> bool {
+    fn leads_out(&self, name: &IfName, leads: UplinkRequirement) -> bool {
         let carries = |name: &IfName| {
             self.link(name).is_some_and(|link| {
                 let kind = link.kind.as_deref();
-                (leads == Leads::Whenever || link.state == LinkState::Up)
+                (leads == UplinkRequirement::Whenever || link.state == LinkState::Up)
                     && kind.is_none_or(|kind| UPLINKS.contains(&kind))
             })
         };

@@ -6,7 +6,7 @@ use std::fmt;
 use super::index::Index;
 use super::matcher::{Matcher, Subject, Truth, Verdict, whole_bridges};
 use super::session::{phase, sensors};
-use crate::config::cycles::{Circles, Feeds, Knot};
+use crate::config::cycles::{Cycles, FeedGraph, Vertex};
 use crate::config::selector::{Output, Selector};
 use crate::config::{Annotations, Session};
 use crate::model::{IfName, NicId, SessionName, Vmid, port_owner};
@@ -19,7 +19,7 @@ pub struct Choice<'a> {
     pub ports: BTreeMap<&'a IfName, &'a Port>,
     pub undecided: BTreeMap<&'a IfName, &'a Port>,
     /// Whole bridges.
-    pub bridges: BTreeMap<&'a IfName, Whole>,
+    pub bridges: BTreeMap<&'a IfName, WholeBridgeMode>,
     /// Ports of whole bridges that are no source.
     left_out_ports: BTreeSet<&'a IfName>,
     /// What would close a loop with these sensors, or may, and is left out or undecided for it.
@@ -36,7 +36,7 @@ pub struct Choice<'a> {
 /// How a whole bridge is taken. That the file decides this, and not who is running, keeps one guest's
 /// stop from touching the others' part of a mirror.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Whole {
+pub enum WholeBridgeMode {
     /// By the bridge: whatever is plugged in, now and later.
     Everything,
     /// Port by port, since something may have to be left out.
@@ -91,9 +91,9 @@ pub fn choose<'a>(
     let mut choice = Choice::default();
     for bridge in whole_bridges(session).filter(|bridge| map.bridges.contains_key(*bridge)) {
         let whole = if session.exclude.is_empty() {
-            Whole::Everything
+            WholeBridgeMode::Everything
         } else {
-            Whole::ByPort
+            WholeBridgeMode::ByPort
         };
         choice.bridges.insert(bridge, whole);
     }
@@ -106,7 +106,7 @@ pub fn choose<'a>(
             choice.left_out_ports.insert(&port.name);
         }
         // Open vSwitch mirrors a whole bridge without asking which ports it has.
-        let is_all = choice.bridges.get(&port.bridge) == Some(&Whole::Everything)
+        let is_all = choice.bridges.get(&port.bridge) == Some(&WholeBridgeMode::Everything)
             && port.bridge_kind == BridgeKind::Ovs
             && session.asks_for_nft().is_none();
         match decision {
@@ -324,7 +324,7 @@ pub fn drop_loops<'a>(
                 .sources
                 .iter()
                 .any(|source| names(&source.value, Subject::from(port)));
-            let back = |circles: &Circles<'_>, own| {
+            let back = |circles: &Cycles<'_>, own| {
                 nic.filter(|_| !by_name)
                     .and_then(|nic| circles.back(nic.vmid, own).copied())
             };
@@ -360,22 +360,22 @@ fn circles<'a>(
     running: &[&'a Session],
     choices: &BTreeMap<&'a SessionName, Choice<'_>>,
     taken: impl Fn(&Choice<'_>) -> BTreeSet<Vmid>,
-) -> Circles<'a> {
-    let mut feeds = Feeds::new();
+) -> Cycles<'a> {
+    let mut feeds = FeedGraph::new();
     for session in running {
         for guest in choices.get(&session.name).map(&taken).unwrap_or_default() {
             feeds
-                .entry(Knot::Guest(guest))
+                .entry(Vertex::Guest(guest))
                 .or_default()
-                .insert(Knot::Session(&session.name));
+                .insert(Vertex::Session(&session.name));
         }
         let sensors = sensors(std::iter::once(*session));
         feeds
-            .entry(Knot::Session(&session.name))
+            .entry(Vertex::Session(&session.name))
             .or_default()
-            .extend(sensors.into_iter().map(Knot::Guest));
+            .extend(sensors.into_iter().map(Vertex::Guest));
     }
-    Circles::of(&feeds)
+    Cycles::of(&feeds)
 }
 
 fn guests<'p>(ports: impl Iterator<Item = &'p &'p Port>) -> BTreeSet<Vmid> {

@@ -7,7 +7,7 @@ use crate::state::port_map::BridgeKind;
 
 /// What there is to choose from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Offer {
+pub struct Suggestions {
     /// This node, if it is known.
     pub(crate) node: Option<String>,
     /// Is the node one of several?

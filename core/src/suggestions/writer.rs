@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use super::offer::{Count, Offer, Others};
+use super::offer::{Count, Others, Suggestions};
 use super::sensors::{Monitor, Sensor};
 use crate::model::session_names::fresh;
 use crate::model::{GuestKind, MAX_LISTED, excerpt};
@@ -16,7 +16,7 @@ use crate::state::port_map::BridgeKind;
 const MOST_TOLD: usize = 20;
 
 /// The first span.cfg.
-pub fn text(offer: &Offer) -> String {
+pub fn text(offer: &Suggestions) -> String {
     let mut text = String::from(
         "# /etc/pve/span.cfg: whose traffic goes to which sensor. Every node of the cluster reads this file.\n\
          #\n\
@@ -49,7 +49,7 @@ fn say(text: &mut String, line: &str) {
     let _ = writeln!(text, "# {line}");
 }
 
-fn bridges(text: &mut String, offer: &Offer) {
+fn bridges(text: &mut String, offer: &Suggestions) {
     if offer.bridges.is_empty() {
         say(text, "  Bridges: none");
     }
@@ -79,7 +79,7 @@ fn plural(count: usize, one: &str) -> String {
     }
 }
 
-fn sensors(text: &mut String, offer: &Offer) {
+fn sensors(text: &mut String, offer: &Suggestions) {
     if offer.sensors.is_empty() {
         say(text, "  Sensors: no guest looks like one");
     }
@@ -132,7 +132,7 @@ fn groups(text: &mut String, what: &str, groups: &[(String, Count)]) {
 }
 
 /// The sensor that the examples send to.
-fn target(offer: &Offer) -> Option<(&Sensor, String)> {
+fn target(offer: &Suggestions) -> Option<(&Sensor, String)> {
     offer
         .sensors
         .iter()
@@ -143,7 +143,7 @@ fn target(offer: &Offer) -> Option<(&Sensor, String)> {
         })
 }
 
-fn sessions(text: &mut String, offer: &Offer, sensor: &Sensor, output: &str) {
+fn sessions(text: &mut String, offer: &Suggestions, sensor: &Sensor, output: &str) {
     let name = sensor.name.as_deref().map(excerpt).unwrap_or_default();
     let who = format!("{} {name}", sensor.vmid);
     say(

@@ -19,11 +19,11 @@ use crate::model::Switch;
 use crate::model::{IfName, NicId, SessionName};
 use crate::state::port_map::{Port, PortMap};
 use crate::state::{Desired, Observed};
-pub use expected::{Expect, Takes};
+pub use expected::{ExpectedCopy, Takes};
 
 /// A device, and which way frames pass it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Spot {
+pub struct DeviceSide {
     /// The device.
     pub device: IfName,
     /// What the node receives from it, or what it sends through it.
@@ -45,7 +45,7 @@ pub struct Group {
 #[derive(Debug, Clone)]
 pub struct Sensor {
     /// The device.
-    pub spot: Spot,
+    pub spot: DeviceSide,
     /// Only frames of this VLAN are copies (RSPAN).
     pub vlan: Option<u16>,
     /// Shall frames be as on a wire?
@@ -115,7 +115,7 @@ pub struct Point {
     /// Which of its subjects.
     pub subject: usize,
     /// Where.
-    pub spot: Spot,
+    pub spot: DeviceSide,
     /// From the source or to it.
     pub passing: Passing,
     /// Which frames.
@@ -124,7 +124,7 @@ pub struct Point {
 
 /// What is watched, by the device where copies leave.
 #[derive(Debug, Clone, Default)]
-pub struct Watching {
+pub struct CapturePlan {
     /// The groups.
     pub groups: Vec<Group>,
     /// What cannot be proven, by session, and why.
@@ -140,7 +140,7 @@ struct Node<'a> {
     mac: &'a dyn Fn(NicId) -> Option<u64>,
 }
 
-impl Watching {
+impl CapturePlan {
     /// The group of a sensor, made if there is none.
     fn group(&mut self, sensor: &Sensor) -> &mut Group {
         let found = self
@@ -183,7 +183,14 @@ impl Group {
         at
     }
 
-    fn add(&mut self, part: usize, subject: Subject, spot: Spot, takes: Takes, passing: Passing) {
+    fn add(
+        &mut self,
+        part: usize,
+        subject: Subject,
+        spot: DeviceSide,
+        takes: Takes,
+        passing: Passing,
+    ) {
         let Some(subjects) = self.parts.get_mut(part).map(|part| &mut part.subjects) else {
             return;
         };
@@ -207,7 +214,7 @@ impl Node<'_> {
     fn sensor(&self, device: &IfName, side: Side) -> Sensor {
         let output = self.desired.outputs.get(device);
         Sensor {
-            spot: Spot {
+            spot: DeviceSide {
                 device: device.clone(),
                 side,
             },

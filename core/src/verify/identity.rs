@@ -14,7 +14,7 @@ pub struct Segments(pub usize);
 
 /// A frame as it would be on a wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Unit {
+pub struct WireFrame {
     /// The same for the same frame.
     pub identity: u64,
     /// What of a TCP stream it carries.
@@ -34,7 +34,7 @@ pub struct Stream {
 
 /// How identities are made.
 #[derive(Debug, Clone, Copy)]
-pub struct Identities {
+pub struct FrameHasher {
     /// Of a run's own, so that no guest can make two frames with one identity.
     pub secret: u64,
     /// How many bytes there are of each frame, tags included, if not all.
@@ -46,9 +46,9 @@ const FIN: u8 = 1;
 const PSH: u8 = 8;
 const CWR: u8 = 0x80;
 
-impl Identities {
+impl FrameHasher {
     /// The frames that a captured piece is or becomes.
-    pub fn units(&self, frame: &[u8], segments: Option<Segments>, mut each: impl FnMut(Unit)) {
+    pub fn units(&self, frame: &[u8], segments: Option<Segments>, mut each: impl FnMut(WireFrame)) {
         if let Some(snaplen) = self.snaplen {
             // Two tags may come or go; the rest has to be there at both ends.
             let kept = snaplen.saturating_sub(8).max(12) + 4 * tags(frame);
@@ -62,9 +62,9 @@ impl Identities {
         }
     }
 
-    fn whole(&self, frame: &[u8]) -> Unit {
+    fn whole(&self, frame: &[u8]) -> WireFrame {
         let Some(packet) = Packet::of(frame) else {
-            return Unit {
+            return WireFrame {
                 identity: self.hash(&[head(frame), behind_tags(frame)]),
                 stream: None,
             };
@@ -77,7 +77,7 @@ impl Identities {
         self.segment(frame, &packet, payload, (payload, end), Place::ONLY)
     }
 
-    fn cut(&self, frame: &[u8], size: usize, each: &mut impl FnMut(Unit)) {
+    fn cut(&self, frame: &[u8], size: usize, each: &mut impl FnMut(WireFrame)) {
         let Some(packet) = Packet::of(frame) else {
             return each(self.whole(frame));
         };
@@ -107,7 +107,7 @@ impl Identities {
         payload: usize,
         (from, to): (usize, usize),
         place: Place,
-    ) -> Unit {
+    ) -> WireFrame {
         let mut headers = frame
             .get(packet.network..payload)
             .unwrap_or_default()
@@ -141,12 +141,12 @@ impl Identities {
                 // The checksum is the third word of the header, of which these are eight bytes: it comes first in the rest.
                 let rest = frame.get(from + 4..to).unwrap_or_default();
                 let identity = self.hash(&[head(frame), &headers, rest]);
-                return Unit { identity, stream };
+                return WireFrame { identity, stream };
             }
             _ => {}
         }
         let payload = frame.get(from..to).unwrap_or_default();
-        Unit {
+        WireFrame {
             identity: self.hash(&[head(frame), &headers, payload]),
             stream,
         }

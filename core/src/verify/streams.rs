@@ -19,10 +19,10 @@ pub struct Left {
 }
 
 /// What remains: how often something of it has no like at the other end, by label.
-pub type Remains = HashMap<u64, u64>;
+pub type UnmatchedCounts = HashMap<u64, u64>;
 
 /// What remains of what was sent, and of what arrived. What is not told of is matched.
-pub fn unmatched(sent: &[Left], arrived: &[Left]) -> (Remains, Remains) {
+pub fn unmatched(sent: &[Left], arrived: &[Left]) -> (UnmatchedCounts, UnmatchedCounts) {
     let mut flows: BTreeMap<u64, (Vec<Left>, Vec<Left>)> = BTreeMap::new();
     for left in sent {
         flows.entry(left.stream.flow).or_default().0.push(*left);
@@ -30,7 +30,7 @@ pub fn unmatched(sent: &[Left], arrived: &[Left]) -> (Remains, Remains) {
     for left in arrived {
         flows.entry(left.stream.flow).or_default().1.push(*left);
     }
-    let (mut of_sent, mut of_arrived) = (Remains::new(), Remains::new());
+    let (mut of_sent, mut of_arrived) = (UnmatchedCounts::new(), UnmatchedCounts::new());
     for (sent, arrived) in flows.values() {
         let base = sent.first().or(arrived.first());
         let base = base.map_or(0, |left| left.stream.from);
@@ -135,7 +135,7 @@ mod tests {
         ];
         let told = |sent: &[Left], arrived: &[Left]| {
             let (sent, arrived) = unmatched(sent, arrived);
-            let sorted = |remains: Remains| {
+            let sorted = |remains: UnmatchedCounts| {
                 let remains: BTreeMap<u64, u64> = remains.into_iter().collect();
                 remains
                     .into_iter()

@@ -5,7 +5,7 @@
 
 use super::capture_points::{Group, Takes};
 use super::identity::Stream;
-use super::streams::{Left, Remains, unmatched};
+use super::streams::{Left, UnmatchedCounts, unmatched};
 use crate::engine::nft::spec::Passing;
 use crate::model::Switch;
 
@@ -60,7 +60,7 @@ pub struct Counts {
 
 /// What became of one session's frames for the sensor.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct PartTally {
+pub struct OutputTally {
     /// All its frames.
     pub all: Counts,
     /// By subject.
@@ -75,7 +75,7 @@ pub struct PartTally {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Tally {
     /// By part.
-    pub parts: Vec<PartTally>,
+    pub parts: Vec<OutputTally>,
     /// Frames that no source has sent or got.
     pub foreign: u64,
 }
@@ -89,7 +89,7 @@ pub fn tally(
 ) -> Tally {
     events.sort_unstable_by_key(|event| (event.identity, event.time));
     arrivals.sort_unstable_by_key(|arrival| (arrival.identity, arrival.time));
-    let counting = Counting { group, window };
+    let counting = TallyContext { group, window };
     let (sent, arrived) = {
         let (mut sent, mut arrived) = (Vec::new(), Vec::new());
         each(events, arrivals, |same| {
@@ -97,9 +97,9 @@ pub fn tally(
         });
         unmatched(&sent, &arrived)
     };
-    let part = |part: &super::capture_points::Part| PartTally {
+    let part = |part: &super::capture_points::Part| OutputTally {
         subjects: vec![Counts::default(); part.subjects.len()],
-        ..PartTally::default()
+        ..OutputTally::default()
     };
     let mut tally = Tally {
         parts: group.parts.iter().map(part).collect(),
@@ -115,13 +115,13 @@ pub fn tally(
 }
 
 /// All that was seen of one identity.
-struct Same<'a> {
+struct Sightings<'a> {
     identity: u64,
     events: &'a [Event],
     arrivals: &'a [Arrival],
 }
 
-fn each<'a>(events: &'a [Event], arrivals: &'a [Arrival], mut take: impl FnMut(Same<'a>)) {
+fn each<'a>(events: &'a [Event], arrivals: &'a [Arrival], mut take: impl FnMut(Sightings<'a>)) {
     let mut events = events.chunk_by(|a, b| a.identity == b.identity).peekable();
     let mut arrivals = arrivals
         .chunk_by(|a, b| a.identity == b.identity)
@@ -134,7 +134,7 @@ fn each<'a>(events: &'a [Event], arrivals: &'a [Arrival], mut take: impl FnMut(S
             .chain(of_arrivals.map(|arrival| arrival.identity))
             .min();
         let Some(identity) = next else { return };
-        let same = Same {
+        let same = Sightings {
             identity,
             events: events
                 .next_if(|chunk| chunk[0].identity == identity)
@@ -158,7 +158,7 @@ enum Span {
     Ever,
 }
 
-struct Counting<'a> {
+struct TallyContext<'a> {
     group: &'a Group,
     window: Window,
 }
@@ -191,9 +191,9 @@ impl Sums {
     }
 }
 
-impl Counting<'_> {
+impl TallyContext<'_> {
     /// How often the frame should arrive for a part, by what was seen in a span of time.
-    fn expected(&self, same: &Same<'_>, part: usize, span: Span) -> u64 {
+    fn expected(&self, same: &Sightings<'_>, part: usize, span: Span) -> u64 {
         let mut sums = Sums::default();
         // Deliveries to several sources are one frame, if Open vSwitch copies it.
         let mut deliveries: Vec<(u32, u64)> = Vec::new();
@@ -235,7 +235,7 @@ impl Counting<'_> {
     }
 
     /// The least and the most copies that there should be: sessions that share an output may share a copy.
-    fn bounds(&self, same: &Same<'_>) -> (u64, u64) {
+    fn bounds(&self, same: &Sightings<'_>) -> (u64, u64) {
         let mut bounds = (0, 0);
         for (part, shape) in self.group.parts.iter().enumerate() {
             let expected = self.expected(same, part, Span::Ever);
@@ -248,7 +248,7 @@ impl Counting<'_> {
     }
 
     /// What of TCP has no like at the other end.
-    fn leave(&self, same: &Same<'_>, sent: &mut Vec<Left>, arrived: &mut Vec<Left>) {
+    fn leave(&self, same: &Sightings<'_>, sent: &mut Vec<Left>, arrived: &mut Vec<Left>) {
         let there = same.arrivals.len() as u64;
         let (least, most) = self.bounds(same);
         let left = |stream, times| Left {
@@ -271,7 +271,12 @@ impl Counting<'_> {
     }
 
     /// Takes one identity into account.
-    fn count(&self, same: &Same<'_>, left: (&Remains, &Remains), tally: &mut Tally) {
+    fn count(
+        &self,
+        same: &Sightings<'_>,
+        left: (&UnmatchedCounts, &UnmatchedCounts),
+        tally: &mut Tally,
+    ) {
         let (sent, arrived) = (left.0.get(&same.identity), left.1.get(&same.identity));
         let there = same.arrivals.len() as u64;
         let in_window = same.arrivals.iter().filter(|one| self.window.has(one.time));
@@ -322,7 +327,7 @@ impl Counting<'_> {
     }
 
     /// What is missing is missing at each of the places where it was seen.
-    fn blame(&self, same: &Same<'_>, number: usize, missing: u64, part: &mut PartTally) {
+    fn blame(&self, same: &Sightings<'_>, number: usize, missing: u64, part: &mut OutputTally) {
         let mut blamed: Vec<(u32, u64)> = Vec::new();
         for event in same.events.iter().filter(|one| self.window.has(one.time)) {
             let point = self.point(event).filter(|point| point.part == number);
@@ -347,7 +352,7 @@ impl Counting<'_> {
     }
 
     /// From when a frame was seen until its copy was: in their order, the first place counts.
-    fn latencies(&self, same: &Same<'_>, number: usize, part: &mut PartTally) {
+    fn latencies(&self, same: &Sightings<'_>, number: usize, part: &mut OutputTally) {
         let of_part = |passing: Passing| {
             let seen = same.events.iter().filter(move |event| {
                 let point = self.point(event);

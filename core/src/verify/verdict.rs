@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::capture_points::{Part, Subject, Way};
-use super::tally::{Counts, PartTally};
+use super::tally::{Counts, OutputTally};
 use crate::engine::nft::spec::Passing;
 
 /// What frames have shown of a session. The later, the worse.
@@ -67,7 +67,7 @@ impl Reason {
 #[derive(Debug, Clone, Default)]
 pub struct Found {
     /// The frames.
-    pub tally: PartTally,
+    pub tally: OutputTally,
     /// By subject: frames that are copied where another source sends them.
     pub elsewhere: Vec<u64>,
     /// Frames at the sensor that no session's source has sent or got.
@@ -80,7 +80,7 @@ pub struct Found {
 
 /// Under which circumstances.
 #[derive(Debug, Clone)]
-pub struct Watched {
+pub struct RunConditions {
     /// For how long.
     pub seconds: f64,
     /// Were marked frames sent?
@@ -101,7 +101,7 @@ pub enum Inject {
 }
 
 /// Why a session's output is not proven; nothing if it is.
-pub fn reasons(part: &Part, found: &Found, watched: &Watched) -> Vec<Reason> {
+pub fn reasons(part: &Part, found: &Found, watched: &RunConditions) -> Vec<Reason> {
     let blind = part.blind.iter().cloned();
     let mut reasons: Vec<Reason> = blind.map(Reason::Untested).collect();
     let (all, output) = (found.tally.all, &part.key.output);
@@ -166,7 +166,7 @@ pub fn reasons(part: &Part, found: &Found, watched: &Watched) -> Vec<Reason> {
 }
 
 /// Nothing could be told of a source.
-fn unseen(subject: &Subject, elsewhere: u64, watched: &Watched) -> String {
+fn unseen(subject: &Subject, elsewhere: u64, watched: &RunConditions) -> String {
     let (name, seconds) = (&subject.name, watched.seconds);
     let steps = if seconds < 1.0 { 10.0 } else { 1.0 };
     let in_time = format!("in {} s", (seconds * steps).round() / steps);
@@ -289,16 +289,16 @@ mod tests {
 
     fn told(part: &Part, (watched, arrived): (u64, u64), inject: Inject) -> Vec<Reason> {
         let counts = Counts { watched, arrived };
-        let tally = PartTally {
+        let tally = OutputTally {
             all: counts,
             subjects: vec![counts],
-            ..PartTally::default()
+            ..OutputTally::default()
         };
         let found = Found {
             tally,
             ..Found::default()
         };
-        let watched = Watched {
+        let watched = RunConditions {
             seconds: 10.004,
             inject,
             device: "tap200i1".into(),
@@ -402,14 +402,14 @@ mod tests {
                 arrived: arrived[0] + arrived[1],
             };
             let found = Found {
-                tally: PartTally {
+                tally: OutputTally {
                     all,
                     subjects: arrived.map(counts).to_vec(),
-                    ..PartTally::default()
+                    ..OutputTally::default()
                 },
                 ..Found::default()
             };
-            let watched = Watched {
+            let watched = RunConditions {
                 seconds: 10.0,
                 inject: Inject::No,
                 device: "tap200i1".into(),

@@ -7,7 +7,7 @@ use super::report::Outcome;
 use super::run::Run;
 use crate::pve::chained_hook;
 use crate::pve::programs;
-use crate::pve::{Questions, Whose};
+use crate::pve::{ClusterQueries, GuestsToRead};
 use crate::sys::error::with_causes as text;
 use pve_span_core::attach::{Call, Change, Step, Subject};
 use pve_span_core::model::{NodeName, Vmid, excerpt};
@@ -108,14 +108,14 @@ impl Run {
     }
 
     fn read(&self, vmid: Vmid) -> (Cluster, Known<Guest>) {
-        let questions = Questions {
+        let questions = ClusterQueries {
             tags: false,
             pools: false,
             nodes: true,
         };
-        let mut cluster = self
-            .pve
-            .cluster(questions, &Whose::Of(BTreeSet::from([vmid])), None);
+        let mut cluster =
+            self.pve
+                .cluster(questions, &GuestsToRead::Of(BTreeSet::from([vmid])), None);
         let guest = cluster.guests.remove(&vmid);
         let guest = guest.unwrap_or_else(|| Err(Unknown("it was not read".into())));
         (cluster, guest)

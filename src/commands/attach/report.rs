@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use crate::commands::format::Format;
-use crate::sys::output::Out;
+use crate::sys::output::Printer;
 use pve_span_core::attach::{Call, Refusal, Step};
 use pve_span_core::model::{GuestKind, NodeName, Vmid, excerpt};
 use pve_span_core::pve::chained_hook::Chained;
@@ -140,7 +140,7 @@ impl<'a> Report<'a> {
         for warning in &self.warnings {
             log::warn!("{warning}");
         }
-        let mut out = Out::new();
+        let mut out = Printer::new();
         if format == Format::Json {
             out.json(&Data {
                 dry_run: self.is_dry,
@@ -276,7 +276,7 @@ fn list(guests: &BTreeSet<Vmid>, between: &str) -> String {
 /// Nothing was done, and why.
 pub fn stopped(format: Format, faults: &[String]) {
     if format == Format::Json {
-        Out::new().json(&serde_json::json!({"error": faults.join("; ")}));
+        Printer::new().json(&serde_json::json!({"error": faults.join("; ")}));
     }
     faults.iter().for_each(|fault| log::error!("{fault}"));
 }

@@ -9,7 +9,7 @@ use super::report::Report;
 use crate::cli::CommonArgs;
 use crate::commands::format::Format;
 use crate::pve::programs;
-use crate::pve::{Pve, Questions, Whose};
+use crate::pve::{ClusterQueries, GuestsToRead, Pve};
 use pve_span_core::attach::{Step, Subject};
 use pve_span_core::config::selector::Selector;
 use pve_span_core::model::{NodeName, Vmid};
@@ -62,10 +62,10 @@ impl Run {
         };
         let named: Option<BTreeSet<Vmid>> = selectors.iter().map(single).collect();
         let whose = match named {
-            Some(named) if !named.is_empty() => Whose::Of(named),
-            _ => Whose::AllAnd(BTreeSet::new()),
+            Some(named) if !named.is_empty() => GuestsToRead::Of(named),
+            _ => GuestsToRead::AllAnd(BTreeSet::new()),
         };
-        self.pve.cluster(Questions::ALL, &whose, None)
+        self.pve.cluster(ClusterQueries::ALL, &whose, None)
     }
 
     pub(super) fn this(&self, cluster: &Cluster) -> Result<NodeName, Stopped> {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::active::InForce;
 use crate::engine::ovs;
-use crate::engine::ovs::Ports;
+use crate::engine::ovs::PortSelection;
 use crate::engine::port;
 use crate::pve::{Pve, SPAN_CFG};
 use crate::reconcile::Context;
@@ -59,7 +59,7 @@ pub fn run(root: &Path) -> Vec<Finding> {
 
 /// What can be told without /etc/pve.
 fn without_pve(root: &Path, host: &Host, pve: Answer, why: String) -> Vec<Finding> {
-    let (seen, _) = ovs::observe(root, &Ports::All, Instant::now() + OVS);
+    let (seen, _) = ovs::observe(root, &PortSelection::All, Instant::now() + OVS);
     let unknown = Unknown(why);
     examine(&Facts {
         node: Err(unknown.clone()),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::pve::{Pve, Questions, Whose};
+use crate::pve::{ClusterQueries, GuestsToRead, Pve};
 use crate::sys::files;
 use pve_span_core::model::{GuestKind, excerpt, printable};
 
@@ -95,7 +95,11 @@ fn speaks_of_mirrors(path: &Path) -> bool {
 /// Guests that call one of these scripts. `qm set` replaces it by ours.
 fn guests(root: &Path, scripts: &BTreeSet<String>) -> Vec<String> {
     let pve = Pve::new(root);
-    let cluster = pve.cluster(Questions::ALL, &Whose::AllAnd(BTreeSet::new()), None);
+    let cluster = pve.cluster(
+        ClusterQueries::ALL,
+        &GuestsToRead::AllAnd(BTreeSet::new()),
+        None,
+    );
     let mut lines = Vec::new();
     for guest in cluster.guests.values().flatten() {
         let Some(volume) = &guest.hookscript else {

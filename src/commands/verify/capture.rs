@@ -13,13 +13,13 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::capture_log::Heard;
-use super::probe::Injector;
+use super::probe::ProbeSender;
 use crate::reconcile::Error;
 use crate::sys::capture::{Capture, Next, Room};
 use pve_span_core::engine::nft::Side;
 use pve_span_core::model::IfName;
-use pve_span_core::verify::capture_points::{Group, Spot};
-use pve_span_core::verify::identity::Identities;
+use pve_span_core::verify::capture_points::{DeviceSide, Group};
+use pve_span_core::verify::identity::FrameHasher;
 use pve_span_core::verify::tally::{Tally, Window, tally};
 
 /// How long frames are seen before the first is judged.
@@ -77,7 +77,7 @@ impl Outcome {
 pub fn watch(
     groups: &[Group],
     time: Duration,
-    injector: &mut Injector,
+    injector: &mut ProbeSender,
     secret: u64,
 ) -> Result<Outcome, Error> {
     let signals = signals()?;
@@ -131,7 +131,7 @@ fn too_much(remembered: usize) -> String {
 struct Watch<'a> {
     groups: &'a [Group],
     sockets: Vec<(Capture, Vec<(Side, Role)>)>,
-    identities: Vec<Identities>,
+    identities: Vec<FrameHasher>,
     heard: Vec<Heard>,
     window: Window,
     remembered: usize,
@@ -146,7 +146,7 @@ impl<'a> Watch<'a> {
     fn open(groups: &'a [Group], secret: u64) -> Result<Self, Error> {
         let mut roles: BTreeMap<&IfName, Vec<(Side, Role)>> = BTreeMap::new();
         let mut order: Vec<&IfName> = Vec::new();
-        let mut add = |spot: &'a Spot, role: Role| {
+        let mut add = |spot: &'a DeviceSide, role: Role| {
             if !order.contains(&&spot.device) {
                 order.push(&spot.device);
             }
@@ -169,7 +169,7 @@ impl<'a> Watch<'a> {
             let socket = Capture::open(device, buffer).map_err(Error::Capture)?;
             sockets.push((socket, roles.remove(device).unwrap_or_default()));
         }
-        let identities = |group: &Group| Identities {
+        let identities = |group: &Group| FrameHasher {
             secret,
             snaplen: group.sensor.snaplen.map(usize::from),
         };

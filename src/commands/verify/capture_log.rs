@@ -2,8 +2,8 @@
 
 use crate::sys::capture::{Frame, mtu};
 use pve_span_core::model::Switch;
-use pve_span_core::verify::capture_points::{Expect, Group};
-use pve_span_core::verify::identity::Identities;
+use pve_span_core::verify::capture_points::{ExpectedCopy, Group};
+use pve_span_core::verify::identity::FrameHasher;
 use pve_span_core::verify::tally::{Arrival, Event, Window};
 use pve_span_core::verify::{checksum, frame_length, outer_vlan};
 
@@ -40,7 +40,7 @@ impl Heard {
         &mut self,
         group: &Group,
         frame: &Frame<'_>,
-        identities: Identities,
+        identities: FrameHasher,
         window: Window,
     ) -> usize {
         let before = self.arrivals.len();
@@ -74,7 +74,7 @@ impl Heard {
         group: &Group,
         at: usize,
         frame: &Frame<'_>,
-        identities: Identities,
+        identities: FrameHasher,
         window: Window,
     ) -> usize {
         let before = self.events.len();
@@ -82,15 +82,15 @@ impl Heard {
             return 0;
         };
         match point.takes.expects(frame.bytes) {
-            Expect::Nothing => {}
-            Expect::Elsewhere => {
+            ExpectedCopy::Nothing => {}
+            ExpectedCopy::Elsewhere => {
                 let part = self.elsewhere.get_mut(point.part);
                 let count = part.and_then(|part| part.get_mut(point.subject));
                 if let Some(count) = count.filter(|_| window.has(frame.time)) {
                     *count += 1;
                 }
             }
-            Expect::Copy => {
+            ExpectedCopy::Copy => {
                 let (time, point) = (frame.time, u32::try_from(at).unwrap_or(u32::MAX));
                 identities.units(frame.bytes, frame.segments, |unit| {
                     self.events.push(Event {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::sys::capture::{Sender, mtu};
 use crate::sys::error::with_causes;
 use pve_span_core::model::{IfName, SessionName};
-use pve_span_core::verify::capture_points::{Expect, Group, Way};
+use pve_span_core::verify::capture_points::{ExpectedCopy, Group, Way};
 use pve_span_core::verify::probe_frames;
 
 /// Between two sources.
@@ -28,7 +28,7 @@ pub struct Target {
 
 /// What there is to send, and what was sent.
 #[derive(Default)]
-pub struct Injector {
+pub struct ProbeSender {
     targets: Vec<Target>,
     next: usize,
     senders: BTreeMap<IfName, Sender>,
@@ -38,7 +38,7 @@ pub struct Injector {
     pub refused: BTreeMap<(usize, usize, usize), String>,
 }
 
-impl Injector {
+impl ProbeSender {
     /// For the sources of the sessions that are asked for, not of others that share an output with them.
     pub fn of(groups: &[Group], run: u64, is_asked: impl Fn(&SessionName) -> bool) -> Self {
         let mut injector = Self::default();
@@ -79,7 +79,7 @@ impl Injector {
                 let bare = untagged(frame);
                 [frame.as_slice(), &bare]
                     .iter()
-                    .any(|frame| point.takes.expects(frame) == Expect::Copy)
+                    .any(|frame| point.takes.expects(frame) == ExpectedCopy::Copy)
             })
         });
         if !takes {

@@ -6,7 +6,7 @@ use super::capture::Outcome;
 use crate::commands::format::Format;
 use crate::config::active::InForce;
 use crate::sys::output;
-use crate::sys::output::{Out, Row};
+use crate::sys::output::{Printer, Row};
 use pve_span_core::engine::nft::spec::Passing;
 use pve_span_core::model::{IfName, SessionName};
 use pve_span_core::verify::capture_points::{Group, Part};
@@ -146,7 +146,7 @@ impl Latency {
 
 /// Prints it.
 pub fn tell(sessions: &[SessionReport], outcome: &Outcome, in_force: &InForce, format: Format) {
-    let mut out = Out::new();
+    let mut out = Printer::new();
     if format == Format::Json {
         out.json(&Report {
             notice: in_force.notice(),

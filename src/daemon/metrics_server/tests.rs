@@ -2,18 +2,18 @@ use super::*;
 use nix::poll::{PollFd, PollTimeout, poll};
 
 /// A server on a port of the kernel's choice.
-fn server() -> Server {
-    Server::open("0".parse().unwrap()).unwrap()
+fn server() -> MetricsServer {
+    MetricsServer::open("0".parse().unwrap()).unwrap()
 }
 
-fn client(server: &Server) -> TcpStream {
+fn client(server: &MetricsServer) -> TcpStream {
     let stream = TcpStream::connect(server.address().unwrap()).unwrap();
     stream.set_nonblocking(true).unwrap();
     stream
 }
 
 /// Waits until something is ready, at most as long as a test may take.
-fn wait(server: &Server) {
+fn wait(server: &MetricsServer) {
     let mut fds: Vec<PollFd<'_>> = server
         .fds()
         .map(|(fd, flags)| PollFd::new(fd, flags))
@@ -23,7 +23,11 @@ fn wait(server: &Server) {
 }
 
 /// Lets the server work until `done`.
-fn serve_until(server: &mut Server, text: &str, mut done: impl FnMut(&Server) -> bool) {
+fn serve_until(
+    server: &mut MetricsServer,
+    text: &str,
+    mut done: impl FnMut(&MetricsServer) -> bool,
+) {
     while !done(server) {
         wait(server);
         server.serve(|| text.to_owned());
@@ -39,13 +43,13 @@ fn read_on(client: &mut TcpStream, answer: &mut Vec<u8>) -> bool {
     }
 }
 
-fn answer(server: &mut Server, mut client: TcpStream, text: &str) -> String {
+fn answer(server: &mut MetricsServer, mut client: TcpStream, text: &str) -> String {
     let mut answer = Vec::new();
     serve_until(server, text, |_| read_on(&mut client, &mut answer));
     String::from_utf8(answer).unwrap()
 }
 
-fn ask(server: &mut Server, request: &[u8], text: &str) -> String {
+fn ask(server: &mut MetricsServer, request: &[u8], text: &str) -> String {
     let mut client = client(server);
     client.write_all(request).unwrap();
     answer(server, client, text)
@@ -55,7 +59,10 @@ const SCRAPE: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: pve1\r\nUser-Agent: Prome
 
 #[test]
 fn an_address_is_a_port_or_an_address_with_a_port() {
-    let of = |text: &str| text.parse().map(|Listen(address)| address.to_string());
+    let of = |text: &str| {
+        text.parse()
+            .map(|ListenAddress(address)| address.to_string())
+    };
     assert_eq!(of("9650"), Ok("127.0.0.1:9650".into()));
     assert_eq!(of("192.0.2.1:9650"), Ok("192.0.2.1:9650".into()));
     assert_eq!(of("[::1]:9650"), Ok("[::1]:9650".into()));
@@ -109,7 +116,7 @@ fn an_answer_that_the_client_is_slow_to_read_arrives_whole() {
     let text = "x".repeat(32 << 20);
     let mut client = client(&server);
     client.write_all(SCRAPE).unwrap();
-    let is_stuck = |server: &Server| matches!(&server.connections[..], [one] if matches!(one.phase, Phase::Answering(_)));
+    let is_stuck = |server: &MetricsServer| matches!(&server.connections[..], [one] if matches!(one.phase, Phase::Answering(_)));
     serve_until(&mut server, &text, is_stuck);
     let told = answer(&mut server, client, &text);
     assert_eq!(told.len(), told.find("\r\n\r\n").unwrap() + 4 + text.len());
@@ -136,7 +143,7 @@ fn who_asks_too_slowly_or_never_leaves_is_shown_out() {
     loris.write_all(b"GET /met").unwrap();
     let mut stays = client(&server);
     stays.write_all(SCRAPE).unwrap();
-    let is_served = |server: &Server| {
+    let is_served = |server: &MetricsServer| {
         let left = |one: &Connection| matches!(one.phase, Phase::Leaving);
         server.connections.len() == 2 && server.connections.iter().any(left)
     };

@@ -6,8 +6,8 @@
 use std::time::Instant;
 
 use super::{PATIENCE, Service, is_running};
-use crate::daemon::config_poller::{Answer, Sentinel};
-use crate::daemon::faults::{Fault, FaultId, Whence};
+use crate::daemon::config_poller::{Answer, ConfigPoller};
+use crate::daemon::faults::{Fault, FaultId, FaultSource};
 use crate::reconcile::PveAccess;
 use crate::reconcile::inputs::PVE_HANGS;
 use crate::reconcile::lock::readers::hangs;
@@ -38,12 +38,13 @@ impl Service {
     pub(super) fn ask_for_files(&mut self) {
         let mount = mounts::device_at(&self.options.root.join("etc/pve"));
         // One that hangs in an /etc/pve that is no longer mounted there says nothing about this one.
-        let is_of_old = |sentinel: &mut Sentinel| is_late(sentinel) && sentinel.mount() != mount;
+        let is_of_old =
+            |sentinel: &mut ConfigPoller| is_late(sentinel) && sentinel.mount() != mount;
         if let Some(sentinel) = self.sentinel.take_if(is_of_old) {
             self.leave_behind(sentinel.into_child());
         }
         if self.sentinel.is_none() {
-            match Sentinel::start(&self.options.root) {
+            match ConfigPoller::start(&self.options.root) {
                 Ok(sentinel) => self.sentinel = Some(sentinel),
                 Err(error) => log::debug!("cannot look at /etc/pve: {error}"),
             }
@@ -57,7 +58,7 @@ impl Service {
     pub(super) fn pve(&self) -> PveAccess {
         let sentinel = self.sentinel.iter().filter(|sentinel| is_late(sentinel));
         let mut silent = sentinel
-            .map(Sentinel::pid)
+            .map(ConfigPoller::pid)
             .chain(self.hung.iter().map(Child::pid));
         match silent.find(|pid| hangs(&self.options.root, *pid)) {
             Some(pid) => PveAccess::Hangs(Some(pid)),
@@ -81,13 +82,13 @@ impl Service {
         self.pve_hangs = hangs;
         let text = format!("{PVE_HANGS}; what changes there is not seen");
         let fault = hangs.then(|| Fault::new(FaultId::PveHangs, text));
-        self.faults.now(Whence::Files, fault.as_slice());
+        self.faults.now(FaultSource::Files, fault.as_slice());
         self.rouse();
         self.schedule.survey_now(Instant::now());
     }
 }
 
-fn is_late(sentinel: &Sentinel) -> bool {
+fn is_late(sentinel: &ConfigPoller) -> bool {
     let asked = sentinel.asked();
     asked.is_some_and(|asked| asked.elapsed() > PATIENCE)
 }

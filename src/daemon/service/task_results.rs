@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use serde::de::DeserializeOwned;
 
 use super::{PATIENCE, Running, Service, Side, is_running};
-use crate::daemon::faults::{Fault, FaultId, Whence};
-use crate::daemon::task_reports::{Counts, Reconciled, Surveyed};
+use crate::daemon::faults::{Fault, FaultId, FaultSource};
+use crate::daemon::task_reports::{Counts, ReconcileReport, Surveyed};
 use crate::daemon::transitions::Turn;
 use crate::daemon::{metrics, session_health, tasks};
 use crate::reconcile::events;
@@ -24,17 +24,17 @@ impl Service {
         self.lost.retain_mut(is_running);
         if let Some(mut running) = self.reconcile.take() {
             match over(&mut running.child, Reads::Pve) {
-                Over::No => self.reconcile = Some(running),
-                Over::Yes => self.reconciled(running),
-                Over::Hangs => {
+                WorkerProgress::No => self.reconcile = Some(running),
+                WorkerProgress::Yes => self.reconciled(running),
+                WorkerProgress::Hangs => {
                     self.schedule.put_back(running.roused, Instant::now());
                     self.leave_behind(running.child);
                 }
-                Over::TooLate => {
+                WorkerProgress::TooLate => {
                     let totals = &mut self.state.totals;
                     totals.reconciles += 1;
                     totals.failures += 1;
-                    self.lose(running.child, Whence::Work);
+                    self.lose(running.child, FaultSource::Work);
                 }
             }
         }
@@ -44,25 +44,25 @@ impl Service {
                 Side::Count => Reads::Nothing,
             };
             match over(&mut child, reads) {
-                Over::No => self.side = Some((side, child)),
-                Over::Yes => self.side_done(side, child),
-                Over::Hangs => {
+                WorkerProgress::No => self.side = Some((side, child)),
+                WorkerProgress::Yes => self.side_done(side, child),
+                WorkerProgress::Hangs => {
                     if side == Side::Survey {
                         self.schedule.survey_again(Instant::now());
                     }
                     self.leave_behind(child);
                 }
-                Over::TooLate => self.lose(child, Whence::Look),
+                WorkerProgress::TooLate => self.lose(child, FaultSource::Look),
             }
         }
     }
 
     /// A child that hangs.
-    fn lose(&mut self, mut child: Child, whence: Whence) {
+    fn lose(&mut self, mut child: Child, whence: FaultSource) {
         child.kill();
         self.lost.push(child);
         let what = match whence {
-            Whence::Look => "a look at the node",
+            FaultSource::Look => "a look at the node",
             _ => "a reconcile",
         };
         let seconds = (tasks::DEADLINE + GRACE).as_secs();
@@ -77,10 +77,10 @@ impl Service {
 
     fn reconciled(&mut self, mut running: Running) {
         let said = self.said(&mut running.child);
-        self.faults.now(Whence::Said, &said);
+        self.faults.now(FaultSource::Said, &said);
         let began = running.child.began;
         let took = began.elapsed();
-        let report: Option<Reconciled> = read_report(&mut running.child);
+        let report: Option<ReconcileReport> = read_report(&mut running.child);
         log::debug!(
             "reconciled in {} ms, {} ms after the first event",
             took.as_millis(),
@@ -95,12 +95,12 @@ impl Service {
             totals.failures += 1;
             let text = "a reconcile ended without a result; it is tried again";
             let fault = Fault::new(FaultId::NoResult, text);
-            self.faults.now(Whence::Work, &[fault]);
+            self.faults.now(FaultSource::Work, &[fault]);
             self.schedule.retry(now);
             return;
         };
-        self.faults.now(Whence::Work, &[]);
-        self.faults.now(Whence::Reconcile, &report.faults);
+        self.faults.now(FaultSource::Work, &[]);
+        self.faults.now(FaultSource::Reconcile, &report.faults);
         if report.faults.is_empty() {
             self.schedule.retry_soon();
             totals.last_reconcile = Some(clock::now());
@@ -116,7 +116,7 @@ impl Service {
                 // Counted, and not told each time.
                 Some(text) => self
                     .faults
-                    .now(Whence::Again, &[Fault::new(FaultId::Undone, text)]),
+                    .now(FaultSource::Again, &[Fault::new(FaultId::Undone, text)]),
                 None => report.changed.iter().for_each(|line| log::info!("{line}")),
             }
         }
@@ -139,7 +139,7 @@ impl Service {
     fn side_done(&mut self, side: Side, mut child: Child) {
         let said = self.said(&mut child);
         let took = child.began.elapsed();
-        self.faults.now(Whence::Look, &[]);
+        self.faults.now(FaultSource::Look, &[]);
         match side {
             Side::Survey => {
                 if let Some(surveyed) = read_report::<Surveyed>(&mut child) {
@@ -151,7 +151,7 @@ impl Service {
                         repeated after the next reconcile";
                     let mut wrong = said;
                     wrong.push(Fault::new(FaultId::NoResult, text));
-                    self.faults.now(Whence::Survey, &wrong);
+                    self.faults.now(FaultSource::Survey, &wrong);
                 }
             }
             Side::Count => {
@@ -168,8 +168,8 @@ impl Service {
     fn surveyed(&mut self, mut surveyed: Surveyed, said: Vec<Fault>) {
         let mut wrong = std::mem::take(&mut surveyed.faults);
         wrong.extend(said);
-        self.faults.now(Whence::Survey, &wrong);
-        if surveyed.pending && !self.faults.any(Whence::Reconcile) {
+        self.faults.now(FaultSource::Survey, &wrong);
+        if surveyed.pending && !self.faults.any(FaultSource::Reconcile) {
             self.schedule.retry(Instant::now());
         }
         self.state.notice.clone_from(&surveyed.notice);
@@ -208,7 +208,7 @@ impl Service {
                 wrong.push(Fault::new(FaultId::MetricsFile, with_causes(&error)));
             }
         }
-        self.faults.now(Whence::Writing, &wrong);
+        self.faults.now(FaultSource::Writing, &wrong);
         let status = session_health::status_line(&self.state);
         if status != self.status && self.notify.tell_status(&status).is_ok() {
             self.status = status;
@@ -233,7 +233,7 @@ impl Service {
 }
 
 /// How far a child is.
-enum Over {
+enum WorkerProgress {
     No,
     Yes,
     /// It hangs in /etc/pve.
@@ -248,7 +248,7 @@ enum Reads {
     Nothing,
 }
 
-fn over(child: &mut Child, reads: Reads) -> Over {
+fn over(child: &mut Child, reads: Reads) -> WorkerProgress {
     let hangs = |child: &Child| {
         child
             .hangs_at(PATIENCE)
@@ -256,13 +256,13 @@ fn over(child: &mut Child, reads: Reads) -> Over {
     };
     child.update();
     if child.is_closed() {
-        Over::Yes
+        WorkerProgress::Yes
     } else if hangs(child) {
-        Over::Hangs
+        WorkerProgress::Hangs
     } else if child.began.elapsed() > tasks::DEADLINE + GRACE {
-        Over::TooLate
+        WorkerProgress::TooLate
     } else {
-        Over::No
+        WorkerProgress::No
     }
 }
 

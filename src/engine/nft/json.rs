@@ -16,7 +16,9 @@ use nftables::stmt::{self, Dup, JumpTarget, Operator, Statement};
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook};
 
 use pve_span_core::engine::nft;
-use pve_span_core::engine::nft::{Act, Command, Field, Hook, Match, Side, TABLE, Test, Then};
+use pve_span_core::engine::nft::{
+    Act, Command, CopyVerdict, Field, Hook, Match, Side, TABLE, Test,
+};
 
 /// When our chains have their turn, lower being earlier: before all that others hang there (nft(8) calls -300 to 300 by
 /// name), as what a firewall drops or a flowtable forwards has been on the wire all the same.
@@ -138,8 +140,8 @@ fn statements(rule: &nft::Rule) -> Vec<Statement<'_>> {
                 dev: None,
             }));
             match then {
-                Then::Accept => statements.push(Statement::Accept(None)),
-                Then::Continue => {}
+                CopyVerdict::Accept => statements.push(Statement::Accept(None)),
+                CopyVerdict::Continue => {}
             }
         }
     }
@@ -322,14 +324,14 @@ mod tests {
         };
         let sample = vec![Match::Sample(100)];
         assert_eq!(
-            expressions(sample, copy(Then::Accept)),
+            expressions(sample, copy(CopyVerdict::Accept)),
             json!([
                 {"match": {"left": {"numgen": {"mode": "inc", "mod": 100}}, "right": 0, "op": "=="}},
                 {"counter": "n"}, {"dup": {"addr": "tap200i1"}}, {"accept": null}
             ])
         );
         assert_eq!(
-            expressions(Vec::new(), copy(Then::Continue)),
+            expressions(Vec::new(), copy(CopyVerdict::Continue)),
             json!([{"counter": "n"}, {"dup": {"addr": "tap200i1"}}])
         );
     }

@@ -13,7 +13,7 @@ use super::decode;
 use super::decode::attribute;
 use crate::sys::error::with_causes;
 use crate::sys::netlink_attributes;
-use crate::sys::netlink_socket::{Arrived, Netlink, Want};
+use crate::sys::netlink_socket::{DumpState, Netlink, RequestKind};
 use pve_span_core::engine::Statistics;
 use pve_span_core::engine::nft::{NftState, Seen, SeenChain, SeenRule, TABLE};
 
@@ -132,10 +132,10 @@ impl Kernel {
     fn ask(
         &mut self,
         what: u8,
-        want: Want,
+        want: RequestKind,
         attributes: &[u8],
         take: impl FnMut(&[u8]),
-    ) -> io::Result<Arrived> {
+    ) -> io::Result<DumpState> {
         const NFTABLES: u16 = 10;
         const NETDEV: u8 = 5;
         let mut take = take;
@@ -150,7 +150,7 @@ impl Kernel {
 
     fn has_table(&mut self) -> Result<bool, Error> {
         let name = attribute(TABLE_NAME, TABLE);
-        match self.ask(GET_TABLE, Want::One, &name, |_| {}) {
+        match self.ask(GET_TABLE, RequestKind::One, &name, |_| {}) {
             Ok(_) => Ok(true),
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
             Err(error) => Err(Error::new("looking for the table", error)),
@@ -161,7 +161,7 @@ impl Kernel {
     fn generation(&mut self) -> Result<u32, Error> {
         let doing = "asking for the generation";
         let mut number = None;
-        self.ask(GET_GENERATION, Want::One, &[], |body| {
+        self.ask(GET_GENERATION, RequestKind::One, &[], |body| {
             number = decode::generation(body);
         })
         .map_err(|source| Error::new(doing, source))?;
@@ -217,18 +217,18 @@ impl Kernel {
         let mut found = Vec::new();
         let table = attribute(TABLE_NAME, TABLE);
         // Not all lists are filtered by all kernels.
-        let arrived = self.ask(what, Want::List, &table, |body| {
+        let arrived = self.ask(what, RequestKind::List, &table, |body| {
             if netlink_attributes::table(body).as_deref() == Some(TABLE) {
                 found.push(decode(body));
             }
         });
         match arrived {
-            Ok(Arrived::Whole) => found
+            Ok(DumpState::Whole) => found
                 .into_iter()
                 .collect::<Option<_>>()
                 .map(Some)
                 .ok_or(Error::Decode { doing }),
-            Ok(Arrived::Broken) => Ok(None),
+            Ok(DumpState::Broken) => Ok(None),
             // It has just gone.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
             Err(error) => Err(Error::new(doing, error)),

@@ -16,7 +16,7 @@ const USUAL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What was counted.
 #[derive(Debug)]
-pub struct Figures {
+pub struct CounterReading {
     /// By session and output, as span.cfg writes them; over all bridges.
     pub mirrors: BTreeMap<(String, String), Statistics>,
     /// How old they may be.
@@ -27,7 +27,7 @@ pub struct Figures {
 ///
 /// # Errors
 /// The database cannot be asked.
-pub fn statistics(root: &Path, deadline: Instant) -> Result<Figures, Error> {
+pub fn statistics(root: &Path, deadline: Instant) -> Result<CounterReading, Error> {
     asked(&mut Client::connect(&root.join(SOCKET), deadline)?)
 }
 
@@ -35,13 +35,13 @@ pub fn statistics(root: &Path, deadline: Instant) -> Result<Figures, Error> {
 ///
 /// # Errors
 /// The database cannot be asked.
-pub fn asked(client: &mut Client) -> Result<Figures, Error> {
+pub fn asked(client: &mut Client) -> Result<CounterReading, Error> {
     let select = |table: &str, columns: &[&str]| json!({"op": "select", "table": table, "where": [], "columns": columns});
     let results = client.transact(vec![
         select("Mirror", &["external_ids", "statistics"]),
         select("Open_vSwitch", &["other_config"]),
     ])?;
-    let mut figures = Figures {
+    let mut figures = CounterReading {
         mirrors: BTreeMap::new(),
         interval: USUAL_INTERVAL,
     };

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::openflow::{Error, Switch};
-use crate::sys::clock::Moment;
+use crate::sys::clock::MonotonicTime;
 use crate::sys::error::with_causes;
 use crate::sys::files;
 use pve_span_core::model::IfName;
@@ -23,13 +23,13 @@ use pve_span_core::state::OvsState;
 const OWED: &str = "run/pve-span/flows.json";
 
 /// The revalidations that are owed to bridges.
-pub type Owed = BTreeMap<IfName, Revalidation>;
+pub type StaleFlows = BTreeMap<IfName, Revalidation>;
 
 /// A revalidation that is owed. One that was tried in vain is nobody's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Revalidation {
     /// Since when.
-    since: Moment,
+    since: MonotonicTime,
     /// The process that is to do it.
     by: u32,
 }
@@ -40,7 +40,7 @@ const AT_MOST: Duration = Duration::from_secs(10);
 impl Revalidation {
     fn ours() -> Self {
         Self {
-            since: Moment::now(),
+            since: MonotonicTime::now(),
             by: std::process::id(),
         }
     }
@@ -58,16 +58,16 @@ impl Revalidation {
 }
 
 /// The revalidations that nobody will do who does not look for them.
-pub fn abandoned(root: &Path) -> Owed {
+pub fn abandoned(root: &Path) -> StaleFlows {
     let mut owed = noted(root).unwrap_or_default();
     owed.retain(|_, revalidation| revalidation.is_abandoned());
     owed
 }
 
 /// The bridges whose flows may be older than their mirrors.
-pub fn owed(root: &Path, ovs: &OvsState) -> Owed {
+pub fn owed(root: &Path, ovs: &OvsState) -> StaleFlows {
     let OvsState::Present(ovs) = ovs else {
-        return Owed::new();
+        return StaleFlows::new();
     };
     let mut owed = noted(root).unwrap_or_else(|| {
         // Nobody has told since the node was started, or an earlier version has changed mirrors.
@@ -84,13 +84,13 @@ pub fn owed(root: &Path, ovs: &OvsState) -> Owed {
 }
 
 /// What is on file, if that can be understood.
-fn noted(root: &Path) -> Option<Owed> {
+fn noted(root: &Path) -> Option<StaleFlows> {
     let text = files::read_text(&root.join(OWED)).ok()?;
     serde_json::from_str(&text).ok()
 }
 
 /// Notes, before they are changed, the bridges whose mirrors a plan changes; all that are owed come back.
-pub fn owe(root: &Path, plan: &Plan, earlier: &Owed) -> Owed {
+pub fn owe(root: &Path, plan: &Plan, earlier: &StaleFlows) -> StaleFlows {
     let bridge = |action: &Action| action.mirror.engine.bridge().cloned();
     let changed = plan.actions.iter().filter_map(bridge);
     let mut owed = earlier.clone();
@@ -101,9 +101,9 @@ pub fn owe(root: &Path, plan: &Plan, earlier: &Owed) -> Owed {
 
 /// What has become of revalidations, and of when they were.
 #[derive(Debug)]
-pub struct Tried(Vec<(IfName, Revalidation, Result<(), Error>)>);
+pub struct RevalidationResults(Vec<(IfName, Revalidation, Result<(), Error>)>);
 
-impl Tried {
+impl RevalidationResults {
     /// Those that were not done, and why.
     pub fn failures(self) -> Vec<(IfName, Error)> {
         let tried = self.0.into_iter();
@@ -114,7 +114,7 @@ impl Tried {
 }
 
 /// Has ovs-vswitchd revalidate the flows of bridges whose mirrors it has taken.
-pub fn revalidate(root: &Path, owed: &Owed, deadline: Instant) -> Tried {
+pub fn revalidate(root: &Path, owed: &StaleFlows, deadline: Instant) -> RevalidationResults {
     // All are greeted before the first one's answer is waited for.
     let greet = |bridge| Switch::connect(root, bridge, deadline);
     let greeted = owed
@@ -125,11 +125,11 @@ pub fn revalidate(root: &Path, owed: &Owed, deadline: Instant) -> Tried {
         let done = switch.and_then(Switch::revalidate);
         (bridge.clone(), *revalidation, done)
     });
-    Tried(tried.collect())
+    RevalidationResults(tried.collect())
 }
 
 /// Notes that nobody is at these any more. The lock has to be held.
-pub fn give_up(root: &Path, owed: &Owed) {
+pub fn give_up(root: &Path, owed: &StaleFlows) {
     let mut noted = noted(root).unwrap_or_default();
     noted.extend(
         owed.keys()
@@ -140,7 +140,7 @@ pub fn give_up(root: &Path, owed: &Owed) {
 
 /// Strikes off what was done, unless more is owed since. What was not comes back, with the reason, unless somebody else has done
 /// it or is at it. The lock has to be held.
-pub fn settle(root: &Path, tried: Tried) -> Vec<(IfName, Error)> {
+pub fn settle(root: &Path, tried: RevalidationResults) -> Vec<(IfName, Error)> {
     let noted = noted(root);
     let is_lost = noted.is_none();
     let mut owed = noted.unwrap_or_default();
@@ -160,7 +160,7 @@ pub fn settle(root: &Path, tried: Tried) -> Vec<(IfName, Error)> {
     failed
 }
 
-fn note(root: &Path, owed: &Owed) {
+fn note(root: &Path, owed: &StaleFlows) {
     let text = serde_json::to_string(owed).unwrap_or_default() + "\n";
     if let Err(error) = files::replace_private(&root.join(OWED), &text) {
         // Then who dies before the revalidation leaves it undone.
@@ -178,10 +178,11 @@ mod tests {
         let root = root.path();
         let bridge: IfName = "vmbr2".parse().unwrap();
         let (asked, changed) = (Revalidation::default(), Revalidation::ours());
-        let done = |revalidation| Tried(vec![(bridge.clone(), revalidation, Ok(()))]);
+        let done = |revalidation| RevalidationResults(vec![(bridge.clone(), revalidation, Ok(()))]);
         note(root, &[(bridge.clone(), changed)].into());
-        let failed =
-            |revalidation| Tried(vec![(bridge.clone(), revalidation, Err(Error::NoVersion))]);
+        let failed = |revalidation| {
+            RevalidationResults(vec![(bridge.clone(), revalidation, Err(Error::NoVersion))])
+        };
         for old in [done(asked), failed(asked)] {
             assert!(settle(root, old).is_empty());
             assert_eq!(noted(root).unwrap()[&bridge], changed);
@@ -191,7 +192,7 @@ mod tests {
         assert_eq!(noted(root).unwrap()[&bridge], Revalidation::default());
         assert!(Revalidation::default().is_abandoned() && !abandoned(root).is_empty());
         assert!(settle(root, done(Revalidation::default())).is_empty());
-        assert_eq!(noted(root), Some(Owed::new()));
+        assert_eq!(noted(root), Some(StaleFlows::new()));
         assert!(
             settle(root, failed(changed)).is_empty(),
             "somebody has done it"
@@ -204,7 +205,7 @@ mod tests {
     fn a_revalidation_is_abandoned_with_its_process() {
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let of = |by| Revalidation {
-            since: Moment::now(),
+            since: MonotonicTime::now(),
             by,
         };
         let revalidation = of(child.id());

@@ -47,7 +47,7 @@ pub(super) const MIRROR: (&str, &[&str]) = (
 
 /// Which ports are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ports {
+pub enum PortSelection {
     /// All.
     All,
     /// All, with bonds' members and patch ports' other ends.
@@ -60,7 +60,7 @@ pub enum Ports {
 ///
 /// # Errors
 /// The database cannot be asked, or its answer is not what the schema promises.
-pub fn read(client: &mut Client, which: &Ports) -> Result<Ovs, Error> {
+pub fn read(client: &mut Client, which: &PortSelection) -> Result<Ovs, Error> {
     let asked = ask(client, which)?;
     answer(client, asked, which)
 }
@@ -69,10 +69,10 @@ pub fn read(client: &mut Client, which: &Ports) -> Result<Ovs, Error> {
 ///
 /// # Errors
 /// The database cannot be asked.
-pub fn ask(client: &mut Client, which: &Ports) -> Result<Transaction, Error> {
+pub fn ask(client: &mut Client, which: &PortSelection) -> Result<Transaction, Error> {
     let conditions: Vec<Value> = match which {
-        Ports::All | Ports::AllInDetail => vec![json!([])],
-        Ports::Named(names) => names
+        PortSelection::All | PortSelection::AllInDetail => vec![json!([])],
+        PortSelection::Named(names) => names
             .iter()
             .map(|name| json!([["name", "==", name.as_str()]]))
             .collect(),
@@ -84,8 +84,8 @@ pub fn ask(client: &mut Client, which: &Ports) -> Result<Transaction, Error> {
         select(BRIDGE, &all),
     ];
     let interface = match which {
-        Ports::AllInDetail => INTERFACE_IN_DETAIL,
-        Ports::All | Ports::Named(_) => INTERFACE,
+        PortSelection::AllInDetail => INTERFACE_IN_DETAIL,
+        PortSelection::All | PortSelection::Named(_) => INTERFACE,
     };
     for condition in &conditions {
         selects.extend([select(PORT, condition), select(interface, condition)]);
@@ -97,7 +97,11 @@ pub fn ask(client: &mut Client, which: &Ports) -> Result<Transaction, Error> {
 ///
 /// # Errors
 /// As [`read`].
-pub fn answer(client: &mut Client, asked: Transaction, which: &Ports) -> Result<Ovs, Error> {
+pub fn answer(
+    client: &mut Client,
+    asked: Transaction,
+    which: &PortSelection,
+) -> Result<Ovs, Error> {
     let results = client.results(asked)?;
     let (tables, of_ports) = results.split_at_checked(3).ok_or_else(missing)?;
     let [roots, mirrors, bridges] = tables else {
@@ -110,7 +114,7 @@ pub fn answer(client: &mut Client, asked: Transaction, which: &Ports) -> Result<
         };
         ports.add(rows(port_rows)?, rows(interfaces)?)?;
     }
-    if matches!(which, Ports::Named(_)) {
+    if matches!(which, PortSelection::Named(_)) {
         ports.complete(client, rows(mirrors)?)?;
     }
     let mirror_rows = mirrors_by_row(rows(mirrors)?, &ports)?;

@@ -21,7 +21,7 @@ use pve_span_core::state::{MirrorKey, MirrorOutput, Ovs, OvsBridge, OvsPort, Row
 /// # Errors
 /// The plan names something that was not observed: read again ([`Error::Conflict`]).
 pub fn operations(plan: &Plan, ovs: &Ovs) -> Result<Vec<Value>, Error> {
-    let mut lowering = Lowering {
+    let mut lowering = OperationsBuilder {
         ovs,
         guards: BTreeMap::new(),
         changes: Vec::new(),
@@ -54,14 +54,14 @@ pub fn operations(plan: &Plan, ovs: &Ovs) -> Result<Vec<Value>, Error> {
     Ok(operations)
 }
 
-struct Lowering<'a> {
+struct OperationsBuilder<'a> {
     ovs: &'a Ovs,
     /// By what they guard, so that each stands once.
     guards: BTreeMap<RowId, Value>,
     changes: Vec<Value>,
 }
 
-impl<'a> Lowering<'a> {
+impl<'a> OperationsBuilder<'a> {
     fn bridge(&mut self, key: &MirrorKey) -> Result<&'a OvsBridge, Error> {
         let found = key
             .engine
@@ -275,10 +275,10 @@ impl<'a> Lowering<'a> {
     }
 }
 
-type Selecting = (&'static str, fn(Taken) -> bool);
+type SelectColumn = (&'static str, fn(Taken) -> bool);
 
 /// The columns that select by port, and which of a port's frames each of them takes.
-const COLUMNS: [Selecting; 2] = [
+const COLUMNS: [SelectColumn; 2] = [
     ("select_src_port", Taken::sent),
     ("select_dst_port", Taken::delivered),
 ];

@@ -109,7 +109,7 @@ struct Request<'a> {
 
 /// A request that was sent.
 #[derive(Debug)]
-pub struct Pending {
+pub struct PendingRequest {
     id: u64,
     method: &'static str,
 }
@@ -117,7 +117,7 @@ pub struct Pending {
 /// A transaction that was sent.
 #[derive(Debug)]
 pub struct Transaction {
-    pending: Pending,
+    pending: PendingRequest,
     count: usize,
 }
 
@@ -187,9 +187,13 @@ impl Client {
     ///
     /// # Errors
     /// The connection failed or the deadline passed.
-    pub fn request(&mut self, method: &'static str, params: &Value) -> Result<Pending, Error> {
+    pub fn request(
+        &mut self,
+        method: &'static str,
+        params: &Value,
+    ) -> Result<PendingRequest, Error> {
         self.next_id += 1;
-        let pending = Pending {
+        let pending = PendingRequest {
             id: self.next_id,
             method,
         };
@@ -208,7 +212,7 @@ impl Client {
     ///
     /// # Errors
     /// The connection failed, the deadline passed, or the server refused.
-    pub fn reply(&mut self, Pending { id, method }: Pending) -> Result<Value, Error> {
+    pub fn reply(&mut self, PendingRequest { id, method }: PendingRequest) -> Result<Value, Error> {
         let mut reply = loop {
             if let Some(reply) = self.replies.remove(&id) {
                 break reply;
@@ -303,7 +307,7 @@ impl Client {
     ///
     /// # Errors
     /// The connection failed or the deadline passed.
-    pub fn follow(&mut self, table: &str, columns: &[&str]) -> Result<Pending, Error> {
+    pub fn follow(&mut self, table: &str, columns: &[&str]) -> Result<PendingRequest, Error> {
         let requests = json!({ table: [{"columns": columns}] });
         self.request("monitor_cond", &json!(["Open_vSwitch", table, requests]))
     }

@@ -14,7 +14,7 @@ use pve_span_core::model::IfName;
 const OUTPUTS: &str = "run/pve-span/outputs.json";
 
 /// What changed ports were like, by name.
-pub type Saved = BTreeMap<IfName, PortSettings>;
+pub type PortBackups = BTreeMap<IfName, PortSettings>;
 
 /// Why what was saved is of no use.
 #[derive(Debug, thiserror::Error)]
@@ -47,11 +47,11 @@ pub enum Error {
 ///
 /// # Errors
 /// There is a file, and it cannot be read or understood.
-pub fn load(root: &Path) -> Result<Saved, Error> {
+pub fn load(root: &Path) -> Result<PortBackups, Error> {
     let path = root.join(OUTPUTS);
     match files::read_text(&path) {
         Ok(text) => serde_json::from_str(&text).map_err(|source| Error::Damaged { path, source }),
-        Err(error) if error.is_missing() => Ok(Saved::new()),
+        Err(error) if error.is_missing() => Ok(PortBackups::new()),
         Err(error) => Err(error.into()),
     }
 }
@@ -60,7 +60,7 @@ pub fn load(root: &Path) -> Result<Saved, Error> {
 ///
 /// # Errors
 /// The file cannot be written or removed; what it said before still stands.
-pub fn store(root: &Path, saved: &Saved) -> Result<(), Error> {
+pub fn store(root: &Path, saved: &PortBackups) -> Result<(), Error> {
     let path = root.join(OUTPUTS);
     if !saved.is_empty() {
         let text = serde_json::to_string_pretty(saved).map_err(|error| files::Error::Write {
@@ -85,7 +85,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
-    fn saved() -> Saved {
+    fn saved() -> PortBackups {
         let tap = PortSettings {
             index: 12,
             flags: Some(BridgeFlags {
@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn what_is_stored_is_loaded_and_nobody_else_can_read_it() {
         let root = tempfile::tempdir().unwrap();
-        assert_eq!(load(root.path()).unwrap(), Saved::new());
+        assert_eq!(load(root.path()).unwrap(), PortBackups::new());
         store(root.path(), &saved()).unwrap();
         assert_eq!(load(root.path()).unwrap(), saved());
         let mode = |path: &str| {
@@ -124,10 +124,10 @@ mod tests {
     #[test]
     fn with_nothing_to_put_back_there_is_no_file() {
         let root = tempfile::tempdir().unwrap();
-        store(root.path(), &Saved::new()).unwrap();
+        store(root.path(), &PortBackups::new()).unwrap();
         assert!(!root.path().join("run").exists());
         store(root.path(), &saved()).unwrap();
-        store(root.path(), &Saved::new()).unwrap();
+        store(root.path(), &PortBackups::new()).unwrap();
         assert_eq!(
             fs::read_dir(root.path().join("run/pve-span"))
                 .unwrap()

@@ -14,7 +14,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::libc;
 
 use super::error::{Error, failed};
-use crate::sys::netlink_socket::{Netlink, Want};
+use crate::sys::netlink_socket::{Netlink, RequestKind};
 use pve_span_core::engine::port::{BridgeFlags, LinkChange, PortSettings, PortState};
 use pve_span_core::model::IfName;
 
@@ -219,6 +219,6 @@ fn ask(kind: u16, request: &LinkMessage, mut take: impl FnMut(&[u8])) -> io::Res
     let mut body = vec![0; request.buffer_len()];
     request.emit(&mut body);
     Netlink::open(NETLINK_ROUTE)?
-        .ask(kind, Want::One, &body, |_, body| take(body))
+        .ask(kind, RequestKind::One, &body, |_, body| take(body))
         .map(|_| ())
 }

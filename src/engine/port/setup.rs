@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::engine::port;
 use crate::engine::port::backup;
-use crate::engine::port::backup::Saved;
+use crate::engine::port::backup::PortBackups;
 use crate::sys;
 use pve_span_core::engine::port::is_link_local;
 use pve_span_core::engine::port::{BridgeFlags, LinkChange, Switch};
@@ -47,9 +47,9 @@ impl Error {
 ///
 /// # Errors
 /// It was not made, or not wholly. A device that has gone meanwhile is none: the next look sees that.
-pub fn carry_out(root: &Path, change: &PortChange, saved: &mut Saved) -> Result<(), Error> {
+pub fn carry_out(root: &Path, change: &PortChange, saved: &mut PortBackups) -> Result<(), Error> {
     let device = change.device();
-    let store = |saved: &Saved| {
+    let store = |saved: &PortBackups| {
         backup::store(root, saved).map_err(|source| Error::Saved {
             device: device.clone(),
             source,

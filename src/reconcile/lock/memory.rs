@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::sys::clock::Moment;
+use crate::sys::clock::MonotonicTime;
 use pve_span_core::model::Vmid;
 
 /// How long a guest counts as stopping after its pre-stop. A shutdown that the guest refuses leaves
@@ -17,7 +17,7 @@ const MOST_ANNOUNCED: usize = 1000;
 
 /// How far a reconcile has looked for guests' configs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Reach {
+pub enum ReadScope {
     /// Nowhere: /etc/pve did not answer.
     LastGood,
     /// This node's, and those that the hook's caller named.
@@ -31,9 +31,9 @@ pub type Life = BTreeSet<u32>;
 
 /// A guest that was announced as stopping.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Announced {
+struct StoppingGuest {
     /// Until when it counts as gone.
-    until: Moment,
+    until: MonotonicTime,
     /// Which run of it that was.
     life: Life,
 }
@@ -46,14 +46,14 @@ pub struct Memory {
     pub(super) pid: Option<u32>,
     /// When the last reconcile that succeeded began, for which guests as gone, and how far it looked.
     #[serde(default)]
-    last: Option<(Moment, BTreeSet<u32>, Reach)>,
+    last: Option<(MonotonicTime, BTreeSet<u32>, ReadScope)>,
     /// How often somebody has begun to change something, or has ended: odd from the one to the other, and after a work that
     /// did not end well.
     #[serde(default)]
     works: u64,
     /// Guests whose pre-stop was called, until they have stopped or started.
     #[serde(default)]
-    announced: BTreeMap<u32, Announced>,
+    announced: BTreeMap<u32, StoppingGuest>,
     /// A process that hangs in /etc/pve, for as long as it marks itself as reading there.
     #[serde(default)]
     pub hung: Option<u32>,
@@ -67,7 +67,7 @@ pub struct Memory {
 
 impl Memory {
     /// The guests that count as stopping now.
-    pub fn stopping(&self, now: Moment) -> BTreeSet<u32> {
+    pub fn stopping(&self, now: MonotonicTime) -> BTreeSet<u32> {
         self.announced
             .iter()
             .filter(|(_, one)| one.until > now && one.until <= now.after(STOPPING))
@@ -76,7 +76,7 @@ impl Memory {
     }
 
     /// How long it takes until one of them no longer does.
-    pub fn settles_in(&self, now: Moment) -> Option<Duration> {
+    pub fn settles_in(&self, now: MonotonicTime) -> Option<Duration> {
         let all = self.announced.values().map(|one| one.until);
         let until = all.filter(|until| *until > now).min()?;
         Some(now.until(until).min(STOPPING))
@@ -84,9 +84,9 @@ impl Memory {
 
     /// Notes that a guest is about to stop. It counts as gone for a while once in its life: whoever may only press
     /// *Shutdown* does not keep a guest out of its mirror by doing so again and again.
-    pub fn stops(&mut self, vmid: Vmid, life: &Life, now: Moment) {
+    pub fn stops(&mut self, vmid: Vmid, life: &Life, now: MonotonicTime) {
         let until = now.after(STOPPING);
-        let fresh = Announced {
+        let fresh = StoppingGuest {
             until,
             life: Life::new(),
         };
@@ -107,13 +107,19 @@ impl Memory {
     /// Forgets that guests are stopping. Those that go on running have had their pause.
     pub fn forget(&mut self) {
         for one in self.announced.values_mut() {
-            one.until = Moment::default();
+            one.until = MonotonicTime::default();
         }
     }
 
     /// Has a reconcile that began after `arrival` and looked as far already done, for the same guests as gone, what
     /// the one that arrived then would do?
-    pub fn covers(&self, arrival: Moment, now: Moment, gone: &BTreeSet<u32>, reach: Reach) -> bool {
+    pub fn covers(
+        &self,
+        arrival: MonotonicTime,
+        now: MonotonicTime,
+        gone: &BTreeSet<u32>,
+        reach: ReadScope,
+    ) -> bool {
         self.last
             .as_ref()
             .is_some_and(|(began, last_gone, last_reach)| {
@@ -122,7 +128,7 @@ impl Memory {
     }
 
     /// Notes a reconcile that succeeded.
-    pub fn succeeded(&mut self, began: Moment, gone: BTreeSet<u32>, reach: Reach) {
+    pub fn succeeded(&mut self, began: MonotonicTime, gone: BTreeSet<u32>, reach: ReadScope) {
         self.last = Some((began, gone, reach));
     }
 
@@ -162,27 +168,42 @@ mod tests {
     fn work_that_began_after_the_arrival_covers_it() {
         let mut memory = Memory::default();
         let gone = BTreeSet::new();
-        memory.succeeded(Moment(10), gone.clone(), Reach::Node);
-        assert!(memory.covers(Moment(9), Moment(20), &gone, Reach::Node));
-        assert!(memory.covers(Moment(9), Moment(20), &gone, Reach::LastGood));
+        memory.succeeded(MonotonicTime(10), gone.clone(), ReadScope::Node);
+        assert!(memory.covers(MonotonicTime(9), MonotonicTime(20), &gone, ReadScope::Node));
+        assert!(memory.covers(
+            MonotonicTime(9),
+            MonotonicTime(20),
+            &gone,
+            ReadScope::LastGood
+        ));
         assert!(
-            !memory.covers(Moment(9), Moment(20), &gone, Reach::Cluster),
+            !memory.covers(
+                MonotonicTime(9),
+                MonotonicTime(20),
+                &gone,
+                ReadScope::Cluster
+            ),
             "a guest that comes in may be filed elsewhere"
         );
         assert!(
-            !memory.covers(Moment(11), Moment(20), &gone, Reach::Node),
+            !memory.covers(MonotonicTime(11), MonotonicTime(20), &gone, ReadScope::Node),
             "it may have missed what happened since"
         );
         assert!(
-            !memory.covers(Moment(9), Moment(20), &[101].into(), Reach::Node),
+            !memory.covers(
+                MonotonicTime(9),
+                MonotonicTime(20),
+                &[101].into(),
+                ReadScope::Node
+            ),
             "another guest counted as gone"
         );
         assert!(
-            !memory.covers(Moment(3), Moment(8), &gone, Reach::Node),
+            !memory.covers(MonotonicTime(3), MonotonicTime(8), &gone, ReadScope::Node),
             "it cannot have begun later than now"
         );
         memory.begins();
-        assert!(!memory.covers(Moment(9), Moment(20), &gone, Reach::Node));
+        assert!(!memory.covers(MonotonicTime(9), MonotonicTime(20), &gone, ReadScope::Node));
     }
 
     #[test]
@@ -204,7 +225,7 @@ mod tests {
     #[test]
     fn a_guest_counts_as_stopping_for_a_while() {
         let mut memory = Memory::default();
-        let (now, vmid) = (Moment(5), Vmid::new(101).unwrap());
+        let (now, vmid) = (MonotonicTime(5), Vmid::new(101).unwrap());
         memory.stops(vmid, &[7].into(), now);
         assert_eq!(memory.stopping(now), [101].into());
         assert_eq!(memory.stopping(now.after(STOPPING)), [].into());
@@ -215,7 +236,7 @@ mod tests {
     #[test]
     fn it_does_so_once_in_its_life() {
         let mut memory = Memory::default();
-        let (start, vmid) = (Moment(5), Vmid::new(101).unwrap());
+        let (start, vmid) = (MonotonicTime(5), Vmid::new(101).unwrap());
         let at = |seconds| start.after(Duration::from_secs(seconds));
         memory.stops(vmid, &[7, 8].into(), start);
         memory.stops(vmid, &[8, 9].into(), at(3));
@@ -243,7 +264,11 @@ mod tests {
     fn there_is_an_end_to_what_is_kept() {
         let mut memory = Memory::default();
         for (vmid, moment) in (100..2000).zip(0..) {
-            memory.stops(Vmid::new(vmid).unwrap(), &[vmid].into(), Moment(moment));
+            memory.stops(
+                Vmid::new(vmid).unwrap(),
+                &[vmid].into(),
+                MonotonicTime(moment),
+            );
         }
         memory.tidy();
         assert_eq!(memory.announced.len(), MOST_ANNOUNCED);

@@ -8,7 +8,7 @@ use crate::engine::nft::spec::Spec;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::names;
-use super::names::{Label, Named, Role, Told};
+use super::names::{ChainName, Label, Role, Told};
 use super::table::{Memory, Table};
 use super::{Act, Chain, Command, Hook, Rule, Seen, SeenChain, SeenRule};
 use crate::engine::nft::spec::Copies;
@@ -17,7 +17,7 @@ use crate::model::IfName;
 use crate::model::OutputKey;
 
 /// What is not touched.
-pub struct Kept<'a> {
+pub struct Preserved<'a> {
     held: &'a Held,
     /// The outputs among it, as the table has them.
     held_outputs: BTreeSet<Label>,
@@ -32,7 +32,7 @@ pub struct Kept<'a> {
     used: BTreeSet<u32>,
 }
 
-impl<'a> Kept<'a> {
+impl<'a> Preserved<'a> {
     /// What the desired state leaves as it is.
     pub fn of(wanted: Spec<'a>, seen: &Seen) -> Self {
         let undecided = wanted
@@ -58,7 +58,7 @@ impl<'a> Kept<'a> {
             used: BTreeSet::new(),
         };
         let copying = seen.chains.iter().filter(|(name, _)| {
-            matches!(names::read(name), Named::Own { session, role: Role::Copies, label } if kept.holds(session, &label))
+            matches!(names::read(name), ChainName::Own { session, role: Role::Copies, label } if kept.holds(session, &label))
         });
         kept.used = copying
             .flat_map(|(_, chain)| &chain.rules)
@@ -72,7 +72,7 @@ impl<'a> Kept<'a> {
     fn recall(&self, seen: &Seen) -> (BTreeSet<(String, Label)>, Memory) {
         let (mut perhaps, mut memory) = (BTreeSet::new(), Memory::default());
         for (name, chain) in &seen.chains {
-            let (Named::Base { label }, Some(hook)) = (names::read(name), &chain.hook) else {
+            let (ChainName::Base { label }, Some(hook)) = (names::read(name), &chain.hook) else {
                 continue;
             };
             for rule in &chain.rules {
@@ -132,15 +132,15 @@ impl<'a> Kept<'a> {
         index_of: &dyn Fn(&IfName) -> Option<u32>,
     ) -> bool {
         match names::read(name) {
-            Named::Own { session, label, .. } => {
+            ChainName::Own { session, label, .. } => {
                 self.holds(session, &label) || self.perhaps(session, label)
             }
-            Named::Drop => {
+            ChainName::Drop => {
                 let index = chain.hook.as_ref().and_then(|hook| index_of(&hook.device));
                 // A device that this look did not ask for may be one that a session left alone copies to.
                 index.map_or(!self.used.is_empty(), |index| self.uses(index))
             }
-            Named::Base { .. } | Named::Unknown => false,
+            ChainName::Base { .. } | ChainName::Unknown => false,
         }
     }
 }
@@ -149,7 +149,7 @@ impl<'a> Kept<'a> {
 pub fn diff(
     wanted: &Table,
     seen: &Seen,
-    kept: &Kept<'_>,
+    kept: &Preserved<'_>,
     index_of: &dyn Fn(&IfName) -> Option<u32>,
 ) -> Vec<Command> {
     let mut steps = Steps::default();
@@ -205,7 +205,13 @@ struct Steps {
 }
 
 impl Steps {
-    fn wanted(&mut self, name: &str, chain: &Chain, seen: Option<&SeenChain>, kept: &Kept<'_>) {
+    fn wanted(
+        &mut self,
+        name: &str,
+        chain: &Chain,
+        seen: Option<&SeenChain>,
+        kept: &Preserved<'_>,
+    ) {
         let add = |rule: &Rule| Command::AddRule(name.to_owned(), rule.clone());
         let seen = match seen {
             Some(seen) if seen.hook == chain.hook => seen,
@@ -221,7 +227,8 @@ impl Steps {
                 return;
             }
         };
-        if let (Named::Base { label }, Some(Hook { device, .. })) = (names::read(name), &chain.hook)
+        if let (ChainName::Base { label }, Some(Hook { device, .. })) =
+            (names::read(name), &chain.hook)
         {
             let own = seen
                 .rules
@@ -255,8 +262,8 @@ impl Steps {
     }
 
     /// Takes a chain away as far as it may go; tells whether something of it stays.
-    fn unwanted(&mut self, name: &str, chain: &SeenChain, kept: &Kept<'_>) -> bool {
-        if let Named::Base { label } = names::read(name) {
+    fn unwanted(&mut self, name: &str, chain: &SeenChain, kept: &Preserved<'_>) -> bool {
+        if let ChainName::Base { label } = names::read(name) {
             let device = chain.hook.as_ref().map(|hook| &hook.device);
             let (stay, go): (Vec<&SeenRule>, Vec<&SeenRule>) = chain
                 .rules

@@ -33,12 +33,12 @@ pub use rules::{Branch, To};
 
 /// What was lowered already: `[defaults]` may give one filter to a thousand sessions.
 #[derive(Debug, Default)]
-pub struct Lowered<'a>(HashMap<(Option<&'a Filter>, VlanSet), Result<Chains, TooLarge>>);
+pub struct LoweredFilters<'a>(HashMap<(Option<&'a Filter>, VlanSet), Result<Chains, TooLarge>>);
 
 /// Chains, as [`lower`] makes them.
 type Chains = Rc<Vec<Vec<Branch>>>;
 
-impl<'a> Lowered<'a> {
+impl<'a> LoweredFilters<'a> {
     /// As [`lower`], once for each choice of frames.
     ///
     /// # Errors

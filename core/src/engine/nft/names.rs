@@ -97,7 +97,7 @@ pub enum Role {
 
 /// What a name says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Named<'a> {
+pub enum ChainName<'a> {
     /// `in/…` and `out/…`: a base chain for copies to an output.
     Base {
         /// The output.
@@ -162,19 +162,19 @@ pub fn counted(name: &str) -> Option<(&str, Label)> {
 }
 
 /// Reads a chain's name.
-pub fn read(name: &str) -> Named<'_> {
+pub fn read(name: &str) -> ChainName<'_> {
     let Some((kind, rest)) = name.split_once('/') else {
-        return Named::Unknown;
+        return ChainName::Unknown;
     };
     let own = |role: Role| {
         let Some((session, label)) = rest.split_once('/') else {
-            return Named::Unknown;
+            return ChainName::Unknown;
         };
         let label = match label.rsplit_once('/') {
             Some((label, _)) if role == Role::Chooses => label,
             _ => label,
         };
-        Named::Own {
+        ChainName::Own {
             session,
             label: Label(label.to_owned()),
             role,
@@ -189,15 +189,15 @@ pub fn read(name: &str) -> Named<'_> {
             } else {
                 label
             };
-            Named::Base {
+            ChainName::Base {
                 label: Label(label.to_owned()),
             }
         }
-        "drop" => Named::Drop,
+        "drop" => ChainName::Drop,
         "copy" => own(Role::Copies),
         "to" | "to-tagged" | "to-native" => own(Role::Once),
         "frames" | "tagged" | "native" => own(Role::Chooses),
-        _ => Named::Unknown,
+        _ => ChainName::Unknown,
     }
 }
 
@@ -242,7 +242,7 @@ impl Seen {
         let chains = self
             .chains
             .iter()
-            .filter(|(name, _)| read(name) == Named::Drop);
+            .filter(|(name, _)| read(name) == ChainName::Drop);
         chains.filter_map(|(_, chain)| chain.hook.as_ref().map(|hook| &hook.device))
     }
 }
@@ -270,7 +270,7 @@ mod tests {
         assert_eq!(name, "out/x/656e6f314078/port/eno2");
         assert_eq!(
             read(&name),
-            Named::Base {
+            ChainName::Base {
                 label: Label::of("port:eno2")
             }
         );
@@ -292,7 +292,7 @@ mod tests {
                 };
                 assert_eq!(
                     read(&name),
-                    Named::Own {
+                    ChainName::Own {
                         session: "dmz",
                         label: Label::of(output),
                         role
@@ -312,8 +312,8 @@ mod tests {
         let label = Label::of("200/net1");
         assert_eq!(
             read(&base(&x, Side::Egress, "200/net1")),
-            Named::Base { label }
+            ChainName::Base { label }
         );
-        assert_eq!(read("something"), Named::Unknown);
+        assert_eq!(read("something"), ChainName::Unknown);
     }
 }

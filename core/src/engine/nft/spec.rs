@@ -34,7 +34,7 @@ pub struct CopySource {
     /// Which of the source's frames.
     pub taken: Taken,
     /// Which way round the device is.
-    pub facing: Facing,
+    pub facing: DeviceEnd,
     /// Which of its VLANs.
     pub vlans: Vlans,
     /// The MAC address that it sends from.
@@ -54,7 +54,7 @@ pub enum Mac {
 
 /// Which way frames pass a device, seen from what is behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Facing {
+pub enum DeviceEnd {
     /// The node receives what the source sends: a guest's device, a physical one.
     Source,
     /// The node sends what the source sends: an internal port of Open vSwitch, a bridge's own device.
@@ -103,8 +103,8 @@ impl CopySource {
     /// The hooks that its frames pass, and what passes there.
     pub fn hooks(&self) -> impl Iterator<Item = (Side, Passing)> + use<> {
         let (sent, delivered) = match self.facing {
-            Facing::Source => (Side::Ingress, Side::Egress),
-            Facing::Node => (Side::Egress, Side::Ingress),
+            DeviceEnd::Source => (Side::Ingress, Side::Egress),
+            DeviceEnd::Node => (Side::Egress, Side::Ingress),
         };
         let sent = self.taken.sent().then_some((sent, Passing::From));
         let delivered = self.taken.delivered().then_some((delivered, Passing::To));

@@ -4,10 +4,10 @@ use crate::engine::nft::spec::Spec;
 use crate::engine::nft::spec::asks_for_macs;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::frames::{Branch, Lowered, MAX_TABLE_RULES, To, TooLarge};
+use super::frames::{Branch, LoweredFilters, MAX_TABLE_RULES, To, TooLarge};
 use super::names;
 use super::names::{Label, Part};
-use super::{Act, Chain, Field, Hook, Match, Rule, Side, Test, Then};
+use super::{Act, Chain, CopyVerdict, Field, Hook, Match, Rule, Side, Test};
 use crate::engine::nft::spec::{Copies, CopySource, Exclusive, Frames, Mac, Passing, Vlans};
 use crate::filter::Filter;
 use crate::model::OutputKey;
@@ -79,7 +79,7 @@ fn bounded(
     most: usize,
 ) -> Table {
     let mut table = Table::default();
-    let mut lowered = Lowered::default();
+    let mut lowered = LoweredFilters::default();
     let mut fitting = Vec::new();
     let mut room = Some(most);
     for (key, copies) in wanted.copies {
@@ -104,7 +104,7 @@ fn bounded(
     }
     // A session that takes frames twice comes before those that end a base chain with their copy.
     fitting.sort_by_key(|(_, copies, _)| copies.frames.dedup == Switch::Yes);
-    let sent = Sent::new(wanted.copies, memory);
+    let sent = SentMacs::new(wanted.copies, memory);
     let asks = asks_for_macs(wanted.copies);
     for (key, copies, entries) in fitting {
         let macs = sent.before(key, copies);
@@ -143,7 +143,7 @@ struct Entries {
 fn entries<'d>(
     key: &OutputKey,
     copies: &'d Copies,
-    lowered: &mut Lowered<'d>,
+    lowered: &mut LoweredFilters<'d>,
 ) -> Result<Entries, TooLarge> {
     let mut entries = Entries::default();
     let filter = copies.frames.filter.as_ref();
@@ -270,8 +270,8 @@ impl Table {
 fn copying(key: &OutputKey, copies: &Copies, counter: &str) -> Chain {
     let sample = Some(copies.frames.sample).filter(|frames| *frames > 1);
     let then = match copies.frames.dedup {
-        Switch::Yes => Then::Accept,
-        Switch::No => Then::Continue,
+        Switch::Yes => CopyVerdict::Accept,
+        Switch::No => CopyVerdict::Continue,
     };
     let rule = Rule {
         matches: sample.map(Match::Sample).into_iter().collect(),
@@ -293,13 +293,13 @@ fn copying(key: &OutputKey, copies: &Copies, counter: &str) -> Chain {
 type Choice<'a> = (&'a str, &'a VlanSet, Option<&'a Filter>, u32);
 
 /// The MAC addresses of sources whose frames were copied when they sent them.
-struct Sent<'a> {
+struct SentMacs<'a> {
     memory: &'a Memory,
     /// Of the sessions that make the same choice.
     shared: HashMap<Choice<'a>, BTreeSet<u64>>,
 }
 
-impl<'a> Sent<'a> {
+impl<'a> SentMacs<'a> {
     fn new(all: &'a BTreeMap<OutputKey, Copies>, memory: &'a Memory) -> Self {
         let mut sent = Self {
             memory,
@@ -391,7 +391,7 @@ fn ranges(values: &BTreeSet<u64>) -> Vec<(u128, u128)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::nft::spec::Facing;
+    use crate::engine::nft::spec::DeviceEnd;
     use crate::filter;
     use crate::model::Taken;
     use crate::state::Desired;
@@ -406,7 +406,7 @@ mod tests {
                     let source = CopySource {
                         nic: None,
                         taken: Taken::Both,
-                        facing: Facing::Source,
+                        facing: DeviceEnd::Source,
                         vlans: Vlans::All,
                         mac: Mac::None,
                     };

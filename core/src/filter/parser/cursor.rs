@@ -3,12 +3,12 @@
 
 use super::super::error::FilterError;
 use super::super::lexer::{Kind, Token, tokens};
-use super::super::operand::Complaint;
+use super::super::operand::OperandError;
 use super::super::tree::{Expr, MAX_PRIMITIVES, Primitive, Test};
-use super::qualifier::{Carry, Qualifier};
+use super::qualifier::{InheritedQualifier, Qualifier};
 
 /// A part of the tree, and its height.
-pub(super) struct Piece {
+pub(super) struct Subtree {
     pub(super) expr: Expr,
     pub(super) height: usize,
 }
@@ -16,7 +16,7 @@ pub(super) struct Piece {
 /// How a primitive begins.
 pub(super) enum Head {
     /// It takes no operand: this is all of it.
-    Whole(Piece, Carry),
+    Whole(Subtree, InheritedQualifier),
     /// An operand has to follow.
     Qualifier(Qualifier),
 }
@@ -48,24 +48,27 @@ impl<'a> Parser<'a> {
         token: Token,
         primitive: Primitive,
     ) -> Result<Head, FilterError> {
-        Ok(Head::Whole(self.test(token, primitive)?, Carry::Nothing))
+        Ok(Head::Whole(
+            self.test(token, primitive)?,
+            InheritedQualifier::Nothing,
+        ))
     }
 
     pub(super) fn test(
         &mut self,
         token: Token,
         primitive: Primitive,
-    ) -> Result<Piece, FilterError> {
+    ) -> Result<Subtree, FilterError> {
         self.primitives += 1;
         if self.primitives > MAX_PRIMITIVES {
             let complaint = format!("the filter has more than {MAX_PRIMITIVES} primitives");
-            return Err(self.fault(token, Complaint::new(complaint)));
+            return Err(self.fault(token, OperandError::new(complaint)));
         }
         let test = Test {
             tags: self.tags,
             primitive,
         };
-        Ok(Piece {
+        Ok(Subtree {
             expr: Expr::Test(test),
             height: 0,
         })
@@ -94,7 +97,7 @@ impl<'a> Parser<'a> {
         self.text.get(token.start..token.end).unwrap_or("")
     }
 
-    pub(super) fn fault(&self, token: Token, complaint: Complaint) -> FilterError {
+    pub(super) fn fault(&self, token: Token, complaint: OperandError) -> FilterError {
         FilterError {
             offset: token.start,
             width: (token.end - token.start).max(1),

@@ -5,10 +5,10 @@
 use super::super::error::FilterError;
 use super::super::lexer::{Key, Kind, Token, WORDS, keyword};
 use super::super::operand;
-use super::super::operand::{Complaint, Shape, is_address, shown};
+use super::super::operand::{OperandError, Shape, is_address, shown};
 use super::super::tree::{MAX_DEPTH, Protocol, Side};
 use super::cursor::{Parser, span};
-use super::qualifier::Carry;
+use super::qualifier::InheritedQualifier;
 
 /// pcap-filter(7): `vlan` moves what comes after it, so alternatives of VLANs do not work that way.
 pub(super) const VLAN_HINT: &str =
@@ -45,12 +45,12 @@ const FOREIGN: [&str; 27] = [
     "vrrp",
 ];
 
-pub(super) fn too_deep() -> Complaint {
-    Complaint::new(format!("the filter nests more than {MAX_DEPTH} deep"))
+pub(super) fn too_deep() -> OperandError {
+    OperandError::new(format!("the filter nests more than {MAX_DEPTH} deep"))
 }
 
-pub(super) fn proto_without_ether() -> Complaint {
-    Complaint::new("`proto` goes with `ether` only")
+pub(super) fn proto_without_ether() -> OperandError {
+    OperandError::new("`proto` goes with `ether` only")
         .hint("write the name of the protocol: `tcp`, `udp`, `sctp`, `icmp` or `icmp6`")
 }
 
@@ -62,17 +62,17 @@ impl Parser<'_> {
         }
     }
 
-    pub(super) fn expected(&self, what: &str, after: &str, token: Token) -> Complaint {
-        Complaint::new(format!(
+    pub(super) fn expected(&self, what: &str, after: &str, token: Token) -> OperandError {
+        OperandError::new(format!(
             "expected {what} after `{after}`, {}",
             self.found(token)
         ))
     }
 
     /// A token that cannot begin anything here.
-    pub(super) fn unexpected(&self, token: Token, carry: Carry) -> FilterError {
+    pub(super) fn unexpected(&self, token: Token, carry: InheritedQualifier) -> FilterError {
         let complaint = match carry {
-            Carry::Given(qualifier) => {
+            InheritedQualifier::Given(qualifier) => {
                 let (what, after) = qualifier.wanted();
                 let complaint = self.expected(what, after, token);
                 match (token.kind, after) {
@@ -90,10 +90,10 @@ impl Parser<'_> {
                     _ => complaint,
                 }
             }
-            _ => Complaint::new(format!("expected a primitive, {}", self.found(token))),
+            _ => OperandError::new(format!("expected a primitive, {}", self.found(token))),
         };
         let hint = complaint.hint.or_else(|| self.strange(token));
-        self.fault(token, Complaint { hint, ..complaint })
+        self.fault(token, OperandError { hint, ..complaint })
     }
 
     /// A token where an operator or the end should be.
@@ -108,7 +108,7 @@ impl Parser<'_> {
             (_, Kind::Text) => closest(word),
             _ => self.strange(token),
         };
-        self.fault(token, Complaint { message, hint })
+        self.fault(token, OperandError { message, hint })
     }
 
     /// What is said of characters that have no place in the language.
@@ -132,7 +132,7 @@ impl Parser<'_> {
     /// Two words that do not go together, the first and the last of a head.
     pub(super) fn mismatch(&self, first: Token, last: Token) -> FilterError {
         let (one, other) = (self.word(first), self.word(last));
-        let complaint = Complaint::new(format!("`{one}` does not go with `{other}`"));
+        let complaint = OperandError::new(format!("`{one}` does not go with `{other}`"));
         let complaint = match (first.kind, last.kind) {
             (Kind::Key(Key::Protocol(_)), Kind::Key(Key::Broadcast | Key::Multicast)) => {
                 complaint.hint(format!("write `{one} and {other}`"))
@@ -159,7 +159,7 @@ impl Parser<'_> {
         let after = format!("{protocol} {side}");
         let after = after.trim_end();
         if matches!(protocol, Protocol::Icmp | Protocol::Icmp6) {
-            let complaint = Complaint::new(format!("`{protocol}` takes no `src` or `dst`"));
+            let complaint = OperandError::new(format!("`{protocol}` takes no `src` or `dst`"));
             return self.fault(
                 word,
                 complaint.hint(format!("write `{protocol} and {side}…`")),
@@ -175,15 +175,15 @@ impl Parser<'_> {
             (Kind::Text, _) => closest(text),
             _ => None,
         };
-        self.fault(word, Complaint { hint, ..complaint })
+        self.fault(word, OperandError { hint, ..complaint })
     }
 
     /// A word that would need qualifiers, or that means nothing.
-    pub(super) fn unqualified(&self, token: Token, carry: Carry) -> Complaint {
+    pub(super) fn unqualified(&self, token: Token, carry: InheritedQualifier) -> OperandError {
         let word = self.word(token);
-        let lacks = Complaint::new(format!("nothing says what {} is", shown(word)));
+        let lacks = OperandError::new(format!("nothing says what {} is", shown(word)));
         match operand::shape(word) {
-            Shape::Number if matches!(carry, Carry::Vlan) => lacks.hint(VLAN_HINT),
+            Shape::Number if matches!(carry, InheritedQualifier::Vlan) => lacks.hint(VLAN_HINT),
             Shape::Number => lacks.hint(format!("did you mean `port {word}`?")),
             Shape::Mac(mac) => lacks.hint(format!("did you mean `ether host {mac}`?")),
             Shape::Dotted | Shape::V6 if is_address(word) && self.peek().kind != Kind::Slash => {
@@ -191,11 +191,11 @@ impl Parser<'_> {
             }
             Shape::Dotted | Shape::V6 => lacks.hint("a network is `net` and its address"),
             Shape::Name if FOREIGN.contains(&word) => {
-                Complaint::new(format!("tcpdump's `{word}` is not supported"))
+                OperandError::new(format!("tcpdump's `{word}` is not supported"))
             }
-            Shape::Name => Complaint {
+            Shape::Name => OperandError {
                 hint: closest(word),
-                ..Complaint::new(format!("unknown word {}", shown(word)))
+                ..OperandError::new(format!("unknown word {}", shown(word)))
             },
         }
     }

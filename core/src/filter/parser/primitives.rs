@@ -6,18 +6,18 @@
 use super::super::error::FilterError;
 use super::super::lexer::{Key, Kind, Token};
 use super::super::operand;
-use super::super::operand::{Complaint, Shape};
+use super::super::operand::{OperandError, Shape};
 use super::super::tree::{MAX_TAGS, Primitive, Protocol, Side, Transport};
 use super::cursor::{Head, Parser, span};
 use super::errors::{VLAN_HINT, closest, proto_without_ether};
-use super::qualifier::{AddressWord, Carry, Family, Qualifier, Range};
+use super::qualifier::{AddressWord, Family, InheritedQualifier, Qualifier, Range};
 
 impl Parser<'_> {
     /// `vlan [N]`; as in tcpdump, the number may stand in parentheses.
     pub(super) fn vlan(&mut self, token: Token) -> Result<Head, FilterError> {
         if self.tags == MAX_TAGS {
             let complaint =
-                Complaint::new(format!("`vlan` stands here more than {MAX_TAGS} times"));
+                OperandError::new(format!("`vlan` stands here more than {MAX_TAGS} times"));
             return Err(self.fault(token, complaint.hint(VLAN_HINT)));
         }
         let start = self.next;
@@ -42,7 +42,7 @@ impl Parser<'_> {
         };
         let piece = self.test(token, Primitive::Vlan(tag))?;
         self.tags += 1;
-        Ok(Head::Whole(piece, Carry::Vlan))
+        Ok(Head::Whole(piece, InheritedQualifier::Vlan))
     }
 
     pub(super) fn close(&mut self, open: Token) -> Result<(), FilterError> {
@@ -52,7 +52,9 @@ impl Parser<'_> {
                 self.next += 1;
                 Ok(())
             }
-            Kind::End => Err(self.fault(open, Complaint::new("this parenthesis is never closed"))),
+            Kind::End => {
+                Err(self.fault(open, OperandError::new("this parenthesis is never closed")))
+            }
             _ => Err(self.not_joined(token, "`and`, `or` or `)`")),
         }
     }
@@ -87,7 +89,7 @@ impl Parser<'_> {
                     Shape::Mac(mac) => Some(format!("did you mean `ether host {mac}`?")),
                     _ => closest(self.word(word)),
                 };
-                return Err(self.fault(word, Complaint { hint, ..complaint }));
+                return Err(self.fault(word, OperandError { hint, ..complaint }));
             }
             _ => {
                 let expected = if side.is_some() {
@@ -127,7 +129,7 @@ impl Parser<'_> {
             }
             (Protocol::Ip, Key::Broadcast) => Err(self.fault(
                 span(token, word),
-                Complaint::new("`ip broadcast` needs a netmask, and a mirrored port has none")
+                OperandError::new("`ip broadcast` needs a netmask, and a mirrored port has none")
                     .hint("write `broadcast`, or `dst host` and the broadcast address"),
             )),
             (_, Key::Broadcast | Key::Multicast) => Err(self.mismatch(token, word)),

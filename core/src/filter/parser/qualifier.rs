@@ -2,7 +2,7 @@
 //!
 //! This exists because in tcpdump's language qualifiers outlive their operand: `tcp port 80 or 443`.
 
-use super::super::operand::{Complaint, Network};
+use super::super::operand::{Network, OperandError};
 use super::super::tree::{Ipv4Scope, Primitive, Side, Transport};
 
 /// Qualifiers: what an operand is taken for.
@@ -51,7 +51,7 @@ pub(super) enum Range {
 
 /// What an operand without qualifiers of its own is taken for.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Carry {
+pub(super) enum InheritedQualifier {
     /// Nothing stands to the left: an address is a host.
     Start,
     /// What stands to the left takes no operand.
@@ -99,24 +99,24 @@ pub(super) fn of_family(
     network: Network,
     family: Family,
     side: Side,
-) -> Result<Primitive, Complaint> {
+) -> Result<Primitive, OperandError> {
     match (network, family) {
         (Network::V4(net), Family::Any) => Ok((Ipv4Scope::Any, net)),
         (Network::V4(net), Family::Ip) => Ok((Ipv4Scope::Ip, net)),
         (Network::V4(net), Family::Arp) => Ok((Ipv4Scope::Arp, net)),
         (Network::V4(_), Family::Ip6) => {
-            Err(Complaint::new("`ip6` does not go with an IPv4 address")
+            Err(OperandError::new("`ip6` does not go with an IPv4 address")
                 .hint("leave it out, or write `ip`"))
         }
         (Network::V6(net), Family::Any | Family::Ip6) => {
             return Ok(Primitive::Ipv6 { side, net });
         }
         (Network::V6(_), Family::Ip) => {
-            Err(Complaint::new("`ip` does not go with an IPv6 address")
+            Err(OperandError::new("`ip` does not go with an IPv6 address")
                 .hint("leave it out, or write `ip6`"))
         }
         (Network::V6(_), Family::Arp) => {
-            Err(Complaint::new("`arp` does not go with an IPv6 address")
+            Err(OperandError::new("`arp` does not go with an IPv6 address")
                 .hint("IPv6 has no ARP: neighbour discovery is `icmp6`"))
         }
     }

@@ -12,7 +12,7 @@ use crate::verify::packet::{source, tags, u16_at, vlan};
 
 /// What a frame at a source leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expect {
+pub enum ExpectedCopy {
     /// A copy at the sensor.
     Copy,
     /// None: another source has sent it, and it is copied there.
@@ -111,7 +111,7 @@ impl Takes {
     }
 
     /// What a frame leads to.
-    pub fn expects(&self, frame: &[u8]) -> Expect {
+    pub fn expects(&self, frame: &[u8]) -> ExpectedCopy {
         match self {
             Self::Copied {
                 vlans,
@@ -121,11 +121,11 @@ impl Takes {
                 let chosen = (vlans.is_empty() || vlans.contains(vlan(frame)))
                     && filter.as_ref().is_none_or(|filter| filter.takes(frame));
                 match chosen {
-                    false => Expect::Nothing,
+                    false => ExpectedCopy::Nothing,
                     true if source(frame).is_some_and(|mac| not_from.contains(&mac)) => {
-                        Expect::Elsewhere
+                        ExpectedCopy::Elsewhere
                     }
-                    true => Expect::Copy,
+                    true => ExpectedCopy::Copy,
                 }
             }
             Self::Mirrored {
@@ -141,8 +141,8 @@ impl Takes {
                     .filter(|vlan| !kept && *rspan != Some(*vlan))
                     .filter(|vlan| vlans.is_empty() || vlans.contains(*vlan));
                 match vlan {
-                    Some(_) => Expect::Copy,
-                    None => Expect::Nothing,
+                    Some(_) => ExpectedCopy::Copy,
+                    None => ExpectedCopy::Nothing,
                 }
             }
         }

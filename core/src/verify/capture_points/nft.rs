@@ -1,15 +1,17 @@
 //! What nftables' copies take, and where they leave.
 
 use super::expected::{Takes, known, vlan_for};
-use super::{Node, Spot, Subject, Watching, Way, is_one_station, no_mac, not_a_guest, only_it_can};
+use super::{
+    CapturePlan, DeviceSide, Node, Subject, Way, is_one_station, no_mac, not_a_guest, only_it_can,
+};
 use crate::engine::nft::Side;
-use crate::engine::nft::spec::{Copies, CopySource, Facing, Frames, Mac, Passing};
+use crate::engine::nft::spec::{Copies, CopySource, DeviceEnd, Frames, Mac, Passing};
 use crate::model::IfName;
 use crate::model::OutputKey;
 
 impl Node<'_> {
     /// What nftables copies.
-    pub(super) fn copies(&self, key: &OutputKey, copies: &Copies, watching: &mut Watching) {
+    pub(super) fn copies(&self, key: &OutputKey, copies: &Copies, watching: &mut CapturePlan) {
         let known = known(key, copies, self.desired);
         let group = watching.group(&self.sensor(&copies.device, Side::Egress));
         let part = group.part(key, Some(&copies.frames));
@@ -32,7 +34,7 @@ impl Node<'_> {
                     way,
                 };
                 let takes = Takes::copied(source, &copies.frames, passing, &known);
-                let spot = Spot {
+                let spot = DeviceSide {
                     device: device.clone(),
                     side,
                 };
@@ -66,17 +68,17 @@ impl Node<'_> {
         };
         let vlan = vlan_for(source.vlans, &frames.vlans);
         match (source.facing, self.port_at(device)) {
-            (Facing::Source, _) => Way::Device {
+            (DeviceEnd::Source, _) => Way::Device {
                 device: device.clone(),
                 mac,
                 vlan,
             },
-            (Facing::Node, Some(port)) => Way::Bridge {
+            (DeviceEnd::Node, Some(port)) => Way::Bridge {
                 device: port.bridge.clone(),
                 mac,
                 vlan: port.tag.or(vlan),
             },
-            (Facing::Node, None) => Way::None(format!("{name} is in no bridge")),
+            (DeviceEnd::Node, None) => Way::None(format!("{name} is in no bridge")),
         }
     }
 

@@ -3,7 +3,8 @@
 use super::expected::Takes;
 use super::whole_bridges::side;
 use super::{
-    Node, Sensor, Spot, Subject, Watching, Way, is_one_station, no_mac, not_a_guest, only_it_can,
+    CapturePlan, DeviceSide, Node, Sensor, Subject, Way, is_one_station, no_mac, not_a_guest,
+    only_it_can,
 };
 use crate::engine::nft::Side;
 use crate::engine::nft::spec::Passing;
@@ -21,7 +22,7 @@ impl Node<'_> {
         key: &OutputKey,
         bridge: &IfName,
         config: &MirrorConfig,
-        watching: &mut Watching,
+        watching: &mut CapturePlan,
     ) {
         let OvsState::Present(ovs) = &self.observed.ovs else {
             return;
@@ -91,7 +92,7 @@ impl Node<'_> {
                     passing: if whole { Passing::From } else { passing },
                     whole,
                 };
-                let spot = Spot {
+                let spot = DeviceSide {
                     device: name.clone(),
                     side: side(port, passing),
                 };

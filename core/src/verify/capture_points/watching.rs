@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::{Node, Part, Watching};
+use super::{CapturePlan, Node, Part};
 use crate::config::Session;
 use crate::model::{NicId, SessionName};
 use crate::state::port_map::PortMap;
 use crate::state::{Desired, Observed, SessionState};
 
-impl Watching {
+impl CapturePlan {
     /// What has to be watched for these sessions, and for all that share an output with them.
     pub fn of(
         sessions: &BTreeMap<SessionName, Session>,

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::expected::Takes;
-use super::{Group, Node, Spot, Subject, not_a_guest};
+use super::{DeviceSide, Group, Node, Subject, not_a_guest};
 use crate::config::Session;
 use crate::engine::nft::Side;
 use crate::engine::nft::spec::{Copies, Passing};
@@ -88,9 +88,9 @@ impl Node<'_> {
     }
 
     /// Where frames enter a bridge.
-    fn entries(&self, bridge: &IfName) -> Vec<Spot> {
+    fn entries(&self, bridge: &IfName) -> Vec<DeviceSide> {
         let links = &self.observed.links;
-        let spot = |(device, side): (&IfName, Side)| Spot {
+        let spot = |(device, side): (&IfName, Side)| DeviceSide {
             device: device.clone(),
             side,
         };
@@ -182,7 +182,7 @@ pub(super) fn side(port: &OvsPort, passing: Passing) -> Side {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Watching;
+    use super::super::CapturePlan;
     use crate::config;
     use crate::engine::nft::Side;
     use crate::model::IfName;
@@ -229,7 +229,7 @@ mod tests {
         }
         let asked: Vec<_> = desired.sessions.iter().collect();
         let sessions = &annotations.sessions;
-        let watching = Watching::of(sessions, &desired, &observed, &|_| None, &asked);
+        let watching = CapturePlan::of(sessions, &desired, &observed, &|_| None, &asked);
         let points = watching.groups.iter().flat_map(|group| &group.points);
         let mut spots: Vec<_> = points
             .map(|point| (point.spot.device.to_string(), point.spot.side))

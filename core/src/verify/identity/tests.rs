@@ -1,6 +1,6 @@
 use super::*;
 
-const ALL: Identities = Identities {
+const ALL: FrameHasher = FrameHasher {
     secret: 7,
     snaplen: None,
 };
@@ -19,7 +19,7 @@ fn tcp(id: u16, sequence: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-fn units(frame: &[u8], segments: Option<usize>) -> Vec<Unit> {
+fn units(frame: &[u8], segments: Option<usize>) -> Vec<WireFrame> {
     let mut found = Vec::new();
     ALL.units(frame, segments.map(Segments), |unit| found.push(unit));
     found
@@ -40,7 +40,7 @@ fn a_large_piece_is_the_frames_that_a_network_card_makes_of_it() {
         tcp(6, 0, 0x10, &payload[100..200]),
         tcp(7, 100, 0x19, &payload[200..]),
     ];
-    let made: Vec<Unit> = made.iter().flat_map(|frame| units(frame, None)).collect();
+    let made: Vec<WireFrame> = made.iter().flat_map(|frame| units(frame, None)).collect();
     assert_eq!(cut, made);
     let ranges: Vec<(u32, u32)> = cut
         .iter()
@@ -74,7 +74,7 @@ fn tags_checksums_and_padding_make_no_difference() {
 
 #[test]
 fn of_a_frame_that_was_cut_off_the_beginning_counts() {
-    let cut = Identities {
+    let cut = FrameHasher {
         snaplen: Some(64),
         ..ALL
     };
@@ -93,7 +93,7 @@ fn of_a_frame_that_was_cut_off_the_beginning_counts() {
 
 #[test]
 fn another_run_has_other_identities_and_hostile_frames_do_no_harm() {
-    let other = Identities { secret: 8, ..ALL };
+    let other = FrameHasher { secret: 8, ..ALL };
     let frame = tcp(5, 6, 0x10, b"x");
     let mut found = Vec::new();
     other.units(&frame, None, |unit| found.push(unit.identity));

@@ -1,4 +1,4 @@
-use super::super::capture_points::{Part, Point, Sensor, Spot, Subject, Way};
+use super::super::capture_points::{DeviceSide, Part, Point, Sensor, Subject, Way};
 use super::*;
 use crate::engine::nft::Side;
 use crate::model::OutputKey;
@@ -13,7 +13,7 @@ enum By {
 
 /// A group of one session that takes 101 and 102, both ways: points 0 and 1 are what they send, 2 and 3 what they get.
 fn group(by: By, dedup: Switch) -> Group {
-    let spot = |device: &str, side| Spot {
+    let spot = |device: &str, side| DeviceSide {
         device: device.parse().unwrap(),
         side,
     };

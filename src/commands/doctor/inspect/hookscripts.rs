@@ -17,7 +17,7 @@ use crate::sys::files;
 use crate::sys::isolated;
 use crate::sys::program::is_program;
 use pve_span_core::doctor::{
-    ChainRecord, Clearing, Script, VolumeFact, VolumeState, clearing_lines,
+    ChainRecord, MirrorWipe, Script, VolumeFact, VolumeState, clearing_lines,
 };
 use pve_span_core::model::{Vmid, excerpt, printable};
 use pve_span_core::pve::chained_hook::FOLDER;
@@ -51,24 +51,29 @@ const MOST_FILES: usize = 200;
 
 /// What was seen.
 #[derive(Default)]
-pub struct Scripts {
+pub struct HookscriptFacts {
     /// Hookscripts by volume.
     pub volumes: Vec<VolumeFact>,
     /// Records of chained ones.
     pub chains: Vec<ChainRecord>,
     /// Commands that wipe mirrors.
-    pub clearing: Vec<Clearing>,
+    pub clearing: Vec<MirrorWipe>,
 }
 
 /// A script at its place, as a child has seen it.
 #[derive(Serialize, Deserialize)]
 struct Seen {
     state: VolumeState,
-    clearing: Vec<Clearing>,
+    clearing: Vec<MirrorWipe>,
 }
 
 /// Looks at all hookscripts that guests refer to, and at ours on the usual storage.
-pub fn look(root: &Path, cluster: &Cluster, storages: Option<&Storages>, pve: &Pve) -> Scripts {
+pub fn look(
+    root: &Path,
+    cluster: &Cluster,
+    storages: Option<&Storages>,
+    pve: &Pve,
+) -> HookscriptFacts {
     let mut referring: BTreeMap<String, Vec<Vmid>> = BTreeMap::new();
     for guest in cluster.guests.values().flatten() {
         if let Some(volume) = &guest.hookscript {
@@ -89,7 +94,7 @@ pub fn look(root: &Path, cluster: &Cluster, storages: Option<&Storages>, pve: &P
             .entry(Volume::ours(StorageId::local()).to_id())
             .or_default();
     }
-    let mut scripts = Scripts::default();
+    let mut scripts = HookscriptFacts::default();
     let mut places: BTreeMap<StorageId, BTreeMap<String, PathBuf>> = BTreeMap::new();
     for (text, guests) in referring {
         let state = match place(&text, cluster, storages) {
@@ -150,7 +155,7 @@ fn unclear(path: &Path, why: &str) -> VolumeState {
     }
 }
 
-impl Scripts {
+impl HookscriptFacts {
     /// Looks at the scripts of one storage, in a child.
     fn take(&mut self, root: &Path, places: &BTreeMap<String, PathBuf>) {
         let seen = isolated(PATIENCE, || {
@@ -341,7 +346,7 @@ pub fn packaged(root: &Path) -> Option<String> {
 }
 
 /// Commands that wipe mirrors, where they are run without anybody's asking: with the network, and by cron.
-pub fn clearing_files(root: &Path) -> Vec<Clearing> {
+pub fn clearing_files(root: &Path) -> Vec<MirrorWipe> {
     let mut paths: BTreeSet<PathBuf> = ["etc/network/interfaces", "etc/crontab"]
         .iter()
         .map(|file| root.join(file))
@@ -366,11 +371,11 @@ pub fn clearing_files(root: &Path) -> Vec<Clearing> {
     found
 }
 
-fn clearing_in(path: &Path, bytes: &[u8]) -> Vec<Clearing> {
+fn clearing_in(path: &Path, bytes: &[u8]) -> Vec<MirrorWipe> {
     let text = String::from_utf8_lossy(bytes);
     let lines = clearing_lines(&text).into_iter();
     lines
-        .map(|(line, text)| Clearing {
+        .map(|(line, text)| MirrorWipe {
             file: printable(&path.display().to_string()),
             line,
             text,
