@@ -47,7 +47,7 @@ pub fn run(root: &Path, vmid: &str, phase: &str, deadline: f64, caller: &Caller)
         return;
     };
     let next = react(root, number, phase, deadline, caller);
-    caller.go_on(number, next);
+    caller.continue_with(number, next);
 }
 
 fn react(root: &Path, vmid: Vmid, phase: &str, deadline: f64, caller: &Caller) -> Next {
@@ -156,7 +156,7 @@ fn work(
             if may_leave && done.has_flows() {
                 context.progress.done();
             }
-            if let Err(error) = done.follow_later(context) {
+            if let Err(error) = done.revalidate_flows_unlocked(context) {
                 log::warn!("guest {vmid}: {}", with_causes(&error));
             }
             for fault in &done.faults {

@@ -38,10 +38,10 @@ pub fn reconcile(
     trigger: &Trigger,
     arrival: MonotonicTime,
 ) -> Result<Option<Done>, Error> {
-    reconcile_and(context, trigger, arrival, Done::follow)
+    reconcile_and(context, trigger, arrival, Done::revalidate_flows)
 }
 
-/// The same for a caller who sees to it that conversations that exist already follow ([`Done::follow_later`]).
+/// The same for a caller who sees to it that conversations that exist already follow ([`Done::revalidate_flows_unlocked`]).
 ///
 /// # Errors
 /// As [`reconcile`].
@@ -74,7 +74,7 @@ pub fn clear(context: &Context, sessions: Option<&BTreeSet<SessionName>>) -> Res
         FlowScope::All,
         None,
     )?;
-    done.follow(context);
+    done.revalidate_flows(context);
     done.record(context);
     held.lock.memory.ends();
     held.lock.store();
@@ -85,7 +85,7 @@ fn reconcile_and(
     context: &Context,
     trigger: &Trigger,
     arrival: MonotonicTime,
-    follow: impl FnOnce(&mut Done, &Context),
+    revalidate_flows: impl FnOnce(&mut Done, &Context),
 ) -> Result<Option<Done>, Error> {
     let Some(held) = hold(context, LockPurpose::Reconcile(trigger, arrival))? else {
         return Ok(None);
@@ -107,7 +107,7 @@ fn reconcile_and(
         flow_scope,
         stuck_at,
     )?;
-    follow(&mut done, context);
+    revalidate_flows(&mut done, context);
     done.record(context);
     if let Err(error) = active::keep(&context.root, &done.look.in_force) {
         log::warn!(

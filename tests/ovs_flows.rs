@@ -41,7 +41,7 @@ fn owed(node: &Node) -> Vec<String> {
     owed.into_keys().collect()
 }
 
-fn owe(node: &Node, text: &str) {
+fn note_stale(node: &Node, text: &str) {
     std::fs::write(node.path(OWED), text).unwrap();
 }
 
@@ -100,7 +100,7 @@ fn a_revalidation_loses_and_floods_nothing_and_needs_no_certain_version_of_openf
         node.ovs_vsctl(&["set", "Bridge", "vmbr2", &format!("protocols={protocols}")]);
         for _ in 0..5 {
             let count = revalidations(&node);
-            owe(&node, OLD);
+            note_stale(&node, OLD);
             let (code, out, err) = run(&node, &["apply"]);
             assert_eq!(
                 (code, out.as_str(), err.as_str()),
@@ -125,7 +125,7 @@ fn a_revalidation_loses_and_floods_nothing_and_needs_no_certain_version_of_openf
     assert_eq!(bystander.received(), 0, "flooded: {bystander:?}");
     // And one that is not spoken is told.
     node.ovs_vsctl(&["set", "Bridge", "vmbr2", "protocols=OpenFlow11"]);
-    owe(&node, OLD);
+    note_stale(&node, OLD);
     let (code, _, err) = run(&node, &["apply"]);
     assert_eq!(code, 1);
     assert!(
@@ -170,7 +170,7 @@ fn what_a_hung_vswitchd_has_not_taken_is_followed_when_it_has() {
 fn no_hook_waits_for_a_revalidation_and_one_that_does_not_come_is_told() {
     let node = node();
     scene::apply(&node, DMZ);
-    owe(&node, OLD);
+    note_stale(&node, OLD);
     signal_vswitchd(&node, Signal::SIGSTOP);
     for _ in 0..2 {
         assert_eq!(hook(&node, 102, "post-start"), Default::default());
@@ -229,7 +229,7 @@ fn what_another_process_is_at_is_left_to_it_unless_somebody_asks_and_what_it_lea
     let node = node();
     scene::apply(&node, DMZ);
     let count = revalidations(&node);
-    owe(&node, &of_process(std::process::id()));
+    note_stale(&node, &of_process(std::process::id()));
     assert_eq!(hook(&node, 102, "post-start"), Default::default());
     assert_eq!((owed(&node).len(), revalidations(&node)), (1, count));
     assert_eq!(run(&node, &["status"]).0, 0);
@@ -239,14 +239,14 @@ fn what_another_process_is_at_is_left_to_it_unless_somebody_asks_and_what_it_lea
     let mut dead = std::process::Command::new("true").spawn().unwrap();
     dead.wait().unwrap();
     let watch = node.watch();
-    owe(&node, &of_process(dead.id()));
+    note_stale(&node, &of_process(dead.id()));
     wait_until("the service does it", || owed(&node).is_empty());
     assert_eq!(revalidations(&node), count + 2);
     // One that is not done is tried again, and told meanwhile.
     let socket = node.path("run/openvswitch/vmbr2.mgmt");
     let away = socket.with_extension("away");
     std::fs::rename(&socket, &away).unwrap();
-    owe(&node, &of_process(dead.id()));
+    note_stale(&node, &of_process(dead.id()));
     watch.wait_until_it_says("already go on as before");
     std::fs::rename(&away, &socket).unwrap();
     wait_until("the service does it then", || owed(&node).is_empty());
@@ -259,7 +259,7 @@ fn without_a_note_a_bridge_with_mirrors_of_ours_is_revalidated_once() {
     for note in [None, Some("garbage")] {
         match note {
             None => std::fs::remove_file(node.path(OWED)).unwrap(),
-            Some(text) => owe(&node, text),
+            Some(text) => note_stale(&node, text),
         }
         let count = revalidations(&node);
         for _ in 0..3 {

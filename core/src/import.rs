@@ -13,7 +13,7 @@ mod writer;
 
 pub use draft::{Draft, Origin, Rule};
 pub use merge::merge;
-pub use name_sessions::settle;
+pub use name_sessions::name_sessions;
 pub use writer::{append, text};
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! another one.
 
 use pve_span_core::config;
-use pve_span_core::import::{append, merge, mirrors_conf, settle, text};
+use pve_span_core::import::{append, merge, mirrors_conf, name_sessions, text};
 
 /// What is in span.cfg already: names, a loop to be closed, and defaults.
 const EXISTING: &str =
@@ -31,7 +31,7 @@ pub fn check(data: &[u8]) {
         );
     }
     let mut drafts = merge(&read.rules, &mut read.origins);
-    settle(&mut drafts, &read.origins, EXISTING);
+    name_sessions(&mut drafts, &read.origins, EXISTING);
     let sessions = text(&drafts, &read.origins);
     super::assert_printable(&sessions);
     let alone = config::parse("span.cfg", &format!("#\n{sessions}"));

@@ -65,7 +65,7 @@ pub(super) fn print(done: &Done, format: Format) {
             out.line("nothing to do");
         }
     }
-    done.tell_faults();
+    done.log_faults();
     if done.applied == CommitState::NotYet {
         log::warn!("{NOT_ACTED}");
     }

@@ -98,7 +98,7 @@ pub fn run(root: &Path, file: Option<&Path>, format: Format) -> u8 {
             let said = if annotations.is_valid() {
                 in_force.notice()
             } else {
-                in_force.instead()
+                in_force.fallback()
             };
             log::warn!("{}", said.unwrap_or_default());
         }

@@ -100,7 +100,7 @@ pub fn run(root: &Path, sessions: &[String], format: Format) -> Result<u8, Error
     if let Err(error) = &in_force {
         log::warn!("{error}; nobody can tell whether span.cfg brings them back");
     }
-    done.tell_faults();
+    done.log_faults();
     if done.applied == CommitState::NotYet {
         log::warn!("{NOT_ACTED}");
     }

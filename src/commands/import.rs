@@ -153,7 +153,7 @@ fn find(root: &Path, args: &ImportArgs, existing: &str) -> Result<Found, Error> 
         }
     };
     let mut drafts = import::merge(&rules, &mut origins);
-    import::settle(&mut drafts, &origins, existing);
+    import::name_sessions(&mut drafts, &origins, existing);
     let remarks = try_out(root, existing, &mut drafts, &origins)?;
     Ok(Found {
         drafts,

@@ -138,10 +138,10 @@ pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
             &rows,
         );
     }
-    if let (Format::Text, ConfigSource::LastGood, Some(instead)) =
-        (format, in_force, look.in_force.instead())
+    if let (Format::Text, ConfigSource::LastGood, Some(fallback)) =
+        (format, in_force, look.in_force.fallback())
     {
-        out.line(&format!("span.cfg is not in force: {instead}"));
+        out.line(&format!("span.cfg is not in force: {fallback}"));
     }
     Ok(
         match (is_any_sick || in_force == ConfigSource::LastGood, silent) {

@@ -36,7 +36,7 @@ pub enum InForce {
         /// Why not the file, what to do, and what is gone by instead.
         why: String,
         /// What is gone by instead.
-        instead: String,
+        fallback: String,
     },
     /// There has never been a file: nothing to do, and nothing to say.
     NotConfigured {
@@ -50,7 +50,7 @@ pub enum InForce {
         /// Why, what to do, and what is gone by instead.
         why: String,
         /// What is gone by instead.
-        instead: String,
+        fallback: String,
     },
 }
 
@@ -91,9 +91,9 @@ impl InForce {
     }
 
     /// What is gone by instead of a file that cannot be used.
-    pub fn instead(&self) -> Option<&str> {
+    pub fn fallback(&self) -> Option<&str> {
         match self {
-            Self::LastGood { instead, .. } | Self::Unknown { instead, .. } => Some(instead),
+            Self::LastGood { fallback, .. } | Self::Unknown { fallback, .. } => Some(fallback),
             Self::File { .. } | Self::NotConfigured { .. } => None,
         }
     }
@@ -149,21 +149,21 @@ pub fn load(root: &Path) -> InForce {
             }
         }
     };
-    instead(root, last_good, cause, &why)
+    fallback(root, last_good, cause, &why)
 }
 
 /// The last good copy, because the file cannot be read: nothing in /etc/pve is touched.
 pub fn by_last_good(root: &Path, why: &str) -> InForce {
     let last_good = files::read_text(&root.join(LAST_GOOD)).ok();
-    instead(root, last_good, Cause::Hangs, why)
+    fallback(root, last_good, Cause::Hangs, why)
 }
 
-fn instead(root: &Path, last_good: Option<String>, cause: Cause, why: &str) -> InForce {
+fn fallback(root: &Path, last_good: Option<String>, cause: Cause, why: &str) -> InForce {
     let copy = root.join(LAST_GOOD);
-    let unknown = |instead: &str| InForce::Unknown {
+    let unknown = |fallback: &str| InForce::Unknown {
         cause,
-        why: format!("{why}; {instead}"),
-        instead: instead.to_owned(),
+        why: format!("{why}; {fallback}"),
+        fallback: fallback.to_owned(),
     };
     let Some(text) = last_good else {
         return unknown("there is no last good copy, so nothing is changed");
@@ -172,12 +172,12 @@ fn instead(root: &Path, last_good: Option<String>, cause: Cause, why: &str) -> I
     if !annotations.is_valid() {
         return unknown("the last good copy is not valid either, so nothing is changed");
     }
-    let instead = format!("the last good copy, {}, stays in force", copy.display());
+    let fallback = format!("the last good copy, {}, stays in force", copy.display());
     InForce::LastGood {
         annotations,
         cause,
-        why: format!("{why}; {instead}"),
-        instead,
+        why: format!("{why}; {fallback}"),
+        fallback,
     }
 }
 
@@ -250,11 +250,11 @@ mod tests {
             InForce::LastGood {
                 annotations,
                 why,
-                instead,
+                fallback,
                 ..
             } => {
                 assert_eq!(annotations.sessions.len(), 1);
-                assert!(why.ends_with(&instead), "{why}");
+                assert!(why.ends_with(&fallback), "{why}");
                 why.replace(&root.path().display().to_string(), "")
             }
             other => panic!("{other:?}"),
@@ -320,10 +320,10 @@ mod tests {
     fn without_a_last_good_copy_unknown_is_not_empty() {
         let root = tree(Some("nonsense\n"));
         fs::write(root.path().join(LAST_GOOD), "nonsense\n").unwrap();
-        assert!(load(root.path()).instead().is_some());
+        assert!(load(root.path()).fallback().is_some());
         fs::remove_file(root.path().join(LAST_GOOD)).unwrap();
         assert!(matches!(load(root.path()), InForce::Unknown { .. }));
-        assert!(load(root.path()).instead().is_some());
+        assert!(load(root.path()).fallback().is_some());
         fs::remove_file(root.path().join("etc/pve/span.cfg")).unwrap();
         assert!(matches!(load(root.path()), InForce::NotConfigured { .. }));
         fs::remove_file(root.path().join("etc/pve/.version")).unwrap();

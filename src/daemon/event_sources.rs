@@ -36,13 +36,13 @@ impl EventSources {
                 None
             }
         };
-        let mut wakers = Self {
+        let mut event_sources = Self {
             links: Some(KernelListener::open(Topic::Links)?),
             table,
             ovs: OvsDatabaseEvents::new(root),
         };
-        wakers.reconnect();
-        Ok(wakers)
+        event_sources.reconnect();
+        Ok(event_sources)
     }
 
     /// What to poll for reading.

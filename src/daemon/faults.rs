@@ -128,9 +128,9 @@ pub struct Faults(BTreeMap<(FaultSource, FaultId), Known>);
 
 impl Faults {
     /// Takes note of all that is wrong now, says what is new, and what is over.
-    pub fn now(&mut self, whence: FaultSource, wrong: &[Fault]) {
+    pub fn now(&mut self, source: FaultSource, wrong: &[Fault]) {
         let is_over = |key: &&(FaultSource, FaultId)| {
-            key.0 == whence && wrong.iter().all(|fault| fault.id != key.1)
+            key.0 == source && wrong.iter().all(|fault| fault.id != key.1)
         };
         let over: Vec<_> = self.0.keys().filter(is_over).cloned().collect();
         for key in over {
@@ -144,7 +144,7 @@ impl Faults {
             }
         }
         for Fault { id, text } in wrong {
-            let key = (whence, id.clone());
+            let key = (source, id.clone());
             if let Some(fault) = self.0.get_mut(&key) {
                 fault.times += 1;
                 continue;
@@ -167,8 +167,8 @@ impl Faults {
     }
 
     /// Is anything wrong, as far as one of them can tell?
-    pub fn any(&self, whence: FaultSource) -> bool {
-        self.0.keys().any(|key| key.0 == whence)
+    pub fn any(&self, source: FaultSource) -> bool {
+        self.0.keys().any(|key| key.0 == source)
     }
 }
 

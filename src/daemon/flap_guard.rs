@@ -81,50 +81,53 @@ impl FlapGuard {
 mod tests {
     use super::*;
 
-    fn changed(again: &mut FlapGuard, what: &str, now: Instant) {
-        again.changed(&what.into(), &[what.to_owned()], now);
+    fn changed(flap_guard: &mut FlapGuard, what: &str, now: Instant) {
+        flap_guard.changed(&what.into(), &[what.to_owned()], now);
     }
 
     #[test]
     fn who_is_undone_each_time_takes_its_time() {
-        let (mut again, start) = (FlapGuard::default(), Instant::now());
+        let (mut flap_guard, start) = (FlapGuard::default(), Instant::now());
         let mut now = start;
         let mut done = 0;
         while now < start + Duration::from_secs(60) {
             // What changes nothing is no news.
-            again.changed(&Value::Null, &[], now);
-            changed(&mut again, "one", now);
-            assert_eq!(again.fault(now).is_some(), done >= FREE, "{done}");
+            flap_guard.changed(&Value::Null, &[], now);
+            changed(&mut flap_guard, "one", now);
+            assert_eq!(flap_guard.fault(now).is_some(), done >= FREE, "{done}");
             done += 1;
-            now += again.pause(now).max(Duration::from_millis(20));
+            now += flap_guard.pause(now).max(Duration::from_millis(20));
         }
         assert!((60..60 + 2 * FREE).contains(&done), "{done}");
-        assert!(again.fault(now).unwrap().contains("(it did: one)"));
+        assert!(flap_guard.fault(now).unwrap().contains("(it did: one)"));
         let later = now + MEMORY + Duration::from_secs(1);
         assert_eq!(
-            (again.pause(later), again.fault(later)),
+            (flap_guard.pause(later), flap_guard.fault(later)),
             (Duration::ZERO, None)
         );
     }
 
     #[test]
     fn who_does_the_same_now_and_then_is_not_kept_waiting() {
-        let (mut again, mut now) = (FlapGuard::default(), Instant::now());
+        let (mut flap_guard, mut now) = (FlapGuard::default(), Instant::now());
         for _ in 0..100 {
-            changed(&mut again, "one", now);
-            assert_eq!(again.pause(now + EVERY), Duration::ZERO);
+            changed(&mut flap_guard, "one", now);
+            assert_eq!(flap_guard.pause(now + EVERY), Duration::ZERO);
             now += EVERY;
         }
-        assert!(again.fault(now).is_some(), "but it is told of");
+        assert!(flap_guard.fault(now).is_some(), "but it is told of");
     }
 
     #[test]
     fn changes_that_differ_are_no_fight() {
-        let (mut again, now) = (FlapGuard::default(), Instant::now());
+        let (mut flap_guard, now) = (FlapGuard::default(), Instant::now());
         for _ in 0..100 {
-            changed(&mut again, "one", now);
-            changed(&mut again, "two", now);
+            changed(&mut flap_guard, "one", now);
+            changed(&mut flap_guard, "two", now);
         }
-        assert_eq!((again.pause(now), again.fault(now)), (Duration::ZERO, None));
+        assert_eq!(
+            (flap_guard.pause(now), flap_guard.fault(now)),
+            (Duration::ZERO, None)
+        );
     }
 }

@@ -128,14 +128,14 @@ impl MetricsServer {
         }
         let text = LazyCell::new(text);
         // Those that are over make room; who comes then has often asked already.
-        self.go_on(now, &mut || text.clone());
+        self.advance(now, &mut || text.clone());
         self.let_in(now);
-        self.go_on(now, &mut || text.clone());
+        self.advance(now, &mut || text.clone());
     }
 
-    fn go_on(&mut self, now: Instant, text: &mut dyn FnMut() -> String) {
+    fn advance(&mut self, now: Instant, text: &mut dyn FnMut() -> String) {
         self.connections.retain_mut(|connection| {
-            connection.go_on(text);
+            connection.advance(text);
             connection.until > now && !matches!(connection.phase, Phase::Over)
         });
     }
@@ -170,7 +170,7 @@ impl MetricsServer {
 
 impl Connection {
     /// Goes on as far as it can without waiting.
-    fn go_on(&mut self, text: &mut dyn FnMut() -> String) {
+    fn advance(&mut self, text: &mut dyn FnMut() -> String) {
         if let Phase::Asking(arrived) = &mut self.phase {
             match read(&mut self.stream, http::LONGEST - arrived.len()) {
                 Ok(piece) if piece.is_empty() => self.phase = Phase::Over,

@@ -13,7 +13,7 @@ const SOON: Duration = Duration::from_secs(1);
 /// How often /etc/pve is looked at.
 const TICK: Duration = Duration::from_secs(1);
 /// How often a reconcile is done although nothing has been announced.
-const ANYWAY: Duration = Duration::from_secs(300);
+const SAFETY_INTERVAL: Duration = Duration::from_secs(300);
 /// How long after a change a survey comes, and how much time there is at least between two.
 const SURVEY_AFTER: Duration = Duration::from_millis(100);
 const SURVEYS_APART: Duration = Duration::from_millis(500);
@@ -25,20 +25,20 @@ const LAST_RETRY: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Schedule {
     tick: Instant,
-    anyway: Instant,
+    next_safety_reconcile: Instant,
     count: Instant,
     count_every: Duration,
     reconcile: Option<Instant>,
     survey: Option<Instant>,
     /// When the first event that has not been dealt with arrived, and the last one.
-    roused: Option<Instant>,
+    first_event: Option<Instant>,
     arrival: MonotonicTime,
     /// When the last reconcile began, how long it took, and when it ended.
     last_began: Option<Instant>,
     took: Duration,
     last_end: Option<Instant>,
     /// How many of the last ones, one soon after the other, have changed nothing.
-    in_vain: u32,
+    without_change: u32,
     /// When the last survey ended, and how long it took.
     last_survey: Option<(Instant, Duration)>,
     retry: Duration,
@@ -67,29 +67,29 @@ impl Schedule {
     pub fn new(started: Instant, count_every: Duration) -> Self {
         Self {
             tick: started,
-            anyway: started + ANYWAY,
+            next_safety_reconcile: started + SAFETY_INTERVAL,
             count: started + count_every,
             count_every,
             reconcile: Some(started),
             survey: None,
-            roused: Some(started),
+            first_event: Some(started),
             arrival: MonotonicTime::now(),
             last_began: None,
             took: Duration::ZERO,
             last_end: None,
-            in_vain: 0,
+            without_change: 0,
             last_survey: None,
             retry: FIRST_RETRY,
         }
     }
 
     /// Something has happened. There is a pause at least between two reconciles.
-    pub fn rouse(&mut self, now: Instant, pause: Duration) {
+    pub fn request_reconcile(&mut self, now: Instant, pause: Duration) {
         self.arrival = MonotonicTime::now();
-        self.roused.get_or_insert(now);
+        self.first_event.get_or_insert(now);
         // Who hears of much that comes to nothing listens less eagerly, so that it costs a part of a core at most. One
         // that took long because something hung is no reason to be slow when it no longer does.
-        let pace = self.took.min(SOON) * (2 + self.in_vain.min(8)) / 2;
+        let pace = self.took.min(SOON) * (2 + self.without_change.min(8)) / 2;
         let pace = pace.min(SOON).max(pause).max(APART);
         let after_the_last = self.last_began.map_or(now, |last| last + pace);
         self.reconcile_by(after_the_last.max(now + BURST));
@@ -101,8 +101,11 @@ impl Schedule {
     }
 
     /// What a reconcile was for is still to be done, at once.
-    pub fn put_back(&mut self, roused: Instant, now: Instant) {
-        self.roused = Some(self.roused.map_or(roused, |later| later.min(roused)));
+    pub fn put_back(&mut self, first_event: Instant, now: Instant) {
+        self.first_event = Some(
+            self.first_event
+                .map_or(first_event, |later| later.min(first_event)),
+        );
         self.reconcile_by(now);
     }
 
@@ -125,7 +128,7 @@ impl Schedule {
         self.reconcile = None;
         self.last_began = Some(now);
         Some(ReconcileRequest {
-            first: self.roused.take().unwrap_or(now),
+            first: self.first_event.take().unwrap_or(now),
             last: self.arrival,
         })
     }
@@ -133,15 +136,15 @@ impl Schedule {
     /// A reconcile has ended, whatever has become of it.
     pub fn reconciled(&mut self, now: Instant, took: Duration) {
         self.took = took;
-        self.anyway = now + ANYWAY;
+        self.next_safety_reconcile = now + SAFETY_INTERVAL;
     }
 
     /// It has changed something, or nothing.
-    pub fn came_to(&mut self, now: Instant, nothing: bool) {
+    pub fn note_result(&mut self, now: Instant, nothing: bool) {
         let is_soon =
             |last: Instant| now.saturating_duration_since(last) < SOON.saturating_add(self.took);
-        self.in_vain = match self.last_end.replace(now) {
-            Some(last) if is_soon(last) && nothing => self.in_vain.saturating_add(1),
+        self.without_change = match self.last_end.replace(now) {
+            Some(last) if is_soon(last) && nothing => self.without_change.saturating_add(1),
             _ => 0,
         };
     }
@@ -199,10 +202,10 @@ impl Schedule {
 
     /// Is it time for a reconcile although nothing has been announced?
     pub fn take_anyway(&mut self, now: Instant) -> bool {
-        take(&mut self.anyway, now, ANYWAY)
+        take(&mut self.next_safety_reconcile, now, SAFETY_INTERVAL)
     }
 
-    /// When the next of it is due. What waits for a tick (`anyway`) is no reason to wake.
+    /// When the next of it is due. What waits for a tick (`next_safety_reconcile`) is no reason to wake.
     pub fn next(&self, free: IdleWorkers) -> Instant {
         let reconcile = self.reconcile.filter(|_| free.reconcile);
         let survey = self.survey.filter(|_| free.side);
@@ -238,7 +241,7 @@ mod tests {
         assert!(schedule.take_tick(start));
         assert_eq!(schedule.take_reconcile(start).unwrap().first, start);
         schedule.reconciled(start + MS, MS);
-        schedule.came_to(start + MS, false);
+        schedule.note_result(start + MS, false);
         (schedule, start)
     }
 
@@ -247,31 +250,31 @@ mod tests {
         let (mut schedule, start) = running();
         let first = start + 500 * MS;
         for event in 0..100 {
-            schedule.rouse(first + event * MS / 100, Duration::ZERO);
+            schedule.request_reconcile(first + event * MS / 100, Duration::ZERO);
         }
         assert_eq!(schedule.next(BOTH), first + BURST);
         assert!(schedule.take_reconcile(first + MS).is_none());
-        let roused = schedule.take_reconcile(first + BURST).unwrap();
-        assert_eq!(roused.first, first);
+        let first_event = schedule.take_reconcile(first + BURST).unwrap();
+        assert_eq!(first_event.first, first);
         assert!(schedule.take_reconcile(first + 10 * BURST).is_none());
     }
 
     #[test]
     fn two_reconciles_have_their_distance_and_what_is_in_vain_more_of_it() {
         let (mut schedule, start) = running();
-        schedule.rouse(start + 5 * MS, Duration::ZERO);
+        schedule.request_reconcile(start + 5 * MS, Duration::ZERO);
         assert_eq!(schedule.next(BOTH), start + APART);
         let mut now = start + APART;
         for _ in 0..20 {
             assert!(schedule.take_reconcile(now).is_some());
             schedule.reconciled(now + 100 * MS, 100 * MS);
-            schedule.came_to(now + 100 * MS, true);
-            schedule.rouse(now + 100 * MS, Duration::ZERO);
+            schedule.note_result(now + 100 * MS, true);
+            schedule.request_reconcile(now + 100 * MS, Duration::ZERO);
             now = schedule.reconcile.unwrap();
         }
         assert_eq!(now - schedule.last_began.unwrap(), 500 * MS);
         schedule.take_reconcile(now);
-        schedule.rouse(now, 2000 * MS);
+        schedule.request_reconcile(now, 2000 * MS);
         assert_eq!(schedule.reconcile, Some(now + 2000 * MS));
     }
 
@@ -292,14 +295,14 @@ mod tests {
         schedule.retry_soon();
         schedule.retry(now);
         // An event does not wait for that.
-        schedule.rouse(now + 100 * MS, Duration::ZERO);
+        schedule.request_reconcile(now + 100 * MS, Duration::ZERO);
         assert_eq!(schedule.reconcile, Some(now + 100 * MS + BURST));
     }
 
     #[test]
     fn what_cannot_be_started_wakes_nobody() {
         let (mut schedule, start) = running();
-        schedule.rouse(start + 100 * MS, Duration::ZERO);
+        schedule.request_reconcile(start + 100 * MS, Duration::ZERO);
         schedule.survey_soon(start + 100 * MS);
         assert_eq!(schedule.next(IdleWorkers::default()), start + TICK);
         assert!(schedule.take_survey(start + 100 * MS + SURVEY_AFTER));

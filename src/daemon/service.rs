@@ -67,13 +67,13 @@ pub struct Options {
 /// The service.
 pub struct Service {
     options: Options,
-    _alone: InstanceLock,
+    _instance_lock: InstanceLock,
     notify: SdNotify,
     signals: SignalFd,
-    wakers: EventSources,
+    event_sources: EventSources,
     server: Option<MetricsServer>,
     metrics_file: Option<PathBuf>,
-    sentinel: Option<ConfigPoller>,
+    config_poller: Option<ConfigPoller>,
     reconcile: Option<Running>,
     side: Option<(Side, Child)>,
     /// Children that were sent SIGKILL and have not ended.
@@ -88,9 +88,9 @@ pub struct Service {
     faults: Faults,
     /// The revalidations that nobody sees to, as far as it is known.
     abandoned: StaleFlows,
-    again: FlapGuard,
+    flap_guard: FlapGuard,
     flow: Flow,
-    turns: Transitions,
+    transitions: Transitions,
     surveyed: Surveyed,
     state: State,
     /// Until when blind seconds are counted.
@@ -105,7 +105,7 @@ pub struct Service {
 struct Running {
     child: Child,
     /// When its first event arrived.
-    roused: Instant,
+    first_event: Instant,
 }
 
 /// Other work.
@@ -132,7 +132,7 @@ impl Service {
         mask.thread_block().map_err(failed("blocking signals"))?;
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         let signals = SignalFd::with_flags(&mask, flags).map_err(failed("listening to signals"))?;
-        let wakers = EventSources::open(&options.root).map_err(|source| Error::Start {
+        let event_sources = EventSources::open(&options.root).map_err(|source| Error::Start {
             doing: "listening to the kernel",
             source,
         })?;
@@ -151,13 +151,13 @@ impl Service {
         let ping = notify.watchdog.map(|_| started);
         Ok(Self {
             options,
-            _alone: alone,
+            _instance_lock: alone,
             notify,
             signals,
-            wakers,
+            event_sources,
             server,
             metrics_file,
-            sentinel: None,
+            config_poller: None,
             reconcile: None,
             side: None,
             lost: Vec::new(),
@@ -167,9 +167,9 @@ impl Service {
             ping,
             faults: Faults::default(),
             abandoned: StaleFlows::new(),
-            again: FlapGuard::default(),
+            flap_guard: FlapGuard::default(),
             flow: Flow::default(),
-            turns: Transitions::default(),
+            transitions: Transitions::default(),
             surveyed: Surveyed::default(),
             state,
             blind_until: started,
@@ -193,8 +193,8 @@ impl Service {
                     _ => {}
                 }
             }
-            if self.wakers.drain() {
-                self.rouse();
+            if self.event_sources.drain() {
+                self.request_reconcile();
             }
             if let Some(server) = &mut self.server {
                 server.serve(|| metrics::text(&self.state));
@@ -202,21 +202,21 @@ impl Service {
             self.look_after_files();
             self.look_after_children();
             self.follow_pve();
-            self.look_at_the_clock()?;
+            self.run_due_work()?;
             self.start_what_is_due();
         }
     }
 
     /// Waits for whatever comes first.
     fn wait(&self) -> Result<(), Error> {
-        let reading = std::iter::once(self.signals.as_fd()).chain(self.wakers.fds());
+        let reading = std::iter::once(self.signals.as_fd()).chain(self.event_sources.fds());
         let reconcile = self.reconcile.as_ref().map(|running| &running.child);
         let side = self.side.as_ref().map(|(_, child)| child);
         let left = self.lost.iter().chain(&self.hung);
         let children = reconcile.into_iter().chain(side).chain(left);
         let mut waiting: Vec<PollFd<'_>> = reading
             .map(|fd| (fd, PollFlags::POLLIN))
-            .chain(self.sentinel.iter().flat_map(ConfigPoller::fds))
+            .chain(self.config_poller.iter().flat_map(ConfigPoller::fds))
             .chain(children.flat_map(Child::fds))
             .chain(self.server.iter().flat_map(MetricsServer::fds))
             .map(|(fd, flags)| PollFd::new(fd, flags))
@@ -237,7 +237,12 @@ impl Service {
             side: may_start && self.side.is_none(),
         };
         let server = self.server.as_ref().and_then(MetricsServer::next_timeout);
-        let others = [self.ping, self.wakers.next_try(), server, self.next_hang()];
+        let others = [
+            self.ping,
+            self.event_sources.next_try(),
+            server,
+            self.next_hang(),
+        ];
         let others = others.into_iter().flatten();
         remaining(others.fold(self.schedule.next(free), Instant::min))
     }
@@ -251,9 +256,10 @@ impl Service {
     }
 
     /// Something has happened.
-    fn rouse(&mut self) {
+    fn request_reconcile(&mut self) {
         let now = Instant::now();
-        self.schedule.rouse(now, self.again.pause(now));
+        self.schedule
+            .request_reconcile(now, self.flap_guard.pause(now));
     }
 
     fn reload(&mut self) {
@@ -267,16 +273,16 @@ impl Service {
         self.ready = false;
         self.unready_since = Instant::now();
         self.schedule.retry_soon();
-        self.rouse();
+        self.request_reconcile();
         self.schedule.survey_now(self.unready_since);
     }
 
-    fn be_ready(&mut self) {
+    fn report_ready(&mut self) {
         // Until it has been heard: systemd would wait for it, and then end the service.
         self.ready = self.ready || self.notify.tell("READY=1").is_ok();
     }
 
-    fn look_at_the_clock(&mut self) -> Result<(), Error> {
+    fn run_due_work(&mut self) -> Result<(), Error> {
         let time = Instant::now();
         session_health::add_blind(&mut self.state, time.duration_since(self.blind_until));
         self.blind_until = time;
@@ -298,25 +304,25 @@ impl Service {
             if self.schedule.has_surveyed() && !(0..WRITTEN_EVERY).contains(&age) {
                 self.publish();
             }
-            if self.wakers.listen_again() {
-                self.rouse();
+            if self.event_sources.listen_again() {
+                self.request_reconcile();
             }
             self.retry_abandoned_revalidations();
-            if self.again.fault(time).is_none() {
+            if self.flap_guard.fault(time).is_none() {
                 self.faults.now(FaultSource::Again, &[]);
             }
             if self.surveyed.expires.is_some_and(|end| now() >= end) {
                 self.surveyed.expires = None;
-                self.rouse();
+                self.request_reconcile();
             }
         }
         if self.schedule.take_anyway(time) {
-            self.rouse();
+            self.request_reconcile();
         }
         if time >= self.unready_since + READY_ANYWAY {
-            self.be_ready();
+            self.report_ready();
         }
-        self.wakers.reconnect();
+        self.event_sources.reconnect();
         Ok(())
     }
 
@@ -327,7 +333,7 @@ impl Service {
         if self.abandoned != abandoned {
             self.abandoned = abandoned;
             if !self.abandoned.is_empty() {
-                self.rouse();
+                self.request_reconcile();
             }
         }
     }
@@ -338,13 +344,13 @@ impl Service {
         }
         let time = Instant::now();
         if self.reconcile.is_none() {
-            if let Some(roused) = self.schedule.take_reconcile(time) {
+            if let Some(first_event) = self.schedule.take_reconcile(time) {
                 let (root, pve) = (self.options.root.clone(), self.pve());
-                match child(|report| tasks::reconcile(&root, roused.last, pve, report)) {
+                match child(|report| tasks::reconcile(&root, first_event.last, pve, report)) {
                     Ok(child) => {
                         self.faults.now(FaultSource::Start, &[]);
-                        let roused = roused.first;
-                        self.reconcile = Some(Running { child, roused });
+                        let first_event = first_event.first;
+                        self.reconcile = Some(Running { child, first_event });
                     }
                     Err(error) => self.no_child(&error),
                 }
@@ -386,7 +392,7 @@ impl Service {
                 log::debug!("{}", with_causes(&error));
             }
         }
-        self.sentinel.iter_mut().for_each(ConfigPoller::kill);
+        self.config_poller.iter_mut().for_each(ConfigPoller::kill);
         self.side.iter_mut().for_each(|(_, child)| child.kill());
         // A change that is being made is finished if that is soon; if not, the next one makes up for it.
         if let Some(running) = &mut self.reconcile {

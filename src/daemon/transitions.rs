@@ -13,14 +13,14 @@ const GRACE: Duration = Duration::from_secs(2);
 
 /// What has become better or worse.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Turn {
+pub enum Transition {
     /// For the worse.
     Worse(String),
     /// For the better.
     Better(String),
 }
 
-impl Turn {
+impl Transition {
     /// In words.
     pub fn text(&self) -> &str {
         match self {
@@ -32,13 +32,13 @@ impl Turn {
 /// What has been told, and what is about to be.
 #[derive(Debug, Default)]
 pub struct Transitions {
-    told: BTreeMap<String, Told>,
+    told: BTreeMap<String, Announcement>,
     suspects: BTreeMap<String, Instant>,
 }
 
 /// What was told of a session that is not well.
 #[derive(Debug)]
-struct Told {
+struct Announcement {
     health: Health,
     reasons: Vec<ReasonId>,
     since: i64,
@@ -46,8 +46,8 @@ struct Told {
 
 impl Transitions {
     /// What there is to tell now.
-    pub fn of(&mut self, state: &State, time: Instant, now: i64) -> Vec<Turn> {
-        let mut turns = Vec::new();
+    pub fn of(&mut self, state: &State, time: Instant, now: i64) -> Vec<Transition> {
+        let mut transitions = Vec::new();
         let gone: Vec<String> = self
             .told
             .keys()
@@ -56,16 +56,16 @@ impl Transitions {
             .collect();
         for name in gone {
             self.told.remove(&name);
-            turns.push(Turn::Better(format!("{name} is no longer asked for")));
+            transitions.push(Transition::Better(format!("{name} is no longer asked for")));
         }
         self.suspects
             .retain(|name, _| state.sessions.contains_key(name));
         for (name, record) in &state.sessions {
             if record.health.is_healthy() {
                 self.suspects.remove(name);
-                turns.extend(self.told.remove(name).map(|told| {
+                transitions.extend(self.told.remove(name).map(|told| {
                     let lasted = u64::try_from(now.saturating_sub(told.since)).unwrap_or(0);
-                    Turn::Better(format!(
+                    Transition::Better(format!(
                         "{name} is {} again, after it was {} for {}",
                         record.health.word(),
                         told.health.word(),
@@ -76,17 +76,17 @@ impl Transitions {
                 let since = *self.suspects.entry(name.clone()).or_insert(time);
                 if time.duration_since(since) >= GRACE {
                     self.suspects.remove(name);
-                    turns.push(self.worse(name, record));
+                    transitions.push(self.worse(name, record));
                 }
             } else {
                 self.suspects.remove(name);
             }
         }
-        turns
+        transitions
     }
 
     /// A session's mirrors have just been changed: what was wrong before was another thing.
-    pub fn begin_anew(&mut self, session: &str) {
+    pub fn forget(&mut self, session: &str) {
         self.suspects.remove(session);
     }
 
@@ -102,15 +102,15 @@ impl Transitions {
         })
     }
 
-    fn worse(&mut self, name: &str, record: &SessionRecord) -> Turn {
+    fn worse(&mut self, name: &str, record: &SessionRecord) -> Transition {
         let since = self.told.get(name).map_or(record.since, |told| told.since);
-        let told = Told {
+        let told = Announcement {
             health: record.health,
             reasons: record.ids.clone(),
             since,
         };
         self.told.insert(name.to_owned(), told);
-        Turn::Worse(format!(
+        Transition::Worse(format!(
             "{name} is {}: {}",
             record.health.word(),
             record.reasons.join("; ")
@@ -139,64 +139,70 @@ mod tests {
         }
     }
 
-    fn told(turns: &[Turn]) -> Vec<String> {
-        turns.iter().map(|turn| turn.text().to_owned()).collect()
+    fn told(transitions: &[Transition]) -> Vec<String> {
+        transitions
+            .iter()
+            .map(|transition| transition.text().to_owned())
+            .collect()
     }
 
     #[test]
     fn what_lasts_is_told_once_and_its_end_too() {
-        let (mut turns, start) = (Transitions::default(), Instant::now());
+        let (mut transitions, start) = (Transitions::default(), Instant::now());
         let (bad, good) = (state(Health::Degraded, "why"), state(Health::Active, ""));
         let at = |seconds| start + Duration::from_secs(seconds);
-        assert_eq!(told(&turns.of(&bad, at(0), 100)), [""; 0]);
-        assert!(turns.has_suspects());
-        assert_eq!(told(&turns.of(&bad, at(3), 103)), ["dmz is degraded: why"]);
-        assert_eq!(told(&turns.of(&bad, at(9), 109)), [""; 0]);
-        assert!(!turns.has_suspects());
+        assert_eq!(told(&transitions.of(&bad, at(0), 100)), [""; 0]);
+        assert!(transitions.has_suspects());
         assert_eq!(
-            told(&turns.of(&good, at(60), 160)),
+            told(&transitions.of(&bad, at(3), 103)),
+            ["dmz is degraded: why"]
+        );
+        assert_eq!(told(&transitions.of(&bad, at(9), 109)), [""; 0]);
+        assert!(!transitions.has_suspects());
+        assert_eq!(
+            told(&transitions.of(&good, at(60), 160)),
             ["dmz is active again, after it was degraded for 60 s"]
         );
     }
 
     #[test]
     fn for_how_long_was_waited_is_no_news() {
-        let (mut turns, start) = (Transitions::default(), Instant::now());
+        let (mut transitions, start) = (Transitions::default(), Instant::now());
         let hung = |ms: u32| {
             state(
                 Health::Degraded,
                 &format!("no answer within {ms} ms (transact)"),
             )
         };
-        turns.of(&hung(3001), start, 100);
+        transitions.of(&hung(3001), start, 100);
         let at = |seconds| start + Duration::from_secs(seconds);
-        assert_eq!(turns.of(&hung(3002), at(3), 103).len(), 1);
-        assert_eq!(told(&turns.of(&hung(3003), at(60), 160)), [""; 0]);
-        assert!(!turns.has_suspects());
+        assert_eq!(transitions.of(&hung(3002), at(3), 103).len(), 1);
+        assert_eq!(told(&transitions.of(&hung(3003), at(60), 160)), [""; 0]);
+        assert!(!transitions.has_suspects());
     }
 
     #[test]
     fn what_is_over_in_a_moment_is_not_told() {
-        let (mut turns, start) = (Transitions::default(), Instant::now());
-        turns.of(&state(Health::Degraded, "why"), start, 100);
+        let (mut transitions, start) = (Transitions::default(), Instant::now());
+        transitions.of(&state(Health::Degraded, "why"), start, 100);
         let later = start + Duration::from_secs(5);
         assert_eq!(
-            told(&turns.of(&state(Health::Idle, ""), later, 105)),
+            told(&transitions.of(&state(Health::Idle, ""), later, 105)),
             [""; 0]
         );
         assert_eq!(
-            told(&turns.of(&state(Health::Degraded, "why"), later, 105)),
+            told(&transitions.of(&state(Health::Degraded, "why"), later, 105)),
             [""; 0]
         );
     }
 
     #[test]
     fn a_session_that_goes_is_no_longer_degraded() {
-        let (mut turns, start) = (Transitions::default(), Instant::now());
-        turns.of(&state(Health::Degraded, "why"), start, 100);
-        turns.of(&state(Health::Degraded, "why"), start + GRACE, 102);
+        let (mut transitions, start) = (Transitions::default(), Instant::now());
+        transitions.of(&state(Health::Degraded, "why"), start, 100);
+        transitions.of(&state(Health::Degraded, "why"), start + GRACE, 102);
         assert_eq!(
-            told(&turns.of(&State::default(), start + GRACE, 103)),
+            told(&transitions.of(&State::default(), start + GRACE, 103)),
             ["dmz is no longer asked for"]
         );
     }

@@ -53,10 +53,10 @@ impl Caller {
     }
 
     /// Calls what comes next, or says it. Comes back if there is nothing to call, or it cannot be called.
-    pub(super) fn go_on(&self, vmid: Vmid, next: Next) {
+    pub(super) fn continue_with(&self, vmid: Vmid, next: Next) {
         match (self, next) {
             (Self::ProxmoxVe(arguments), Next::Call(chained)) => {
-                become_it(&chained, vmid, arguments)
+                exec_chained(&chained, vmid, arguments)
             }
             (Self::Wrapper(fd), next) => {
                 let told = OpenOptions::new()
@@ -171,7 +171,7 @@ pub(super) fn answer(root: &Path, vmid: Vmid, mut to: &File) -> IsLastPhase {
 }
 
 /// Becomes the other hookscript; comes back if that cannot be.
-fn become_it(chained: &Chained, vmid: Vmid, arguments: &[OsString]) {
+fn exec_chained(chained: &Chained, vmid: Vmid, arguments: &[OsString]) {
     let within = |at: usize| arguments.get(at).and_then(|word| word.to_str());
     let within = [within(0), within(1)]
         .map(Option::unwrap_or_default)

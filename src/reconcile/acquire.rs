@@ -90,7 +90,7 @@ fn blind(
     let context = occasion.hurried(context, &lock.memory);
     let mut reading = match occasion {
         LockPurpose::ClearAll => {
-            ClusterInput::without_cluster(nothing_asked(&context), Detail::Mirrors, "not read")
+            ClusterInput::without_cluster(not_configured(&context), Detail::Mirrors, "not read")
         }
         _ => ClusterInput::take(&context, occasion.detail()),
     };
@@ -286,7 +286,7 @@ fn life(vmid: Vmid, observed: &Observed) -> Result<Life, Error> {
     Ok(links.values().map(|link| link.index).collect())
 }
 
-fn nothing_asked(context: &Context) -> InForce {
+fn not_configured(context: &Context) -> InForce {
     let path = Pve::new(&context.root).path(SPAN_CFG);
     InForce::NotConfigured { path }
 }

@@ -37,7 +37,7 @@ pub struct Done {
 
 impl Done {
     /// Says on stderr what could not be done.
-    pub fn tell_faults(&self) {
+    pub fn log_faults(&self) {
         for fault in &self.faults {
             log::error!("{}", with_causes(fault));
         }
@@ -61,9 +61,9 @@ impl Done {
 
     /// Has conversations that exist already follow the change. It takes ovs-vswitchd a moment, as it looks at all of its ports
     /// first. The lock has to be held.
-    pub(super) fn follow(&mut self, context: &Context) {
+    pub(super) fn revalidate_flows(&mut self, context: &Context) {
         if let Some(tried) = self.revalidate(context) {
-            self.settle(context, tried);
+            self.record_revalidated(context, tried);
         }
     }
 
@@ -71,12 +71,12 @@ impl Done {
     ///
     /// # Errors
     /// The lock is not had to strike it off, so the next one does it again.
-    pub fn follow_later(&mut self, context: &Context) -> Result<(), Error> {
+    pub fn revalidate_flows_unlocked(&mut self, context: &Context) -> Result<(), Error> {
         let Some(tried) = self.revalidate(context) else {
             return Ok(());
         };
         match Lock::acquire(&context.root, context.deadline) {
-            Ok(_lock) => self.settle(context, tried),
+            Ok(_lock) => self.record_revalidated(context, tried),
             Err(error) => {
                 self.failed(tried.failures());
                 return Err(error.into());
@@ -96,8 +96,8 @@ impl Done {
         (!owed.is_empty()).then(|| ovs::flows::revalidate(&context.root, &owed, deadline))
     }
 
-    fn settle(&mut self, context: &Context, tried: RevalidationResults) {
-        self.failed(ovs::flows::settle(&context.root, tried));
+    fn record_revalidated(&mut self, context: &Context, tried: RevalidationResults) {
+        self.failed(ovs::flows::record_revalidated(&context.root, tried));
     }
 
     fn failed(&mut self, failed: Vec<(IfName, ovs::FlowsError)>) {

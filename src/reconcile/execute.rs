@@ -11,7 +11,7 @@ use super::observe::{Look, observe_outputs, resolved, see};
 use crate::config::active::InForce;
 use crate::engine::nft;
 use crate::engine::ovs;
-use crate::engine::ovs::flows::{StaleFlows, give_up};
+use crate::engine::ovs::flows::{StaleFlows, hand_over};
 use crate::engine::ovs::{Client, CommitState, Goal, WaitResult};
 use crate::engine::port::setup;
 use crate::sys;
@@ -186,7 +186,7 @@ impl Round {
         };
         if applied == CommitState::NotYet && !owed.is_empty() {
             // For the next one.
-            give_up(&context.root, &owed);
+            hand_over(&context.root, &owed);
             owed.clear();
         }
         (applied, owed)
@@ -202,7 +202,7 @@ impl Round {
         if !look.plan.actions.iter().any(is_ovs) {
             return Ok(());
         }
-        look.owed = ovs::flows::owe(&context.root, &look.plan, &look.owed);
+        look.owed = ovs::flows::note_stale(&context.root, &look.plan, &look.owed);
         let comment = format!("pve-span: {}", context.by);
         let (now, goal) = match ovs::commit(&mut client, &look.plan, ovs, &comment) {
             Ok(committed) => committed,

@@ -21,7 +21,7 @@ const MOST_SESSIONS: usize = 1000;
 const PASSES: usize = 4;
 
 /// Settles the drafts for a file that says `existing`.
-pub fn settle(drafts: &mut [Draft], origins: &[Origin], existing: &str) {
+pub fn name_sessions(drafts: &mut [Draft], origins: &[Origin], existing: &str) {
     let there = config::parse("span.cfg", existing);
     let taken = there.sessions.keys().map(|name| name.as_str().to_owned());
     let mut taken: BTreeSet<String> = taken.collect();

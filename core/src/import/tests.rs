@@ -10,7 +10,7 @@ use crate::state::{Mirror, MirrorConfig, MirrorOutput};
 fn imported(conf: &str, existing: &str) -> String {
     let mut conf = mirrors_conf::parse("mirrors.conf", conf);
     let mut drafts = merge(&conf.rules, &mut conf.origins);
-    settle(&mut drafts, &conf.origins, existing);
+    name_sessions(&mut drafts, &conf.origins, existing);
     text(&drafts, &conf.origins)
 }
 
@@ -24,7 +24,7 @@ fn of_mirrors(mirrors: &[Mirror]) -> String {
         rules.extend(of);
     }
     let mut drafts = merge(&rules, &mut origins);
-    settle(&mut drafts, &origins, "");
+    name_sessions(&mut drafts, &origins, "");
     text(&drafts, &origins)
 }
 

@@ -33,7 +33,7 @@ pub fn plan<'a>(desired: &'a Desired, observed: &Observed, plan: &mut Plan) -> P
     };
     let kept = Preserved::of(desired.nft(), seen);
     let is_idle = |key: &OutputKey, copies: &Copies| {
-        copies.sources.is_empty() && !kept.perhaps(key.session.as_str(), Label::of(&key.output))
+        copies.sources.is_empty() && !kept.may_stay(key.session.as_str(), Label::of(&key.output))
     };
     let wanted = table(desired.nft(), &kept.memory, is_idle);
     for (key, error) in &wanted.too_large {

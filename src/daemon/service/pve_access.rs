@@ -17,19 +17,21 @@ use crate::sys::process::Child;
 impl Service {
     /// The child that looks at /etc/pve.
     pub(super) fn look_after_files(&mut self) {
-        let Some(sentinel) = &mut self.sentinel else {
+        let Some(config_poller) = &mut self.config_poller else {
             return;
         };
-        match sentinel.read() {
+        match config_poller.read() {
             Answer::Nothing => {}
-            Answer::Changed => self.rouse(),
+            Answer::Changed => self.request_reconcile(),
             // It was mounted, or unmounted, for less than the time between two looks, and a reconcile saw that.
-            Answer::Same if self.schedule.has_surveyed() && !self.surveyed.mounted => self.rouse(),
-            Answer::Unmounted if self.surveyed.mounted => self.rouse(),
+            Answer::Same if self.schedule.has_surveyed() && !self.surveyed.mounted => {
+                self.request_reconcile()
+            }
+            Answer::Unmounted if self.surveyed.mounted => self.request_reconcile(),
             Answer::Same | Answer::Unmounted => {}
             Answer::Ended => {
-                if sentinel.has_ended() {
-                    self.sentinel = None;
+                if config_poller.has_ended() {
+                    self.config_poller = None;
                 }
             }
         }
@@ -38,26 +40,30 @@ impl Service {
     pub(super) fn ask_for_files(&mut self) {
         let mount = mounts::device_at(&self.options.root.join("etc/pve"));
         // One that hangs in an /etc/pve that is no longer mounted there says nothing about this one.
-        let is_of_old =
-            |sentinel: &mut ConfigPoller| is_late(sentinel) && sentinel.mount() != mount;
-        if let Some(sentinel) = self.sentinel.take_if(is_of_old) {
-            self.leave_behind(sentinel.into_child());
+        let is_of_old = |config_poller: &mut ConfigPoller| {
+            is_late(config_poller) && config_poller.mount() != mount
+        };
+        if let Some(config_poller) = self.config_poller.take_if(is_of_old) {
+            self.abandon_hung(config_poller.into_child());
         }
-        if self.sentinel.is_none() {
+        if self.config_poller.is_none() {
             match ConfigPoller::start(&self.options.root) {
-                Ok(sentinel) => self.sentinel = Some(sentinel),
+                Ok(config_poller) => self.config_poller = Some(config_poller),
                 Err(error) => log::debug!("cannot look at /etc/pve: {error}"),
             }
         }
-        if let Some(sentinel) = &mut self.sentinel {
-            sentinel.ask(mount);
+        if let Some(config_poller) = &mut self.config_poller {
+            config_poller.ask(mount);
         }
     }
 
     /// How children are to read in /etc/pve.
     pub(super) fn pve(&self) -> PveAccess {
-        let sentinel = self.sentinel.iter().filter(|sentinel| is_late(sentinel));
-        let mut silent = sentinel
+        let config_poller = self
+            .config_poller
+            .iter()
+            .filter(|config_poller| is_late(config_poller));
+        let mut silent = config_poller
             .map(ConfigPoller::pid)
             .chain(self.hung.iter().map(Child::pid));
         match silent.find(|pid| hangs(&self.options.root, *pid)) {
@@ -67,7 +73,7 @@ impl Service {
     }
 
     /// A child hangs in /etc/pve: it is left behind, and holds nothing that others need.
-    pub(super) fn leave_behind(&mut self, mut child: Child) {
+    pub(super) fn abandon_hung(&mut self, mut child: Child) {
         child.kill();
         self.hung.push(child);
     }
@@ -83,12 +89,12 @@ impl Service {
         let text = format!("{PVE_HANGS}; what changes there is not seen");
         let fault = hangs.then(|| Fault::new(FaultId::PveHangs, text));
         self.faults.now(FaultSource::Files, fault.as_slice());
-        self.rouse();
+        self.request_reconcile();
         self.schedule.survey_now(Instant::now());
     }
 }
 
-fn is_late(sentinel: &ConfigPoller) -> bool {
-    let asked = sentinel.asked();
+fn is_late(config_poller: &ConfigPoller) -> bool {
+    let asked = config_poller.asked();
     asked.is_some_and(|asked| asked.elapsed() > PATIENCE)
 }

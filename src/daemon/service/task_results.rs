@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use super::{PATIENCE, Running, Service, Side, is_running};
 use crate::daemon::faults::{Fault, FaultId, FaultSource};
 use crate::daemon::task_reports::{Counts, ReconcileReport, Surveyed};
-use crate::daemon::transitions::Turn;
+use crate::daemon::transitions::Transition;
 use crate::daemon::{metrics, session_health, tasks};
 use crate::reconcile::events;
 use crate::sys::clock;
@@ -27,14 +27,14 @@ impl Service {
                 WorkerProgress::No => self.reconcile = Some(running),
                 WorkerProgress::Yes => self.reconciled(running),
                 WorkerProgress::Hangs => {
-                    self.schedule.put_back(running.roused, Instant::now());
-                    self.leave_behind(running.child);
+                    self.schedule.put_back(running.first_event, Instant::now());
+                    self.abandon_hung(running.child);
                 }
                 WorkerProgress::TooLate => {
                     let totals = &mut self.state.totals;
                     totals.reconciles += 1;
                     totals.failures += 1;
-                    self.lose(running.child, FaultSource::Work);
+                    self.abandon(running.child, FaultSource::Work);
                 }
             }
         }
@@ -50,18 +50,18 @@ impl Service {
                     if side == Side::Survey {
                         self.schedule.survey_again(Instant::now());
                     }
-                    self.leave_behind(child);
+                    self.abandon_hung(child);
                 }
-                WorkerProgress::TooLate => self.lose(child, FaultSource::Look),
+                WorkerProgress::TooLate => self.abandon(child, FaultSource::Look),
             }
         }
     }
 
     /// A child that hangs.
-    fn lose(&mut self, mut child: Child, whence: FaultSource) {
+    fn abandon(&mut self, mut child: Child, source: FaultSource) {
         child.kill();
         self.lost.push(child);
-        let what = match whence {
+        let what = match source {
             FaultSource::Look => "a look at the node",
             _ => "a reconcile",
         };
@@ -70,7 +70,7 @@ impl Service {
             "{what} timed out after {seconds} s and was killed; it is retried when the process has ended"
         );
         self.faults
-            .now(whence, &[Fault::new(FaultId::TooLate, text)]);
+            .now(source, &[Fault::new(FaultId::TooLate, text)]);
         self.schedule.retry(Instant::now());
         self.publish();
     }
@@ -84,9 +84,9 @@ impl Service {
         log::debug!(
             "reconciled in {} ms, {} ms after the first event",
             took.as_millis(),
-            running.roused.elapsed().as_millis()
+            running.first_event.elapsed().as_millis()
         );
-        self.bury(running.child);
+        self.reap(running.child);
         let totals = &mut self.state.totals;
         totals.reconciles += 1;
         let now = Instant::now();
@@ -107,12 +107,12 @@ impl Service {
         } else {
             totals.failures += 1;
             self.schedule.retry(now);
-            self.wakers.ask();
+            self.event_sources.ask();
         }
-        self.again.changed(&report.made, &report.changed, now);
+        self.flap_guard.changed(&report.made, &report.changed, now);
         if !report.changed.is_empty() {
             self.state.totals.last_change = Some(clock::now());
-            match self.again.fault(now) {
+            match self.flap_guard.fault(now) {
                 // Counted, and not told each time.
                 Some(text) => self
                     .faults
@@ -120,10 +120,10 @@ impl Service {
                 None => report.changed.iter().for_each(|line| log::info!("{line}")),
             }
         }
-        self.schedule.came_to(now, report.changed.is_empty());
-        let blind = running.roused.elapsed();
+        self.schedule.note_result(now, report.changed.is_empty());
+        let blind = running.first_event.elapsed();
         for session in &report.sessions {
-            self.turns.begin_anew(session);
+            self.transitions.forget(session);
         }
         session_health::add_moment(&mut self.state, &report.sessions, blind);
         if let Some(millis) = report.settles_in {
@@ -132,7 +132,7 @@ impl Service {
         }
         self.schedule.survey_soon(now);
         if began >= self.unready_since {
-            self.be_ready();
+            self.report_ready();
         }
     }
 
@@ -162,7 +162,7 @@ impl Service {
                 }
             }
         }
-        self.bury(child);
+        self.reap(child);
     }
 
     fn surveyed(&mut self, mut surveyed: Surveyed, said: Vec<Fault>) {
@@ -181,16 +181,19 @@ impl Service {
     fn update(&mut self) {
         let (moment, now) = (Instant::now(), clock::now());
         session_health::update(&mut self.state, &self.surveyed, &self.flow, now);
-        let turns = self.turns.of(&self.state, moment, now);
-        for turn in &turns {
-            match turn {
-                Turn::Worse(text) => log::warn!("{text}"),
-                Turn::Better(text) => log::info!("{text}"),
+        let transitions = self.transitions.of(&self.state, moment, now);
+        for transition in &transitions {
+            match transition {
+                Transition::Worse(text) => log::warn!("{text}"),
+                Transition::Better(text) => log::info!("{text}"),
             }
         }
-        let told: Vec<String> = turns.iter().map(|turn| turn.text().to_owned()).collect();
+        let told: Vec<String> = transitions
+            .iter()
+            .map(|transition| transition.text().to_owned())
+            .collect();
         events::record(&self.options.root, "watch", &told);
-        if self.turns.has_suspects() {
+        if self.transitions.has_suspects() {
             self.schedule.survey_again(moment);
         }
         self.publish();
@@ -225,7 +228,7 @@ impl Service {
     }
 
     /// A child that has said all it had to say ends in a moment, if it has not.
-    fn bury(&mut self, child: Child) {
+    fn reap(&mut self, child: Child) {
         if child.ended().is_none() {
             self.lost.push(child);
         }

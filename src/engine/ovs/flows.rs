@@ -90,7 +90,7 @@ fn noted(root: &Path) -> Option<StaleFlows> {
 }
 
 /// Notes, before they are changed, the bridges whose mirrors a plan changes; all that are owed come back.
-pub fn owe(root: &Path, plan: &Plan, earlier: &StaleFlows) -> StaleFlows {
+pub fn note_stale(root: &Path, plan: &Plan, earlier: &StaleFlows) -> StaleFlows {
     let bridge = |action: &Action| action.mirror.engine.bridge().cloned();
     let changed = plan.actions.iter().filter_map(bridge);
     let mut owed = earlier.clone();
@@ -129,7 +129,7 @@ pub fn revalidate(root: &Path, owed: &StaleFlows, deadline: Instant) -> Revalida
 }
 
 /// Notes that nobody is at these any more. The lock has to be held.
-pub fn give_up(root: &Path, owed: &StaleFlows) {
+pub fn hand_over(root: &Path, owed: &StaleFlows) {
     let mut noted = noted(root).unwrap_or_default();
     noted.extend(
         owed.keys()
@@ -140,7 +140,7 @@ pub fn give_up(root: &Path, owed: &StaleFlows) {
 
 /// Strikes off what was done, unless more is owed since. What was not comes back, with the reason, unless somebody else has done
 /// it or is at it. The lock has to be held.
-pub fn settle(root: &Path, tried: RevalidationResults) -> Vec<(IfName, Error)> {
+pub fn record_revalidated(root: &Path, tried: RevalidationResults) -> Vec<(IfName, Error)> {
     let noted = noted(root);
     let is_lost = noted.is_none();
     let mut owed = noted.unwrap_or_default();
@@ -184,21 +184,21 @@ mod tests {
             RevalidationResults(vec![(bridge.clone(), revalidation, Err(Error::NoVersion))])
         };
         for old in [done(asked), failed(asked)] {
-            assert!(settle(root, old).is_empty());
+            assert!(record_revalidated(root, old).is_empty());
             assert_eq!(noted(root).unwrap()[&bridge], changed);
         }
         assert!(!changed.is_abandoned() && abandoned(root).is_empty());
-        assert_eq!(settle(root, failed(changed)).len(), 1);
+        assert_eq!(record_revalidated(root, failed(changed)).len(), 1);
         assert_eq!(noted(root).unwrap()[&bridge], Revalidation::default());
         assert!(Revalidation::default().is_abandoned() && !abandoned(root).is_empty());
-        assert!(settle(root, done(Revalidation::default())).is_empty());
+        assert!(record_revalidated(root, done(Revalidation::default())).is_empty());
         assert_eq!(noted(root), Some(StaleFlows::new()));
         assert!(
-            settle(root, failed(changed)).is_empty(),
+            record_revalidated(root, failed(changed)).is_empty(),
             "somebody has done it"
         );
         std::fs::remove_file(root.join(OWED)).unwrap();
-        assert_eq!(settle(root, failed(changed)).len(), 1);
+        assert_eq!(record_revalidated(root, failed(changed)).len(), 1);
     }
 
     #[test]

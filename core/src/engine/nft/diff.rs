@@ -25,7 +25,7 @@ pub struct Preserved<'a> {
     wanted: BTreeSet<(&'a str, Label)>,
     undecided: BTreeMap<(&'a str, Label), &'a BTreeSet<IfName>>,
     /// Of which rules stay.
-    perhaps: BTreeSet<(String, Label)>,
+    may_stay: BTreeSet<(String, Label)>,
     /// What the table tells of MAC addresses.
     pub memory: Memory,
     /// Outputs that a held session uses, by interface index.
@@ -53,7 +53,7 @@ impl<'a> Preserved<'a> {
             held_outputs: held.map(|key| Label::of(&key.output)).collect(),
             wanted: copied.map(by_name).collect(),
             undecided: undecided.map(by_key).collect(),
-            perhaps: BTreeSet::new(),
+            may_stay: BTreeSet::new(),
             memory: Memory::default(),
             used: BTreeSet::new(),
         };
@@ -64,13 +64,13 @@ impl<'a> Preserved<'a> {
             .flat_map(|(_, chain)| &chain.rules)
             .filter_map(|rule| rule.copies_to)
             .collect();
-        (kept.perhaps, kept.memory) = kept.recall(seen);
+        (kept.may_stay, kept.memory) = kept.recall(seen);
         kept
     }
 
     /// What the table tells of sources and their MAC addresses.
     fn recall(&self, seen: &Seen) -> (BTreeSet<(String, Label)>, Memory) {
-        let (mut perhaps, mut memory) = (BTreeSet::new(), Memory::default());
+        let (mut may_stay, mut memory) = (BTreeSet::new(), Memory::default());
         for (name, chain) in &seen.chains {
             let (ChainName::Base { label }, Some(hook)) = (names::read(name), &chain.hook) else {
                 continue;
@@ -84,17 +84,17 @@ impl<'a> Preserved<'a> {
                     memory.macs.insert(hook.device.clone(), mac);
                 }
                 if self.rule(&label, Some(&hook.device), rule) {
-                    perhaps.insert(key());
+                    may_stay.insert(key());
                     memory.staying.entry(key()).or_default().extend(told.mac);
                 }
             }
         }
-        (perhaps, memory)
+        (may_stay, memory)
     }
 
     /// Has something of this session and output to stay, whatever is wanted?
-    pub fn perhaps(&self, session: &str, label: Label) -> bool {
-        self.perhaps.contains(&(session.to_owned(), label))
+    pub fn may_stay(&self, session: &str, label: Label) -> bool {
+        self.may_stay.contains(&(session.to_owned(), label))
     }
 
     /// Is what a session copies to an output left alone? Sessions with the same output leave out what the others have copied, so
@@ -133,7 +133,7 @@ impl<'a> Preserved<'a> {
     ) -> bool {
         match names::read(name) {
             ChainName::Own { session, label, .. } => {
-                self.holds(session, &label) || self.perhaps(session, label)
+                self.holds(session, &label) || self.may_stay(session, label)
             }
             ChainName::Drop => {
                 let index = chain.hook.as_ref().and_then(|hook| index_of(&hook.device));
