@@ -40,17 +40,13 @@ impl Measured {
         if seen.counters.is_empty() {
             return None;
         }
-        let (began, before) = (Instant::now(), nft::read::observe());
+        let (began, before) = (Instant::now(), nft::read::counters());
         std::thread::sleep(MOMENT);
-        let (time, after) = (began.elapsed(), nft::read::observe());
-        match (before, after) {
-            (NftState::Present(before), NftState::Present(after)) => Some(Self {
-                before: before.counters,
-                after: after.counters,
-                time,
-            }),
-            _ => None,
-        }
+        Some(Self {
+            before,
+            time: began.elapsed(),
+            after: nft::read::counters(),
+        })
     }
 
     #[allow(clippy::cast_precision_loss)]

@@ -16,6 +16,7 @@ use crate::engine::ovs::{Client, CommitState, Goal, WaitResult};
 use crate::engine::port::setup;
 use crate::sys;
 use crate::sys::error::with_causes;
+use pve_span_core::engine::Engine;
 use pve_span_core::engine::nft::NftState;
 use pve_span_core::model::{SessionName, Vmid};
 use pve_span_core::plan::{Action, PortChange, plan};
@@ -86,7 +87,7 @@ impl Round {
                         .plan
                         .actions
                         .drain(..)
-                        .partition(|action| action.mirror.engine.bridge().is_none());
+                        .partition(|action| action.mirror.engine == Engine::Nft);
                     look.plan.actions = rest;
                     self.actions.extend::<Vec<Action>>(nft);
                     self.tidy = self.tidy.or(look.plan.tidy);
@@ -194,7 +195,7 @@ impl Round {
 
     /// Open vSwitch's part.
     fn mirrors(&mut self, context: &Context, look: &mut Look) -> Result<(), Error> {
-        let is_ovs = |action: &Action| action.mirror.engine.bridge().is_some();
+        let is_ovs = |action: &Action| matches!(action.mirror.engine, Engine::Ovs(_));
         let (OvsState::Present(ovs), Some(mut client)) = (&look.observed.ovs, look.client.take())
         else {
             return Ok(());
