@@ -68,9 +68,9 @@ fn a_program_that_hangs_is_named_and_what_it_did_is_looked_at() {
         &node,
         &["attach", "all", "--chain", "--patience", "2"],
         "",
-        "pve-span: error: 101 web101: `qm set 101 --hookscript local:snippets/pve-span` was not through within 2 s, and has been ended; \
+        "pve-span: error: 101 web101: `qm set 101 --hookscript local:snippets/pve-span` timed out after 2 s and was killed; \
          it may be done later, so the record /etc/pve/span-hooks/101 stays\n\
-         pve-span: error: 102 web102: `qm set 102 --hookscript local:snippets/pve-span` was not through within 2 s, and has been ended; \
+         pve-span: error: 102 web102: `qm set 102 --hookscript local:snippets/pve-span` timed out after 2 s and was killed; \
          its config has been changed all the same, run the same command again\n",
     );
     assert!(node.path("etc/pve/span-hooks/101").exists());
@@ -172,7 +172,7 @@ fn a_node_that_cannot_be_asked_is_refused_and_one_that_is_off_is_warned_of() {
         "",
         &format!(
             "pve-span: error: cannot tell whether pve2 has local:snippets/pve-span: `pvesh get /nodes/pve2/{get} failed: 500 proxy: no\n\
-             pve-span: error: cannot tell whether pve3 has local:snippets/pve-span: `pvesh get /nodes/pve3/{get} was not through within 1 s, and has been ended\n"
+             pve-span: error: cannot tell whether pve3 has local:snippets/pve-span: `pvesh get /nodes/pve3/{get} timed out after 1 s and was killed\n"
         ),
     );
     fs::remove_file(node.path("stand-in/fail/pvesh-pve2")).unwrap();

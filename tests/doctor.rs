@@ -58,7 +58,7 @@ fn on_a_node_where_nothing_is_wrong_it_says_so_in_a_line() {
     let (code, out, err) = run(&node, &["doctor"]);
     assert_eq!(
         (code, out.as_str(), err.as_str()),
-        (0, "nothing is wrong: 17 things are as they should be\n", "")
+        (0, "nothing is wrong: 17 checks passed\n", "")
     );
     let (code, out, _) = run(&node, &["doctor", "-v"]);
     assert_eq!(code, 0);
@@ -98,7 +98,7 @@ fn findings_come_with_evidence_and_remedy_the_worst_first() {
          note: the service does not run: between hooks nobody follows what happens to ports, bridges and span.cfg [service-stopped]\n\
          \x20 seen: there is no /run/pve-span/state.json; systemctl is-enabled pve-span.service: enabled\n\
          \x20 do: systemctl enable --now pve-span\n\
-         1 error, 1 warning, 2 notes; 11 things are as they should be\n"
+         1 error, 1 warning, 2 notes; 11 checks passed\n"
     );
 }
 

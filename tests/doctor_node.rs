@@ -389,7 +389,7 @@ fn what_the_kernel_or_nft_lacks_is_told_and_how_bad_it_is_depends_on_who_needs_i
         &node,
         "nft-unclear",
         "warning: cannot tell which version of nft is installed\n\
-         seen: /stand-in/nft --version was not through within 3 s, and has been ended\n\
+         seen: /stand-in/nft --version timed out after 3 s and was killed\n\
          do: nft --version",
     );
     let not_permitted = "[ \"$1\" = --version ] && exec /usr/sbin/nft --version\n\

@@ -240,7 +240,7 @@ fn without_open_vswitch_what_is_on_it_is_told_as_missing() {
     assert_eq!(code, 2);
     assert!(
         err.starts_with(
-            "pve-span: error: Open vSwitch cannot be asked, and what is on it is missing here: "
+            "pve-span: error: cannot reach Open vSwitch, so what is on it is missing here: "
         ),
         "{err}"
     );

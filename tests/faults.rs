@@ -43,7 +43,7 @@ fn a_hung_ovsdb_server_does_not_hold_the_hook() {
     apply(&node, SPAN_CFG);
     node.pause_ovsdb();
     let (_, err) = hurried_hook(&node, 101, "pre-stop");
-    assert!(err.contains("Open vSwitch cannot be asked, its mirrors stay as they are: ovsdb-server did not answer within"), "{err}");
+    assert!(err.contains("cannot reach Open vSwitch, existing mirrors are kept: ovsdb-server did not answer within"), "{err}");
     node.resume_ovsdb();
     assert_eq!(mirrors(&node), [MIRRORED]);
     hook(&node, 101, "pre-stop");
@@ -166,7 +166,7 @@ fn a_socket_that_nobody_listens_to_is_said() {
     assert_eq!(output.status.code(), Some(2), "cannot tell");
     assert_eq!(
         stderr(&node, &output),
-        "pve-span: error: Open vSwitch cannot be asked, its mirrors stay as they are: cannot connect to /run/openvswitch/db.sock: \
+        "pve-span: error: cannot reach Open vSwitch, existing mirrors are kept: cannot connect to /run/openvswitch/db.sock: \
          is ovsdb-server running? (systemctl status openvswitch-switch): Connection refused (os error 111)\n"
     );
     std::fs::remove_file(socket).unwrap();

@@ -464,7 +464,7 @@ fn without_mirrors_or_without_an_answer_it_says_so() {
     let (code, out, err) = import(&node, &[]);
     assert_eq!((code, out.as_str()), (2, ""));
     assert!(
-        err.starts_with("pve-span: error: Open vSwitch cannot be asked for its mirrors: "),
+        err.starts_with("pve-span: error: cannot read Open vSwitch's mirrors: "),
         "{err}"
     );
 }

@@ -188,7 +188,7 @@ fn what_cannot_be_injected_is_told() {
         reasons(&session),
         [
             "no frame was seen from 101/net0 in 1 s: wait longer (--time), or make it send; what it sends cannot be injected",
-            "no frame was seen to 101/net0 in 1 s, marked frames neither: wait longer (--time)",
+            "no frame was seen to 101/net0 in 1 s, nor any marked frame: wait longer (--time)",
             "nothing was injected to 101/net0: the session's filter or vlan does not take them (EtherType 0x88b5)",
         ]
     );

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-/// Arguments of `doctor`. With `-v` it also tells what is as it should be.
+/// Arguments of `doctor`. With `-v` it also lists the checks that passed.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
     /// Print JSON.

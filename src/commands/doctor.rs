@@ -78,11 +78,10 @@ fn summary(findings: &[Finding]) -> String {
         (count > 0).then(|| format!("{count} {}", if count == 1 { one } else { more }))
     });
     let parts: Vec<String> = parts.collect();
-    let fine = count(Severity::Ok);
+    let passed = count(Severity::Ok);
     let fine = format!(
-        "{fine} {} as {} should be",
-        if fine == 1 { "thing is" } else { "things are" },
-        if fine == 1 { "it" } else { "they" }
+        "{passed} {} passed",
+        if passed == 1 { "check" } else { "checks" }
     );
     if parts.is_empty() {
         format!("nothing is wrong: {fine}")

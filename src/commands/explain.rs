@@ -32,7 +32,7 @@ struct Report<'a> {
 /// Exit codes: 0 told, 1 there is no such guest or NIC, 2 cannot tell.
 ///
 /// # Errors
-/// The kernel cannot be asked.
+/// The kernel does not answer.
 pub fn run(root: &Path, subjects: &[Subject], format: Format) -> Result<u8, Error> {
     let look = look(
         &asked_context(root, "explain"),
@@ -68,7 +68,7 @@ pub fn run(root: &Path, subjects: &[Subject], format: Format) -> Result<u8, Erro
     }
     let lacks_ovs = look.waits_for_ovs().is_some() || guests.iter().any(is_unplugged);
     if let Some(why) = look.observed.ovs.unanswered().filter(|_| lacks_ovs) {
-        log::error!("Open vSwitch cannot be asked, and what is on it is missing here: {why}");
+        log::error!("cannot reach Open vSwitch, so what is on it is missing here: {why}");
         exit = 2;
     }
     if format == Format::Json {

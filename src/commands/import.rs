@@ -42,7 +42,7 @@ enum Error {
     File(#[from] files::Error),
     #[error(transparent)]
     Look(#[from] reconcile::Error),
-    #[error("Open vSwitch cannot be asked for its mirrors: {0}")]
+    #[error("cannot read Open vSwitch's mirrors: {0}")]
     Ovs(String),
     #[error(transparent)]
     SpanFile(#[from] crate::config::span_file::Error),

@@ -43,7 +43,7 @@ struct Entry<'a> {
 /// Exit codes: 0 told, 2 cannot tell.
 ///
 /// # Errors
-/// The kernel or Open vSwitch cannot be asked.
+/// The kernel or Open vSwitch does not answer.
 pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
     let look = look(&asked_context(root, "ports"), Detail::All, &BTreeSet::new())?;
     notice(&look);
@@ -62,7 +62,7 @@ pub fn run(root: &Path, format: Format) -> Result<u8, Error> {
     let is_missing = map.perhaps_on_ovs.iter().flatten().any(is_nic);
     let silent = look.observed.ovs.unanswered().filter(|_| is_missing);
     if let Some(why) = silent {
-        log::error!("Open vSwitch cannot be asked, and its ports are missing here: {why}");
+        log::error!("cannot reach Open vSwitch, so its ports are missing here: {why}");
     }
     let mut out = Printer::new();
     if format == Format::Json {

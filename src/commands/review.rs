@@ -85,7 +85,7 @@ fn tell_plan(root: &Path, annotations: Annotations, out: &mut Printer) {
     let why = match &look {
         Ok(look) => look
             .waits_for_ovs()
-            .map(|why| format!("Open vSwitch cannot be asked: {why}")),
+            .map(|why| format!("cannot reach Open vSwitch: {why}")),
         Err(error) => Some(with_causes(error)),
     };
     match (look, why) {

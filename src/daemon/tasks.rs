@@ -138,7 +138,7 @@ fn looked_at(root: &Path, pve: PveAccess, report: &File) -> Surveyed {
 }
 
 fn surveyed(look: &Look) -> Surveyed {
-    // That Open vSwitch cannot be asked is said by the reconcile, and by each session that needs it.
+    // That Open vSwitch does not answer is said by the reconcile, and by each session that needs it.
     let notice = look.in_force.notice();
     let cause = look.in_force.cause().into_iter().zip(notice);
     let faults = cause.map(|(cause, why)| Fault::new(FaultId::NotInForce(cause), why));

@@ -27,7 +27,7 @@ fn features(device: &IfName) -> Result<Features<'_>, Error> {
 /// What a port is like.
 ///
 /// # Errors
-/// There is no such device, or it cannot be asked.
+/// There is no such device, or it does not answer.
 pub fn read(device: &IfName) -> Result<PortSettings, Error> {
     if !device.can_be_device() {
         return Err(Error::Gone {
@@ -44,7 +44,7 @@ pub fn read(device: &IfName) -> Result<PortSettings, Error> {
 /// Does the network card switch frames itself, where flows are left to it (`hw-tc-offload`)?
 ///
 /// # Errors
-/// There is no such device, or it cannot be asked.
+/// There is no such device, or it does not answer.
 pub fn switches_in_hardware(device: &IfName) -> Result<bool, Error> {
     let feature = BTreeSet::from(["hw-tc-offload".to_owned()]);
     Ok(!features(device)?.active(&feature).is_empty())

@@ -34,7 +34,7 @@ pub enum Error {
         source: io::Error,
     },
     /// It hangs.
-    #[error("`{call}` was not through within {} s, and has been ended", .patience.as_secs_f64())]
+    #[error("`{call}` timed out after {} s and was killed", .patience.as_secs_f64())]
     TooLate {
         /// What was called.
         call: Call,

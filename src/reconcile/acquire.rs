@@ -52,7 +52,7 @@ pub struct Held {
 /// Reads, looks, and takes the lock. Nothing comes back if somebody else has just done what is to be done.
 ///
 /// # Errors
-/// The lock is not had, or the kernel cannot be asked.
+/// The lock is not had, or the kernel does not answer.
 pub fn hold(context: &Context, occasion: LockPurpose<'_>) -> Result<Option<Held>, Error> {
     let file = LockFile::open(&context.root)?;
     if let LockPurpose::ClearAll = occasion {

@@ -51,8 +51,8 @@ pub enum Error {
     /// Nobody can tell what is wanted.
     #[error("{0}")]
     NotInForce(String),
-    /// Open vSwitch cannot be asked, and something has to be done there.
-    #[error("Open vSwitch cannot be asked, its mirrors stay as they are: {0}")]
+    /// Open vSwitch does not answer, and something has to be done there.
+    #[error("cannot reach Open vSwitch, existing mirrors are kept: {0}")]
     Ovs(String),
     /// The transaction was refused; nothing was done.
     #[error("nothing was changed")]
@@ -78,8 +78,8 @@ pub enum Error {
         /// What nft said.
         source: nft::run::Error,
     },
-    /// nftables cannot be asked.
-    #[error("nftables cannot be asked, what is copied stays as it is: {0}")]
+    /// nftables does not answer.
+    #[error("cannot read nftables, existing copies are kept: {0}")]
     NoNft(String),
     /// An output's device is not as it has to be.
     #[error(transparent)]

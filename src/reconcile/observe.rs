@@ -55,7 +55,7 @@ pub struct Look {
 /// Looks and plans; changes nothing.
 ///
 /// # Errors
-/// The kernel cannot be asked. A failing Open vSwitch or an unknown file is part of the look.
+/// The kernel does not answer. A failing Open vSwitch or an unknown file is part of the look.
 pub fn look(context: &Context, detail: Detail, gone: &BTreeSet<Vmid>) -> Result<Look, Error> {
     look_from(|| ClusterInput::take(context, detail), context, gone)
 }
@@ -128,7 +128,7 @@ impl IncompleteObservation {
 /// Looks at what is there, as far as it matters.
 ///
 /// # Errors
-/// The kernel cannot be asked.
+/// The kernel does not answer.
 pub fn see(context: &Context, reading: &ClusterInput) -> Result<Seen, Error> {
     let (began, patience) = (Instant::now(), share(context));
     let (mut observed, client) = observe(context, &reading.interest())?;
@@ -271,7 +271,7 @@ fn share(context: &Context) -> Duration {
 /// Looks at all devices, at Open vSwitch and at our table, for what a text that is to become span.cfg names.
 ///
 /// # Errors
-/// The kernel cannot be asked.
+/// The kernel does not answer.
 pub fn observe_for(context: &Context, annotations: &Annotations) -> Result<Observed, Error> {
     let (mut observed, _) = observe(context, &Interest::Everything)?;
     add_routes(&mut observed.links, annotations)?;

@@ -27,7 +27,7 @@ const LINK_64: u16 = 1;
 /// All devices' counters, by interface index.
 ///
 /// # Errors
-/// The kernel cannot be asked.
+/// The kernel does not answer.
 pub fn counters() -> Result<BTreeMap<u32, Counted>, Error> {
     let failed = |source| Error::Socket {
         doing: "counting frames",

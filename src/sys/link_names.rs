@@ -13,7 +13,7 @@ const NAMES: &str = "/proc/self/net/dev";
 /// The names of this network namespace's devices.
 ///
 /// # Errors
-/// The kernel cannot be asked.
+/// The kernel does not answer.
 pub fn names() -> Result<Vec<IfName>, Error> {
     let failed = |source| Error::Socket {
         doing: "reading /proc/self/net/dev",

@@ -54,7 +54,7 @@ const ROOT: u32 = 0;
 /// The filters of a device.
 ///
 /// # Errors
-/// The kernel cannot be asked.
+/// The kernel does not answer.
 pub fn mirred(index: u32) -> Result<Vec<Mirred>, Error> {
     let failed = |source| Error::Socket {
         doing: "listing tc filters",

@@ -21,7 +21,7 @@ const KERNEL: u8 = 2;
 /// count.
 ///
 /// # Errors
-/// The kernel cannot be asked.
+/// The kernel does not answer.
 pub fn is_routed(index: u32) -> Result<bool, Error> {
     let failed = |source| Error::Socket {
         doing: "listing routes",

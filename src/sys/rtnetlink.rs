@@ -43,7 +43,7 @@ const TRIES: usize = 10;
 /// All network devices of this network namespace, with the addresses that they carry.
 ///
 /// # Errors
-/// The kernel cannot be asked.
+/// The kernel does not answer.
 pub fn links() -> Result<BTreeMap<IfName, Link>, Error> {
     let mut request = LinkMessage::default();
     // Without statistics an answer is half as long.
@@ -67,7 +67,7 @@ pub fn links() -> Result<BTreeMap<IfName, Link>, Error> {
 /// read.
 ///
 /// # Errors
-/// The kernel cannot be asked.
+/// The kernel does not answer.
 pub fn links_named(wanted: &BTreeSet<IfName>) -> Result<BTreeMap<IfName, Link>, Error> {
     let mut socket = open()?;
     let mut found = Vec::new();
@@ -105,7 +105,7 @@ pub enum PortVlan {
 /// there it means nothing.
 ///
 /// # Errors
-/// The kernel cannot be asked.
+/// The kernel does not answer.
 pub fn port_vlans() -> Result<BTreeMap<u32, PortVlan>, Error> {
     let mut request = LinkMessage::default();
     request.header.interface_family = AddressFamily::Bridge;

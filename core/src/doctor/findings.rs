@@ -88,7 +88,7 @@ ids! {
     ServiceStopped "service-stopped" "The service does not run.",
     ServiceDisabled "service-disabled" "It is not started with the node.",
     ServiceVersion "service-version" "It is of another version.",
-    ServiceUnclear "service-unclear" "systemctl cannot be asked.",
+    ServiceUnclear "service-unclear" "systemctl does not answer.",
     Service "service" "The service.",
     SnippetMissing "snippet-missing" "A hookscript is missing.",
     SnippetNotExecutable "snippet-not-executable" "A hookscript cannot be called.",

@@ -164,7 +164,7 @@ pub enum Command {
 pub enum NftState {
     /// The kernel was asked.
     Present(Seen),
-    /// It cannot be asked, or does not answer properly; the text says why.
+    /// It does not answer, or does not answer properly; the text says why.
     Failed(String),
 }
 

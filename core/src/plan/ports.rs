@@ -58,7 +58,7 @@ pub fn plan(desired: &Desired, observed: &Observed, kept: &Preserved<'_>, plan: 
         let Some((is, saved)) = seen_of(device, source.index, observed) else {
             continue;
         };
-        // While Open vSwitch cannot be asked, the device may be a port of it.
+        // While Open vSwitch does not answer, the device may be a port of it.
         let may_change = !matches!(observed.ovs, OvsState::Failed(_));
         let change = listen(device, source, is, saved).filter(|_| may_change);
         let ours = OwnedSettings {

@@ -189,7 +189,7 @@ fn unseen(subject: &Subject, elsewhere: u64, watched: &RunConditions) -> String 
             format!("{what}: send some with --inject, or wait longer (--time)")
         }
         (Inject::Yes, Way::Device { .. } | Way::Bridge { .. }) => {
-            format!("{what}, marked frames neither: wait longer (--time)")
+            format!("{what}, nor any marked frame: wait longer (--time)")
         }
         (_, Way::None(why)) => {
             format!("{what}: wait longer (--time); {why}, so nothing is injected")
@@ -335,7 +335,7 @@ mod tests {
         assert_eq!(
             told(&part_of(sendable()), (0, 0), Inject::Yes),
             [untested(
-                "no frame was seen to 101/net0 in 10 s, marked frames neither: wait longer (--time)"
+                "no frame was seen to 101/net0 in 10 s, nor any marked frame: wait longer (--time)"
             )]
         );
         assert_eq!(

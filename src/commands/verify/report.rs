@@ -236,7 +236,7 @@ fn notes(session: &SessionReport) -> Vec<String> {
     for output in &session.outputs {
         if output.sample > 1 {
             notes.push(format!(
-                "note: one frame in {} goes to {}: which ones cannot be told, so that none is missing neither",
+                "note: one frame in {} goes to {}: nobody can tell which ones, so none counts as missing",
                 output.sample, output.output
             ));
         }

@@ -25,7 +25,7 @@ pub enum Error {
         source: io::Error,
     },
     /// It was not through in time. What it was at is done as a whole or not at all.
-    #[error("{path} was not through in time, and has been ended")]
+    #[error("{path} timed out and was killed")]
     TooLate {
         /// The program.
         path: PathBuf,

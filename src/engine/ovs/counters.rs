@@ -26,7 +26,7 @@ pub struct CounterReading {
 /// Asks for them.
 ///
 /// # Errors
-/// The database cannot be asked.
+/// The database does not answer.
 pub fn statistics(root: &Path, deadline: Instant) -> Result<CounterReading, Error> {
     asked(&mut Client::connect(&root.join(SOCKET), deadline)?)
 }
@@ -34,7 +34,7 @@ pub fn statistics(root: &Path, deadline: Instant) -> Result<CounterReading, Erro
 /// Asks for them over a connection.
 ///
 /// # Errors
-/// The database cannot be asked.
+/// The database does not answer.
 pub fn asked(client: &mut Client) -> Result<CounterReading, Error> {
     let select = |table: &str, columns: &[&str]| json!({"op": "select", "table": table, "where": [], "columns": columns});
     let results = client.transact(vec![

@@ -12,7 +12,7 @@ use pve_span_core::state::RowId;
 /// The filter of each mirror that has one; none where the schema has no such column.
 ///
 /// # Errors
-/// The database cannot be asked, or its answer is not what the schema promises.
+/// The database does not answer, or its answer is not what the schema promises.
 pub fn filters(client: &mut Client) -> Result<BTreeMap<RowId, String>, Error> {
     // Without `columns` it is all that there are: to name one that is not there is an error.
     let select = json!({"op": "select", "table": "Mirror", "where": []});

@@ -59,7 +59,7 @@ pub enum PortSelection {
 /// Reads what mirrors depend on, at one point in time.
 ///
 /// # Errors
-/// The database cannot be asked, or its answer is not what the schema promises.
+/// The database does not answer, or its answer is not what the schema promises.
 pub fn read(client: &mut Client, which: &PortSelection) -> Result<Ovs, Error> {
     let asked = ask(client, which)?;
     answer(client, asked, which)
@@ -68,7 +68,7 @@ pub fn read(client: &mut Client, which: &PortSelection) -> Result<Ovs, Error> {
 /// Sends the question of [`read`].
 ///
 /// # Errors
-/// The database cannot be asked.
+/// The database does not answer.
 pub fn ask(client: &mut Client, which: &PortSelection) -> Result<Transaction, Error> {
     let conditions: Vec<Value> = match which {
         PortSelection::All | PortSelection::AllInDetail => vec![json!([])],
@@ -144,7 +144,7 @@ pub fn answer(
 /// Asks what a commit has left: mirrors, and which bridges hold them. Ports are not read again.
 ///
 /// # Errors
-/// The database cannot be asked.
+/// The database does not answer.
 pub fn ask_back(client: &mut Client) -> Result<Transaction, Error> {
     let all = json!([]);
     client.begin(vec![

@@ -86,7 +86,7 @@ pub(super) fn ask(path: &Path, arguments: &[&str]) -> Known<(i32, String)> {
             signal as i32
         ))),
         None => Err(Unknown(format!(
-            "{} was not through within {} s, and has been ended",
+            "{} timed out after {} s and was killed",
             shown(),
             PATIENCE.as_secs()
         ))),
