@@ -333,3 +333,98 @@ fn an_output_beside_another_of_which_nobody_can_tell_is_not_begun() {
     node.resume_ovsdb();
     assert_eq!(node.nft_list(), before);
 }
+
+#[test]
+fn a_former_output_on_a_linux_bridge_is_given_back() {
+    for nic in ["bridge=vmbr0", "bridge=vmbr0,firewall=1"] {
+        let node = mixed_guests(&[
+            vm_on(101, "bridge=vmbr0"),
+            vm_on(102, "bridge=vmbr0"),
+            sensor_on(201, nic),
+        ]);
+        let untouched = settings(&node, "tap201i1");
+        for ends in [&["clear", "--all"][..], &["apply"][..]] {
+            apply(&node, "[dmz]\nsource = 101\noutput = 201/net1\n");
+            assert_ne!(settings(&node, "tap201i1"), untouched);
+            node.pause_ovsdb();
+            if ends == ["apply"] {
+                node.span_cfg("# nothing\n");
+            }
+            let (_, out, err) = run(&node, ends);
+            assert_eq!(
+                settings(&node, "tap201i1"),
+                untouched,
+                "{ends:?} {nic}: {out}{err}"
+            );
+            assert!(!node.nft_list().contains("dmz"), "{out}{err}");
+            node.resume_ovsdb();
+        }
+    }
+}
+
+/// The guests on vmbr0 have a second way out by a veth pair, an Open vSwitch bridge and its uplink.
+#[test]
+fn a_port_whose_other_way_out_only_open_vswitch_knows_stays_an_output() {
+    let node = mixed_guests(&[
+        vm_on(101, "bridge=vmbr0"),
+        vm_on(102, "bridge=vmbr0"),
+        sensor_on(200, "bridge=vmbr2"),
+    ]);
+    for (device, id) in [("eno1", 7), ("eno2", 8)] {
+        node.ip(&[
+            format!("link add {device} type vxlan id {id} dstport 479{id} local 127.0.0.1"),
+            format!("link set {device} up"),
+        ]);
+    }
+    node.ip(&[
+        "link set eno2 master vmbr0",
+        "link add join0 type veth peer name join1",
+        "link set join0 master vmbr0 up",
+        "link set join1 up",
+    ]);
+    node.ovs_vsctl(&["add-port", "vmbr2", "join1"]);
+    node.ovs_vsctl(&["add-port", "vmbr2", "eno1"]);
+    let text = "[dmz]\nsource = 101\noutput = port:eno2\n";
+    apply(&node, text);
+    let before = prepared(&node, "eno2");
+    assert!(before.1.contains("drop/eno2"), "{}", before.1);
+    node.pause_ovsdb();
+    let (_, out, err) = run(&node, &["apply"]);
+    assert_eq!(prepared(&node, "eno2"), before, "{out}{err}");
+    node.resume_ovsdb();
+    let (code, out, err) = run(&node, &["apply"]);
+    assert_eq!((code, out.as_str()), (0, "nothing to do\n"), "{err}");
+}
+
+#[test]
+fn a_session_that_is_over_ends_beside_one_that_copies_nothing() {
+    let node = mixed_guests(&[
+        vm_on(101, "bridge=vmbr0"),
+        ct_on(300, "bridge=vmbr0"),
+        ct_on(301, "bridge=vmbr0"),
+        sensor_on(200, "bridge=vmbr2"),
+    ]);
+    let idle = "[idle]\nsource = 999\noutput = 200/net1\n";
+    let over = "[over]\nsource = 300\noutput = 200/net1\n";
+    apply(&node, &format!("{idle}{over}"));
+    node.pause_ovsdb();
+    node.span_cfg(&format!("{idle}{over}enabled = no\n"));
+    run(&node, &["apply"]);
+    assert!(!node.nft_list().contains("/over/"), "{}", node.nft_list());
+    node.resume_ovsdb();
+    // One that others depend on stays until then, and that is said.
+    let other = "[other]\nsource = 301\noutput = 200/net1\n";
+    apply(&node, &format!("{other}{over}"));
+    node.pause_ovsdb();
+    node.span_cfg(&format!("{other}{over}enabled = no\n"));
+    run(&node, &["apply"]);
+    let (_, out, _) = run(&node, &["status"]);
+    assert!(
+        out.contains("still copied to 200/net1, although it is over"),
+        "{out}"
+    );
+    node.resume_ovsdb();
+    assert_eq!(run(&node, &["apply"]).0, 0);
+    assert!(!node.nft_list().contains("/over/"), "{}", node.nft_list());
+    assert_eq!(run(&node, &["status"]).0, 0);
+}

@@ -9,7 +9,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::model::{IfName, NicId, SessionName};
-use super::plan::{Plan, PortChange};
+use super::plan::{Plan, PortChange, ProblemKind};
 use super::state::{Desired, Fault, LinkState, Observed, OvsState, SessionPhase, SessionState};
 
 /// How a session does.
@@ -97,7 +97,7 @@ pub enum ReasonId {
     /// Its mirrors are not as they shall be.
     Pending,
     /// Something of it cannot be done.
-    Problem,
+    Problem(ProblemKind),
     /// ovs-vswitchd has not acted on what was committed.
     NotActed,
     /// Flows of this bridge are older than its mirrors.
@@ -150,12 +150,20 @@ pub fn health(
     plan: &Plan,
 ) -> (Health, Vec<Reason>) {
     let pending = is_pending(&state.name, desired, plan);
+    let problems = plan.problems.iter();
+    let problems = problems.filter(|problem| problem.session == state.name);
+    let problems: Vec<Reason> = problems
+        .map(|problem| Reason::new(ReasonId::Problem(problem.kind), &problem.text))
+        .collect();
     match &state.phase {
         SessionPhase::Disabled | SessionPhase::Expired if pending => {
             let text =
                 "still mirrored, although span.cfg no longer asks for it: pve-span apply ends it";
             let reason = Reason::new(ReasonId::StillMirrored, text);
             return (Health::Degraded, vec![reason]);
+        }
+        SessionPhase::Disabled | SessionPhase::Expired if !problems.is_empty() => {
+            return (Health::Degraded, problems);
         }
         SessionPhase::Disabled => return (Health::Disabled, Vec::new()),
         SessionPhase::Expired => return (Health::Expired, Vec::new()),
@@ -165,11 +173,7 @@ pub fn health(
     if pending {
         reasons.push(Reason::new(ReasonId::Pending, not_in_force()));
     }
-    let problems = plan
-        .problems
-        .iter()
-        .filter(|problem| problem.session == state.name);
-    reasons.extend(problems.map(|problem| Reason::new(ReasonId::Problem, &problem.text)));
+    reasons.extend(problems);
     let has_mirror = desired
         .mirrors
         .keys()
@@ -276,7 +280,9 @@ fn is_pending(session: &SessionName, desired: &Desired, plan: &Plan) -> bool {
 /// Sessions that span.cfg does not list any more, and that are still mirrored.
 pub fn leftovers(desired: &Desired, plan: &Plan) -> Vec<SessionState> {
     let listed = |name: &SessionName| desired.sessions.iter().any(|state| state.name == *name);
-    let names = plan.sessions().into_iter().filter(|name| !listed(name));
+    let problems = plan.problems.iter().map(|problem| &problem.session);
+    let names: BTreeSet<&SessionName> = plan.sessions().into_iter().chain(problems).collect();
+    let names = names.into_iter().filter(|name| !listed(name));
     let leftover = |name: &SessionName| SessionState {
         name: name.clone(),
         phase: SessionPhase::Disabled,

@@ -12,7 +12,7 @@ mod ports;
 
 use super::state::{Desired, Observed, OvsState};
 use crate::model::OutputKey;
-pub use change::{Action, Change, MAX_MIRRORS, Plan, PortChange, Problem, Remark};
+pub use change::{Action, Change, MAX_MIRRORS, Plan, PortChange, Problem, ProblemKind, Remark};
 pub use display::changes;
 
 /// Compares what shall be with what is.

@@ -187,7 +187,7 @@ impl Verify<'_> {
 
     /// What is wrong already without a look at frames.
     fn not_in_force(&self, state: &SessionState) -> Vec<Reason> {
-        let mut told: Vec<ReasonId> = Vec::new();
+        let mut told: Vec<(ReasonId, bool)> = Vec::new();
         let mut reasons = Vec::new();
         for look in [self.before, self.after] {
             let mut sessions = look.desired.sessions.iter();
@@ -199,14 +199,18 @@ impl Verify<'_> {
                 why.extend(faults(found));
             }
             let waits = look.desired.waiting.contains(&found.name);
-            why.retain(|reason| !told.contains(&reason.id));
-            for reason in why {
-                reasons.push(if waits || !reason.is_certain() {
-                    Reason::Untested(reason.text)
-                } else {
+            for reason in why.drain(..) {
+                let is_certain = !waits && reason.is_certain();
+                let key = (reason.id, is_certain);
+                if told.contains(&key) {
+                    continue;
+                }
+                reasons.push(if is_certain {
                     Reason::Failed(reason.text)
+                } else {
+                    Reason::Untested(reason.text)
                 });
-                told.push(reason.id);
+                told.push(key);
             }
         }
         reasons

@@ -13,7 +13,7 @@ use crate::sys::error::with_causes;
 use pve_span_core::model::IfName;
 
 /// Who met a fault: each one says all that it meets each time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum FaultSource {
     Reconcile,
     /// Somebody who undoes what is done.
@@ -59,9 +59,9 @@ pub enum FaultId {
     Undone,
     NoChild,
     /// A child did not end.
-    TooLate,
+    TooLate(FaultSource),
     /// A child ended, and gave no result.
-    NoResult,
+    NoResult(FaultSource),
     PveHangs,
     StateFile,
     MetricsFile,

@@ -227,6 +227,7 @@ pub fn status_line(state: &State) -> String {
 mod tests {
     use super::*;
     use pve_span_core::health::{Reason, ReasonId};
+    use pve_span_core::plan::ProblemKind;
 
     fn count(frames: Option<u64>, moved: &[(u32, u64)]) -> Counts {
         let count = Count {
@@ -281,7 +282,7 @@ mod tests {
 
     fn session(health: Health, reasons: &[String]) -> Surveyed {
         let reason = |text: &String| Reason {
-            id: ReasonId::Problem,
+            id: ReasonId::Problem(ProblemKind::MirrorLimit),
             text: text.clone(),
         };
         let session = Session {

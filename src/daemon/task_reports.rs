@@ -29,8 +29,8 @@ pub struct Surveyed {
     pub faults: Vec<Fault>,
     /// Can sessions be told of?
     pub is_known: bool,
-    /// Was /etc/pve mounted?
-    pub mounted: bool,
+    /// Was /etc/pve mounted? Nothing if nobody has looked.
+    pub mounted: Option<bool>,
     /// Is there something that a reconcile would change?
     pub pending: bool,
     pub sessions: BTreeMap<String, Session>,

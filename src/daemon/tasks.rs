@@ -9,11 +9,10 @@ use super::faults::{Fault, FaultId};
 use super::task_reports::{
     Count, Counts, Device, Output, ReconcileReport, Session, Source, Surveyed,
 };
-use crate::config::active::InForce;
+use crate::config::active::{Cause, InForce};
 use crate::engine::nft;
 use crate::engine::ovs;
 use crate::engine::ovs::CommitState;
-use crate::pve::Pve;
 use crate::reconcile;
 use crate::reconcile::inputs::Detail;
 use crate::reconcile::lock;
@@ -102,14 +101,6 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// Looks at everything, and changes nothing.
 pub fn survey(root: &Path, pve: PveAccess, report: &File) -> Surveyed {
-    let mounted = matches!(pve, PveAccess::Answers) && Pve::new(root).is_mounted();
-    Surveyed {
-        mounted,
-        ..looked_at(root, pve, report)
-    }
-}
-
-fn looked_at(root: &Path, pve: PveAccess, report: &File) -> Surveyed {
     let context = context(root, pve, report);
     let mut last = None;
     for round in 0..LOOKS {
@@ -153,7 +144,10 @@ fn surveyed(look: &Look) -> Surveyed {
     Surveyed {
         notice: notice.map(str::to_owned),
         faults: faults.collect(),
-        mounted: false,
+        mounted: Some(!matches!(
+            look.in_force.cause(),
+            Some(Cause::Hangs | Cause::NotMounted)
+        )),
         is_known: !matches!(look.in_force, InForce::Unknown { .. }),
         pending: !look.plan.is_done() || !look.observed.stale.is_empty(),
         sessions: sessions

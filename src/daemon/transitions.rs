@@ -121,13 +121,14 @@ impl Transitions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pve_span_core::plan::ProblemKind;
 
     fn state(health: Health, why: &str) -> State {
         let record = SessionRecord {
             health,
             since: 100,
             reasons: vec![why.to_owned()],
-            ids: vec![ReasonId::Problem],
+            ids: vec![ReasonId::Problem(ProblemKind::MirrorLimit)],
             present: 1,
             configured: 1,
             blind: 0.0,

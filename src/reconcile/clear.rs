@@ -6,7 +6,7 @@ use super::observe::Look;
 use pve_span_core::engine::nft::NftState;
 use pve_span_core::engine::nft::names;
 use pve_span_core::engine::nft::names::ChainName;
-use pve_span_core::model::SessionName;
+use pve_span_core::model::{IfName, OutputKey, SessionName};
 use pve_span_core::state::{Desired, Observed, OvsState, SessionPhase};
 
 /// What shall be there when mirrors of ours are cleared, whatever the annotations say. Sessions that stay go on as the
@@ -37,20 +37,24 @@ pub fn cleared(look: &mut Look, sessions: Option<&BTreeSet<SessionName>>) {
         source.of.retain(|session| stay.contains(session));
     }
     desired.listening.retain(|_, source| !source.of.is_empty());
+    let held = &mut desired.held;
+    held.sessions.retain(|session| !chosen.contains(session));
+    held.outputs.retain(|key| !chosen.contains(&key.session));
+    let drops = |device: &IfName| match &look.observed.nft {
+        NftState::Present(seen) => seen.chains.contains_key(&names::drop(device)),
+        NftState::Failed(_) => false,
+    };
     desired.outputs.retain(|device, output| {
         output.of.retain(|key| !chosen.contains(&key.session));
-        let is_used = output.of.iter().any(|key| stay.contains(&key.session));
-        is_used
-            || (saved.contains_key(device)
-                && output.of.iter().any(|key| idle.contains(&key.session)))
+        let any = |is: &dyn Fn(&OutputKey) -> bool| output.of.iter().any(is);
+        any(&|key| stay.contains(&key.session) || held.holds(key))
+            || (saved.contains_key(device) || drops(device))
+                && any(&|key| idle.contains(&key.session))
     });
     let runs = |session: &SessionName| {
         let mut states = desired.sessions.iter();
         states.any(|state| state.name == *session && state.phase == SessionPhase::Running)
     };
-    let held = &mut desired.held;
-    held.sessions.retain(|session| !chosen.contains(session));
-    held.outputs.retain(|key| !chosen.contains(&key.session));
     let unlisted = stay.into_iter().filter(|session| !runs(session));
     let unlisted: Vec<SessionName> = unlisted.collect();
     desired.held.sessions.extend(unlisted);

@@ -219,7 +219,7 @@ fn questions(in_force: &InForce, detail: Detail) -> ClusterQueries {
 }
 
 /// The guests whose NIC is an output that has its port here: their configs tell whether it is free.
-pub(super) fn sensors_here(annotations: &Annotations, observed: &Observed) -> BTreeSet<Vmid> {
+fn sensors_here(annotations: &Annotations, observed: &Observed) -> BTreeSet<Vmid> {
     let has_device = |name: &str| {
         observed.links.contains_key(name)
             || matches!(&observed.ovs, OvsState::Present(ovs) if ovs.bridges.values().any(|bridge| bridge.ports.contains_key(name)))

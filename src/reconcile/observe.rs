@@ -12,7 +12,7 @@ use crate::engine::port::backup;
 use crate::engine::{nft, port};
 use crate::reconcile::context::Context;
 use crate::reconcile::error::Error;
-use crate::reconcile::inputs::{ClusterInput, Detail, FilesToRead, FurtherReads, sensors_here};
+use crate::reconcile::inputs::{ClusterInput, Detail, FilesToRead, FurtherReads};
 use crate::reconcile::lock::{LockFile, readers};
 use crate::sys;
 use crate::sys::clock;
@@ -25,6 +25,7 @@ use pve_span_core::plan::{Plan, plan};
 use pve_span_core::pve::cluster::Cluster;
 use pve_span_core::resolve::resolve;
 use pve_span_core::resolve::scope::{Interest, needs_detail};
+use pve_span_core::state::port_map::firewall_pair;
 use pve_span_core::state::{Assumptions, Desired, Link, Observed, Ovs, OvsState};
 
 /// One look at the node.
@@ -178,12 +179,8 @@ pub fn resolved(
         gone: gone.clone(),
         now: clock::now(),
     };
-    let sensors = sensors_here(reading.annotations(), &seen.observed);
-    let is_known = |sensor: &Vmid| reading.cluster.guest(*sensor).is_some();
-    if seen.observed.ovs.unanswered().is_some() || !sensors.iter().all(is_known) {
-        // What is reserved for copies now stays so while nobody can tell where it is, or whether it is free.
-        seen.observed.saved = backup::load(&context.root).unwrap_or_default();
-    }
+    // What is reserved for copies now stays so while nobody can tell where it is, or whether it is free.
+    seen.observed.saved = backup::load(&context.root).unwrap_or_default();
     let mut desired = Desired::default();
     if let Some(annotations) = reading.in_force.annotations() {
         desired = resolve(annotations, &reading.cluster, &seen.observed, &assume);
@@ -412,6 +409,9 @@ pub fn observe_outputs(root: &Path, desired: &Desired, observed: &mut Observed) 
     if let NftState::Present(seen) = &observed.nft {
         devices.extend(seen.dropping().cloned());
     }
+    if observed.ovs.unanswered().is_some() {
+        add_masters(&devices, observed);
+    }
     for device in devices {
         match port::read(&device) {
             Ok(settings) => {
@@ -421,6 +421,23 @@ pub fn observe_outputs(root: &Path, desired: &Desired, observed: &mut Observed) 
             Err(error) => {
                 observed.unclear.insert(device, with_causes(&error));
             }
+        }
+    }
+}
+
+/// Adds the bridges of devices, and what joins firewall bridges to Linux bridges, where the look has left these out: they tell
+/// whether an Open vSwitch that does not answer may send copies there.
+fn add_masters(devices: &BTreeSet<IfName>, observed: &mut Observed) {
+    for _ in 0..2 {
+        let masters = devices.iter().filter_map(|device| {
+            let master = observed.links.get(device)?.master.as_ref()?;
+            firewall_pair(master)
+        });
+        let mut missing: BTreeSet<IfName> = devices.iter().cloned().chain(masters).collect();
+        missing.retain(|device| !observed.links.contains_key(device));
+        // What cannot be seen stays as it is.
+        for (name, link) in sys::links_named(&missing).unwrap_or_default() {
+            observed.links.entry(name).or_insert(link);
         }
     }
 }

@@ -129,7 +129,13 @@ impl Child {
         };
         new().inspect_err(|_| {
             let _ = kill(pid, Signal::SIGKILL);
-            let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG));
+            // It has just begun, so it hangs nowhere.
+            let until = Instant::now() + LAST_WAIT;
+            while Instant::now() < until
+                && waitpid(pid, Some(WaitPidFlag::WNOHANG)) == Ok(WaitStatus::StillAlive)
+            {
+                std::thread::sleep(Duration::from_millis(5));
+            }
         })
     }
 

@@ -58,6 +58,9 @@ pub fn supervise(
         child = second;
         relay(&mut child, deadline, None, &mut answer);
     }
+    // It may have gone on while somebody who reads slowly was written to.
+    child.update();
+    answer.append(&mut child.report.take());
     if child.may_be_left() {
         return Ok((Some(Ended::Exited(0)), answer));
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::engine::nft::Command;
 use crate::engine::port::{BridgeFlags, LinkChange, PortSettings};
@@ -53,8 +53,26 @@ impl Plan {
 pub struct Problem {
     /// Whose.
     pub session: SessionName,
+    /// What kind of problem it is.
+    #[serde(skip)]
+    pub kind: ProblemKind,
     /// What, and what to do.
     pub text: String,
+}
+
+/// What kind of problem a session has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum ProblemKind {
+    /// A device cannot be made ready.
+    Device,
+    /// nftables cannot be read.
+    Unreadable,
+    /// It does not fit into nftables' table.
+    TooLarge,
+    /// Its bridge has as many mirrors as it can.
+    MirrorLimit,
+    /// It is over, and stays for the sake of others.
+    Shared,
 }
 
 /// What is worth knowing of an output and stops nothing.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::change::{Action, Change, Plan, Problem, why_removed};
+use super::change::{Action, Change, Plan, Problem, ProblemKind, why_removed};
 use crate::engine::Engine;
 use crate::engine::nft::diff::{Preserved, diff, same};
 use crate::engine::nft::names;
@@ -25,6 +25,7 @@ pub fn plan<'a>(desired: &'a Desired, observed: &Observed, plan: &mut Plan) -> P
             for key in desired.copies.keys() {
                 plan.problems.push(Problem {
                     session: key.session.clone(),
+                    kind: ProblemKind::Unreadable,
                     text: format!("nothing is copied to {}: {why}", key.output),
                 });
             }
@@ -39,8 +40,30 @@ pub fn plan<'a>(desired: &'a Desired, observed: &Observed, plan: &mut Plan) -> P
     for (key, error) in &wanted.too_large {
         plan.problems.push(Problem {
             session: key.session.clone(),
+            kind: ProblemKind::TooLarge,
             text: error.to_string(),
         });
+    }
+    for name in seen.chains.keys() {
+        let ChainName::Own {
+            session,
+            label,
+            role: Role::Copies,
+        } = names::read(name)
+        else {
+            continue;
+        };
+        if kept.stays_for_others(session, &label) {
+            plan.problems.push(Problem {
+                session: SessionName::from_mark(session),
+                kind: ProblemKind::Shared,
+                text: format!(
+                    "still copied to {}, although it is over: other sessions' copies there leave out what it copies, and cannot be \
+                     changed before Open vSwitch answers",
+                    label.output()
+                ),
+            });
+        }
     }
     let index_of = |device: &IfName| {
         let link = observed.links.get(device).map(|link| link.index);

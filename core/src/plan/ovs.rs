@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::change::{Action, Change, MAX_MIRRORS, Plan, Problem, Remark, why_removed};
+use super::change::{Action, Change, MAX_MIRRORS, Plan, Problem, ProblemKind, Remark, why_removed};
 use super::output_reservation::{holds_undecided, shared, takes_something};
 use crate::engine::Engine;
 use crate::model::{IfName, port_owner, printable};
@@ -67,6 +67,7 @@ pub fn plan(desired: &Desired, ovs: &Ovs, plan: &mut Plan) {
             if count >= MAX_MIRRORS {
                 plan.problems.push(Problem {
                     session: key.of.session.clone(),
+                    kind: ProblemKind::MirrorLimit,
                     text: full(key, name, bridge),
                 });
                 *plan.refused.entry(name.clone()).or_default() += 1;

@@ -5,13 +5,13 @@ mod display;
 
 use std::collections::BTreeSet;
 
-use super::change::{Plan, PortChange, Problem};
+use super::change::{Plan, PortChange, Problem, ProblemKind};
 use crate::engine::nft::diff::Preserved;
 use crate::engine::nft::spec::{Exclusive, OutputPort, Raise, SourcePort};
 use crate::engine::nft::{NftState, Seen, names};
 use crate::engine::port::{BridgeFlags, LinkChange, PortSettings};
 use crate::model::{IfName, Switch};
-use crate::state::port_map::is_firewall_bridge;
+use crate::state::port_map::{firewall_pair, is_firewall_bridge};
 use crate::state::{Desired, MirrorOutput, Observed, OvsState};
 
 /// Which of a device's settings are ours for as long as it is what it is.
@@ -32,6 +32,7 @@ pub fn plan(desired: &Desired, observed: &Observed, kept: &Preserved<'_>, plan: 
         if let Some(why) = observed.unclear.get(device) {
             plan.problems.extend(output.of.iter().map(|key| Problem {
                 session: key.session.clone(),
+                kind: ProblemKind::Device,
                 text: format!("{} cannot be made ready: {why}", key.output),
             }));
         }
@@ -52,6 +53,7 @@ pub fn plan(desired: &Desired, observed: &Observed, kept: &Preserved<'_>, plan: 
             plan.problems
                 .extend(source.of.iter().map(|session| Problem {
                     session: session.clone(),
+                    kind: ProblemKind::Device,
                     text: format!("port:{device} cannot be made ready: {why}"),
                 }));
         }
@@ -144,6 +146,19 @@ fn put_back_former(desired: &Desired, observed: &Observed, kept: &Preserved<'_>,
     }
 }
 
+/// Is a bridge port fed by a Linux bridge: its own, or the one that its firewall bridge is joined to by a veth pair?
+fn is_fed_by_linux(device: &IfName, observed: &Observed) -> bool {
+    let links = &observed.links;
+    let Some(master) = links.get(device).and_then(|link| link.master.as_ref()) else {
+        return false;
+    };
+    !is_firewall_bridge(master)
+        || firewall_pair(master).is_some_and(|pair| {
+            let pair = links.get(&pair);
+            pair.is_some_and(|link| link.master.as_ref() == Some(master))
+        })
+}
+
 /// Is a former output or source certainly one no more? One that Open vSwitch perhaps sends copies to, itself or by way of a
 /// firewall bridge, only if that can be asked.
 fn is_over(
@@ -153,11 +168,7 @@ fn is_over(
     observed: &Observed,
     kept: &Preserved<'_>,
 ) -> bool {
-    let master = observed
-        .links
-        .get(device)
-        .and_then(|link| link.master.as_ref());
-    let is_on_linux = is.flags.is_some() && !master.is_none_or(is_firewall_bridge);
+    let is_on_linux = is.flags.is_some() && is_fed_by_linux(device, observed);
     let ovs_can_tell = !matches!(observed.ovs, OvsState::Failed(_)) || is_on_linux;
     // Nobody has noted whose source it was.
     let was_source = saved.promiscuous.is_some() || saved.up.is_some();

@@ -77,16 +77,21 @@ impl<'a> Outputs<'a> {
     ) -> Result<(Place<'a>, Standing), Fault> {
         let refused = |need: Need| Fault::Refused(need.told(output));
         if let Output::Port(name) = output {
-            let known = self.standing_of_port(session, name);
-            let standing = known.transpose().map_err(refused)?;
-            let place = self.place(output)?;
-            let is_open = || {
-                ForwardingGraph::new(self.observed)
-                    .reaches(name, |device| self.map.may_be_on_ovs(device))
+            let is_open = || self.may_lead_to_ovs(name);
+            // With what Open vSwitch would show, these may be none.
+            let may_pass = |need: &Need| match need {
+                Need::GuestsWay(..) => is_open(),
+                Need::OnlyWay(..) => session.confirms(output) && is_open(),
+                _ => false,
             };
+            let standing = match self.standing_of_port(session, name) {
+                Some(Err(need)) if !may_pass(&need) => return Err(refused(need)),
+                known => known,
+            };
+            let place = self.place(output)?;
             // Unknown changes nothing: what is mirrored goes on, and nothing new begins.
             return match standing {
-                Some(standing) if !is_open() => Ok((place, standing)),
+                Some(Ok(standing)) if !is_open() => Ok((place, standing)),
                 _ if self.is_served_now(session, output) => Ok((place, Standing::Kept)),
                 Some(_) => Err(Fault::Unknown(format!(
                     "cannot tell whether this node needs {name} for its network: it may lead to bridges of Open vSwitch, which does not answer"
@@ -115,6 +120,18 @@ impl<'a> Outputs<'a> {
             }
         };
         Ok((place, standing))
+    }
+
+    /// May a port lead to bridges of an Open vSwitch that does not answer?
+    fn may_lead_to_ovs(&self, name: &IfName) -> bool {
+        let is_silent = self.observed.ovs.unanswered().is_some();
+        let is_ovs = |device: &IfName| {
+            let kind = self.observed.links.get(device);
+            kind.is_some_and(|link| link.kind.as_deref() == Some("openvswitch"))
+        };
+        ForwardingGraph::new(self.observed).reaches(name, |device| {
+            self.map.may_be_on_ovs(device) || is_silent && is_ovs(device)
+        })
     }
 
     fn known_need(&self, nic: NicId) -> Option<Result<(), Need>> {
@@ -151,7 +168,8 @@ impl<'a> Outputs<'a> {
             let mut outputs = session.outputs.iter();
             session.confirms(output) && outputs.any(|at| at.value == *output)
         });
-        !is_confirmed && self.is_device_reserved(target.device, target.index)
+        let is_output = self.is_device_reserved(target.device, target.index);
+        !is_confirmed && (is_output || self.is_mirrored_to(output))
     }
 
     /// The device that is reserved now for an output of which nobody can tell where it is or whether it is free.
@@ -165,7 +183,7 @@ impl<'a> Outputs<'a> {
         let (device, link) = self.observed.links.get_key_value(name)?;
         let saved = self.saved(device, Some(link.index));
         let is_ours = self.drops(device) || saved.is_some_and(|saved| saved.flags.is_some());
-        if saved.is_none() && !is_ours {
+        if !is_ours && saved.is_none_or(|saved| saved.offloads.is_empty()) {
             return None;
         }
         let exclusive = if is_on_ovs.unwrap_or(!is_ours) {
@@ -232,7 +250,10 @@ impl<'a> Outputs<'a> {
         }
         let all: BTreeSet<IfName> = self.reserved.union(&self.undetermined).cloned().collect();
         let with_all = beside(&all);
-        (known.is_ok() == with_all.is_ok()).then_some(known.and(with_all))
+        match (known, with_all) {
+            (Ok(Standing::Confirmed), Ok(_)) => Some(Ok(Standing::Confirmed)),
+            (known, with_all) => (known.is_ok() == with_all.is_ok()).then_some(known.and(with_all)),
+        }
     }
 
     /// What else needs a port that is not a guest's, beside these outputs.

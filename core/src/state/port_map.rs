@@ -418,6 +418,13 @@ pub fn is_firewall_bridge(name: &IfName) -> bool {
     firewall_bridge_of(name.as_str()).is_some()
 }
 
+/// The end in a firewall bridge of the veth pair that joins it to a Linux bridge; to Open vSwitch it is joined by an internal port
+/// instead, `fwln101o0`.
+pub fn firewall_pair(firewall_bridge: &IfName) -> Option<IfName> {
+    let nic = firewall_bridge.as_str().strip_prefix("fwbr")?;
+    format!("fwln{nic}").parse().ok()
+}
+
 /// The 20 of `vmbr0v20`, the bridge that Proxmox VE makes for `tag=20` on a VLAN-unaware bridge.
 fn vlan_suffix(bridge: &IfName, observed: &Observed) -> Option<u16> {
     let (base, tag) = bridge.as_str().rsplit_once('v')?;

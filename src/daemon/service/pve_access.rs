@@ -23,17 +23,21 @@ impl Service {
         match config_poller.read() {
             Answer::Nothing => {}
             Answer::Changed => self.request_reconcile(),
-            // It was mounted, or unmounted, for less than the time between two looks, and a reconcile saw that.
-            Answer::Same if self.schedule.has_surveyed() && !self.surveyed.mounted => {
-                self.request_reconcile()
-            }
-            Answer::Unmounted if self.surveyed.mounted => self.request_reconcile(),
-            Answer::Same | Answer::Unmounted => {}
+            // Was it mounted, or unmounted, for less than the time between two looks, and a reconcile saw that?
+            Answer::Same => self.compare_mounted(true),
+            Answer::Unmounted => self.compare_mounted(false),
             Answer::Ended => {
                 if config_poller.has_ended() {
                     self.config_poller = None;
                 }
             }
+        }
+    }
+
+    fn compare_mounted(&mut self, is_mounted: bool) {
+        if self.surveyed.mounted == Some(!is_mounted) && !self.pve_hangs {
+            self.surveyed.mounted = Some(is_mounted);
+            self.request_reconcile();
         }
     }
 

@@ -70,7 +70,7 @@ impl Service {
             "{what} timed out after {seconds} s and was killed; it is retried when the process has ended"
         );
         self.faults
-            .now(source, &[Fault::new(FaultId::TooLate, text)]);
+            .now(source, &[Fault::new(FaultId::TooLate(source), text)]);
         self.schedule.retry(Instant::now());
         self.publish();
     }
@@ -94,7 +94,7 @@ impl Service {
         let Some(report) = report else {
             totals.failures += 1;
             let text = "a reconcile ended without a result; it is tried again";
-            let fault = Fault::new(FaultId::NoResult, text);
+            let fault = Fault::new(FaultId::NoResult(FaultSource::Work), text);
             self.faults.now(FaultSource::Work, &[fault]);
             self.schedule.retry(now);
             return;
@@ -150,7 +150,7 @@ impl Service {
                     let text = "a look at the node ended without a result, so what is told of sessions may be old; it is \
                         repeated after the next reconcile";
                     let mut wrong = said;
-                    wrong.push(Fault::new(FaultId::NoResult, text));
+                    wrong.push(Fault::new(FaultId::NoResult(FaultSource::Survey), text));
                     self.faults.now(FaultSource::Survey, &wrong);
                 }
             }
@@ -173,6 +173,7 @@ impl Service {
             self.schedule.retry(Instant::now());
         }
         self.state.notice.clone_from(&surveyed.notice);
+        surveyed.mounted = surveyed.mounted.or(self.surveyed.mounted);
         self.surveyed = surveyed;
         self.update();
     }

@@ -8,7 +8,7 @@ use crate::engine::nft::spec::Spec;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::names;
-use super::names::{ChainName, Label, Role, Told};
+use super::names::{ChainName, Label, Part, Role, Told};
 use super::table::{Memory, Table};
 use super::{Act, Chain, Command, Hook, Rule, Seen, SeenChain, SeenRule};
 use crate::engine::nft::spec::Copies;
@@ -20,7 +20,9 @@ use crate::model::OutputKey;
 pub struct Preserved<'a> {
     held: &'a Held,
     /// The outputs among it, as the table has them.
-    held_outputs: BTreeSet<Label>,
+    held_outputs: BTreeSet<(&'a str, Label)>,
+    /// Those of them that something is copied to.
+    shared: BTreeSet<Label>,
     /// What is copied, or shall be, whatever is held.
     wanted: BTreeSet<(&'a str, Label)>,
     undecided: BTreeMap<(&'a str, Label), &'a BTreeSet<IfName>>,
@@ -46,11 +48,16 @@ impl<'a> Preserved<'a> {
             )
         };
         let by_name = |key: &'a OutputKey| (key.session.as_str(), Label::of(&key.output));
-        let held = wanted.held.outputs.iter();
+        let held = || wanted.held.outputs.iter();
+        let is_copied = |key: &&OutputKey| seen.chains.contains_key(&names::own(key, Part::Copy));
         let copied = wanted.copies.keys().filter(|key| !wanted.held.holds(key));
         let mut kept = Self {
             held: wanted.held,
-            held_outputs: held.map(|key| Label::of(&key.output)).collect(),
+            held_outputs: held().map(by_name).collect(),
+            shared: held()
+                .filter(is_copied)
+                .map(|key| Label::of(&key.output))
+                .collect(),
             wanted: copied.map(by_name).collect(),
             undecided: undecided.map(by_key).collect(),
             may_stay: BTreeSet::new(),
@@ -104,7 +111,16 @@ impl<'a> Preserved<'a> {
             .sessions
             .iter()
             .any(|held| held.as_str() == session)
-            || self.held_outputs.contains(label) && !self.wanted.contains(&(session, label.clone()))
+            || self.held_outputs.contains(&(session, label.clone()))
+            || self.stays_for_others(session, label)
+    }
+
+    /// Does it stay for the sake of others only?
+    pub fn stays_for_others(&self, session: &str, label: &Label) -> bool {
+        let key = (session, label.clone());
+        self.shared.contains(label)
+            && !self.held_outputs.contains(&key)
+            && !self.wanted.contains(&key)
     }
 
     /// Does a session that is left alone copy there?
