@@ -194,7 +194,7 @@ fn committed_but_not_yet_applied_is_told_apart() {
     let status = node.pve_span(&["status"]);
     assert_eq!(status.status.code(), Some(1));
     assert!(
-        told(&status).contains("ovs-vswitchd has not acted on the latest changes"),
+        told(&status).contains("ovs-vswitchd has not acted on it yet"),
         "{}",
         told(&status)
     );

@@ -179,8 +179,7 @@ pub fn health(
         .keys()
         .any(|key| key.of.session == state.name);
     if has_mirror && matches!(&observed.ovs, OvsState::Present(ovs) if !ovs.caught_up) {
-        let text = "ovs-vswitchd has not acted on the latest changes; is it running? (systemctl status openvswitch-switch)";
-        reasons.push(Reason::new(ReasonId::NotActed, text));
+        reasons.push(Reason::new(ReasonId::NotActed, NOT_ACTED));
     }
     let stale = desired
         .mirrors

@@ -12,26 +12,79 @@ use crate::filter;
 use crate::filter::Filter;
 use crate::model::{Invalid, SessionName, excerpt};
 
-/// The keys of a session; all but the last three may stand in `[defaults]`.
-pub const KEYS: [&str; 17] = [
-    "direction",
-    "exclude",
-    "point",
-    "vlan",
-    "filter",
-    "snaplen",
-    "sample",
-    "engine",
-    "dedup",
-    "wire",
-    "pre-stop",
-    "enabled",
-    "expires",
-    "comment",
-    "source",
-    "output",
-    "capture-only",
+/// Reads a key's value into a session; what is wrong with it comes back, and then the session keeps what it had.
+type Read = fn(&mut Session, &str, &Place) -> Vec<Fault>;
+
+/// The keys of a session, and how each is read. All but the last three may stand in `[defaults]`.
+const READERS: [(&str, Read); 17] = [
+    ("direction", |session, value, _| {
+        set(values::direction(value), &mut session.direction)
+    }),
+    ("exclude", |session, value, place| {
+        set_list(value, place, &mut session.exclude)
+    }),
+    ("point", |session, value, _| {
+        set(values::point(value), &mut session.point)
+    }),
+    ("vlan", |session, value, _| match values::vlans(value) {
+        Ok(vlans) => {
+            session.vlans = vlans;
+            Vec::new()
+        }
+        Err(faults) => faults,
+    }),
+    ("filter", |session, value, _| {
+        set(read_filter(value).map(Some), &mut session.filter)
+    }),
+    ("snaplen", |session, value, _| {
+        set(values::snaplen(value).map(Some), &mut session.snaplen)
+    }),
+    ("sample", |session, value, _| {
+        set(values::sample(value), &mut session.sample)
+    }),
+    ("engine", |session, value, _| {
+        set(values::engine(value), &mut session.engine)
+    }),
+    ("dedup", |session, value, _| {
+        set(values::switch(value), &mut session.dedup)
+    }),
+    ("wire", |session, value, _| {
+        set(values::switch(value), &mut session.wire)
+    }),
+    ("pre-stop", |session, value, _| {
+        set(values::pre_stop(value), &mut session.pre_stop)
+    }),
+    ("enabled", |session, value, _| {
+        set(values::switch(value), &mut session.enabled)
+    }),
+    ("expires", |session, value, _| {
+        set(values::expires(value).map(Some), &mut session.expires)
+    }),
+    ("comment", |session, value, _| {
+        set(Ok(Some(value.into())), &mut session.comment)
+    }),
+    ("source", |session, value, place| {
+        set_list(value, place, &mut session.sources)
+    }),
+    ("output", |session, value, place| {
+        set_list(value, place, &mut session.outputs)
+    }),
+    ("capture-only", |session, value, place| {
+        set_list(value, place, &mut session.capture_only)
+    }),
 ];
+
+/// The keys of a session.
+pub const KEYS: [&str; READERS.len()] = {
+    let mut names = [""; READERS.len()];
+    let mut at = 0;
+    while at < READERS.len() {
+        names[at] = READERS[at].0;
+        at += 1;
+    }
+    names
+};
+
 const NOT_DEFAULTS: [&str; 3] = ["source", "output", "capture-only"];
 const REQUIRED: [&str; 2] = ["source", "output"];
 
@@ -142,7 +195,10 @@ impl Reader<'_> {
 
     fn begin(&mut self, found: &mut Sections, name: &str, place: Place) -> Current {
         if let Some(line) = found.lines.get(name) {
-            let message = format!("[{}] stands twice, first on line {line}", excerpt(name));
+            let message = format!(
+                "duplicate section [{}] (first on line {line})",
+                excerpt(name)
+            );
             self.error(place, message, Some("join the two sections".into()));
             return Current::Refused;
         }
@@ -212,10 +268,7 @@ impl Reader<'_> {
             );
         } else if let Some(section) = section {
             if let Some((earlier, _)) = section.properties.get(&key) {
-                let message = format!(
-                    "`{key}` stands twice in this section, first on line {}",
-                    earlier.line
-                );
+                let message = format!("duplicate key `{key}` (first on line {})", earlier.line);
                 self.error(
                     place,
                     message,
@@ -292,45 +345,16 @@ impl Reader<'_> {
             self.error(place.clone(), format!("`{key}` has no value"), None);
             return;
         }
-        let faults: Vec<Fault> = match key {
-            "source" => set_list(value, place, &mut session.sources),
-            "exclude" => set_list(value, place, &mut session.exclude),
-            "output" => set_list(value, place, &mut session.outputs),
-            "capture-only" => set_list(value, place, &mut session.capture_only),
-            "direction" => set(values::direction(value), |direction| {
-                session.direction = direction
-            }),
-            "point" => set(values::point(value), |point| session.point = point),
-            "vlan" => values::vlans(value)
-                .map(|vlans| session.vlans = vlans)
-                .err()
-                .unwrap_or_default(),
-            "filter" => set(read_filter(value), |filter| session.filter = Some(filter)),
-            "snaplen" => set(values::snaplen(value), |bytes| {
-                session.snaplen = Some(bytes)
-            }),
-            "sample" => set(values::sample(value), |frames| session.sample = frames),
-            "engine" => set(values::engine(value), |engine| session.engine = engine),
-            "dedup" => set(values::switch(value), |dedup| session.dedup = dedup),
-            "wire" => set(values::switch(value), |wire| session.wire = wire),
-            "pre-stop" => set(values::pre_stop(value), |what| session.pre_stop = what),
-            "enabled" => set(values::switch(value), |enabled| session.enabled = enabled),
-            "expires" => set(values::expires(value), |expires| {
-                session.expires = Some(expires)
-            }),
-            _ => {
-                session.comment = Some(value.into());
-                Vec::new()
-            }
-        };
-        self.faults(place, faults);
+        let reader = READERS.iter().find(|(name, _)| *name == key);
+        let faults = reader.map(|(_, read)| read(session, value, place));
+        self.faults(place, faults.unwrap_or_default());
     }
 }
 
-fn set<T>(read: Result<T, Fault>, mut put: impl FnMut(T)) -> Vec<Fault> {
+fn set<T>(read: Result<T, Fault>, into: &mut T) -> Vec<Fault> {
     match read {
         Ok(value) => {
-            put(value);
+            *into = value;
             Vec::new()
         }
         Err(fault) => vec![fault],

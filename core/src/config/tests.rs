@@ -115,13 +115,16 @@ fn each_value_has_its_own_fault() {
     assert_eq!(fault("vlan ="), ["error: `vlan` has no value"]);
     assert_eq!(
         fault("source = 102"),
-        ["error: `source` stands twice in this section, first on line 2"]
+        ["error: duplicate key `source` (first on line 2)"]
     );
     assert_eq!(
         fault("nonsense"),
         ["error: expected `key = value` or [section]"]
     );
-    assert_eq!(fault("[a]"), ["error: [a] stands twice, first on line 1"]);
+    assert_eq!(
+        fault("[a]"),
+        ["error: duplicate section [a] (first on line 1)"]
+    );
     assert_eq!(
         fault("[defaults]\noutput = 1/net0"),
         ["error: `output` belongs to a session, not to [defaults]"]
