@@ -431,7 +431,7 @@ fn sessions_that_end_are_named_and_a_plan_that_cannot_be_told_is_no_obstacle() {
     assert_eq!(code, 0, "{out}{err}");
     assert!(
         out.contains(
-            "What it changes on this node cannot be told now: Open vSwitch cannot be asked: "
+            "What it changes on this node cannot be told now: cannot reach Open vSwitch: "
         ),
         "{out}"
     );
