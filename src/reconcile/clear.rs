@@ -40,10 +40,7 @@ pub fn cleared(look: &mut Look, sessions: Option<&BTreeSet<SessionName>>) {
     let held = &mut desired.held;
     held.sessions.retain(|session| !chosen.contains(session));
     held.outputs.retain(|key| !chosen.contains(&key.session));
-    let drops = |device: &IfName| match &look.observed.nft {
-        NftState::Present(seen) => seen.chains.contains_key(&names::drop(device)),
-        NftState::Failed(_) => false,
-    };
+    let drops = |device: &IfName| look.observed.nft.has_chain(&names::drop(device));
     desired.outputs.retain(|device, output| {
         output.of.retain(|key| !chosen.contains(&key.session));
         let any = |is: &dyn Fn(&OutputKey) -> bool| output.of.iter().any(is);

@@ -13,7 +13,7 @@ use crate::engine::nft;
 use crate::engine::ovs;
 use crate::engine::ovs::flows::{StaleFlows, hand_over};
 use crate::engine::ovs::{Client, CommitState, Goal, WaitResult};
-use crate::engine::port::setup;
+use crate::engine::port::{backup, setup};
 use crate::sys;
 use crate::sys::error::with_causes;
 use pve_span_core::engine::Engine;
@@ -104,7 +104,11 @@ impl Round {
         if is_loaded {
             self.outputs(context, look, after, faults);
         }
-        observe_outputs(&context.root, &look.desired, &mut look.observed);
+        observe_outputs(
+            backup::load(&context.root),
+            &look.desired,
+            &mut look.observed,
+        );
         look.plan = plan(&look.desired, &look.observed);
         if !faults.is_empty() && self.has_moved(context, look) {
             faults.clear();

@@ -1,14 +1,13 @@
 //! One look at the node: what span.cfg wants, what is there, and the difference.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::config::active::InForce;
 use crate::engine::ovs;
 use crate::engine::ovs::flows::StaleFlows;
 use crate::engine::ovs::{Client, PortSelection};
-use crate::engine::port::backup;
+use crate::engine::port::backup::{self, PortBackups};
 use crate::engine::{nft, port};
 use crate::reconcile::context::Context;
 use crate::reconcile::error::Error;
@@ -180,7 +179,10 @@ pub fn resolved(
         now: clock::now(),
     };
     // What is reserved for copies now stays so while nobody can tell where it is, or whether it is free.
-    seen.observed.saved = backup::load(&context.root).unwrap_or_default();
+    let saved = backup::load(&context.root);
+    if let Ok(saved) = &saved {
+        seen.observed.saved.clone_from(saved);
+    }
     let mut desired = Desired::default();
     if let Some(annotations) = reading.in_force.annotations() {
         desired = resolve(annotations, &reading.cluster, &seen.observed, &assume);
@@ -196,7 +198,7 @@ pub fn resolved(
         owed,
         is_ovs_silent,
     } = seen;
-    observe_outputs(&context.root, &desired, &mut observed);
+    observe_outputs(saved, &desired, &mut observed);
     let plan = if reading.in_force.annotations().is_some() {
         plan(&desired, &observed)
     } else {
@@ -390,12 +392,16 @@ fn add_vlans(links: &mut BTreeMap<IfName, Link>) -> Result<(), Error> {
 }
 
 /// Looks at the devices that are outputs or sources in no bridge, or have been.
-pub fn observe_outputs(root: &Path, desired: &Desired, observed: &mut Observed) {
+pub fn observe_outputs(
+    saved: Result<PortBackups, backup::Error>,
+    desired: &Desired,
+    observed: &mut Observed,
+) {
     observed.ports.clear();
     observed.unclear.clear();
     let listening = desired.listening.keys();
     let mut devices: BTreeSet<IfName> = desired.outputs.keys().chain(listening).cloned().collect();
-    match backup::load(root) {
+    match saved {
         Ok(saved) => observed.saved = saved,
         Err(error) => {
             let why = with_causes(&error);

@@ -168,6 +168,16 @@ pub enum NftState {
     Failed(String),
 }
 
+impl NftState {
+    /// Is a chain of this name certainly there?
+    pub fn has_chain(&self, name: &str) -> bool {
+        match self {
+            Self::Present(seen) => seen.chains.contains_key(name),
+            Self::Failed(_) => false,
+        }
+    }
+}
+
 impl Default for NftState {
     fn default() -> Self {
         Self::Present(Seen::default())

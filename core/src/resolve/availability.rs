@@ -8,7 +8,6 @@ use super::outputs::{Outputs, Place, Target};
 use super::reachability::{ForwardingGraph, UplinkRequirement};
 use crate::config::Session;
 use crate::config::selector::Output;
-use crate::engine::nft::NftState;
 use crate::engine::nft::names;
 use crate::engine::nft::names::Part;
 use crate::engine::nft::spec::{Exclusive, OutputPort};
@@ -148,17 +147,11 @@ impl<'a> Outputs<'a> {
 
     /// Does something of this session go to this output now?
     fn is_served_now(&self, session: &Session, output: &Output) -> bool {
-        let output = output.to_string();
-        let by_ovs = self.mirrors().any(|mirror| {
-            let mark = mirror.mark.as_ref();
-            mark.is_some_and(|mark| mark.session == session.name && mark.output == output)
-        });
-        let key = OutputKey::new(&session.name, &output);
-        let by_nft = || match &self.observed.nft {
-            NftState::Present(seen) => seen.chains.contains_key(&names::own(&key, Part::Copy)),
-            NftState::Failed(_) => false,
-        };
-        by_ovs || by_nft()
+        let key = OutputKey::new(&session.name, output);
+        let by_ovs = self
+            .mirrors()
+            .any(|mirror| mirror.mark.as_ref() == Some(&key));
+        by_ovs || self.observed.nft.has_chain(&names::own(&key, Part::Copy))
     }
 
     /// Is its device reserved for copies, since it was free when that could be told?
@@ -204,10 +197,7 @@ impl<'a> Outputs<'a> {
 
     /// Does our rule drop what comes in by a device?
     fn drops(&self, device: &IfName) -> bool {
-        match &self.observed.nft {
-            NftState::Present(seen) => seen.chains.contains_key(&names::drop(device)),
-            NftState::Failed(_) => false,
-        }
+        self.observed.nft.has_chain(&names::drop(device))
     }
 
     /// What a device was like before we changed it.
